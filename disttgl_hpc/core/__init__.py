@@ -1,0 +1,1 @@
+"""Numpy only: graph, sampler, negatives, batches, node memory, schedule, metrics. No MPI, files or torch."""

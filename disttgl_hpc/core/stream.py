@@ -1,0 +1,55 @@
+"""The event stream: what a training run knows of its input, wherever the arrays lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from disttgl_hpc.core.tcsr import Ints, TCsr, Times
+
+
+@dataclass(frozen=True)
+class Split:
+    """Chronological split: training is [0, train_end), validation [train_end, validation_end), then test."""
+
+    train_end: int
+    validation_end: int
+
+
+@dataclass(frozen=True)
+class EventStream:
+    """A continuous-time dynamic graph. Arrays may be read-only memory maps.
+
+    src, dst: (E,) node ids. time: (E,) ascending int64 or float64, as it came. Bipartite streams have sources
+    in [0, num_src) and destinations in [num_src, num_nodes); otherwise num_src is 0.
+    edge_features: (E, dim_edge) or None; node_features: (N, dim_node) or None; edge_labels: (E,) int64 or None.
+    """
+
+    name: str
+    num_nodes: int
+    num_src: int
+    src: Ints
+    dst: Ints
+    time: Times
+    split: Split
+    tcsr: TCsr
+    edge_features: NDArray[np.floating] | None = None
+    node_features: NDArray[np.floating] | None = None
+    edge_labels: NDArray[np.int64] | None = None
+
+    @property
+    def num_events(self) -> int:
+        """Number of events, E."""
+        return len(self.src)
+
+    @property
+    def dim_edge(self) -> int:
+        """Width of the edge features; 0 without them."""
+        return 0 if self.edge_features is None else self.edge_features.shape[1]
+
+    @property
+    def dim_node(self) -> int:
+        """Width of the node features; 0 without them."""
+        return 0 if self.node_features is None else self.node_features.shape[1]

@@ -1,0 +1,1 @@
+"""Raw input of any format, read in chunks of events."""

@@ -1,0 +1,79 @@
+"""Log lines with the rank in them, and progress that suits a terminal or a job's log file."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+_LINES_EVERY_S = 30.0
+
+
+def get_logger(name: str) -> logging.Logger:
+    """Logger of a module; silent until :func:`configure` ran."""
+    return logging.getLogger(name)
+
+
+def configure(rank: int = 0, *, verbose: bool = False) -> None:
+    """Send the package's log to stderr; ranks other than 0 speak up only for warnings."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(f"%(asctime)s [{rank}] %(message)s", datefmt="%H:%M:%S"))
+    logger = logging.getLogger("disttgl_hpc")
+    logger.handlers[:] = [handler]
+    logger.propagate = False
+    quiet = logging.WARNING if rank else logging.INFO
+    logger.setLevel(logging.DEBUG if verbose else quiet)
+
+
+class Progress:
+    """A bar on a terminal; in a log file a plain line every half minute."""
+
+    def __init__(self, total: int | None, unit: str, description: str, *, shown: bool) -> None:
+        self._shown = shown
+        self._description, self._unit, self._total = description, unit, total
+        on_terminal = shown and sys.stderr.isatty()
+        self._bar: Any = tqdm(
+            total=total, unit=unit, unit_scale=True, desc=description, disable=not on_terminal, leave=False
+        )
+        self._lines = shown and not on_terminal
+        self._done = 0
+        self._started_s = self._last_line_s = time.monotonic()
+
+    def advance(self, amount: int, note: str = "") -> None:
+        """Report ``amount`` more units done; ``note`` (say, the loss) stands beside the rate."""
+        self._done += amount
+        if note:
+            self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(amount)
+        now_s = time.monotonic()
+        if self._lines and now_s - self._last_line_s >= _LINES_EVERY_S:
+            self._last_line_s = now_s
+            get_logger(__name__).info("%s", self._line(now_s - self._started_s, note))
+
+    def _line(self, elapsed_s: float, note: str) -> str:
+        rate = self._done / elapsed_s
+        parts = [f"{self._description}: {self._done:,} {self._unit}", f"{rate:,.0f} {self._unit}/s"]
+        if self._total and rate > 0:
+            parts.append(f"{(self._total - self._done) / rate:,.0f} s left")
+        return ", ".join([*parts, note] if note else parts)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._bar.close()
+
+
+@contextmanager
+def progress(
+    total: int | None, description: str, *, unit: str = "events", shown: bool = True
+) -> Iterator[Progress]:
+    """Progress over ``total`` units; ``shown=False`` on the ranks that stay quiet."""
+    bar = Progress(total, unit, description, shown=shown)
+    try:
+        yield bar
+    finally:
+        bar.close()

@@ -1,0 +1,1 @@
+"""The model: time encoding, memory update, attention, link head. Torch, any device."""

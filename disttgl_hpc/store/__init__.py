@@ -1,0 +1,1 @@
+"""HDF5 files: event stores and checkpoints. The only user of h5py."""
