@@ -24,7 +24,8 @@ class EventStream:
 
     src, dst: (E,) node ids. time: (E,) ascending int64 or float64, as it came. Bipartite streams have sources
     in [0, num_src) and destinations in [num_src, num_nodes); otherwise num_src is 0.
-    edge_features: (E, dim_edge) or None; node_features: (N, dim_node) or None; edge_labels: (E,) int64 or None.
+    edge_features: (E, dim_edge) or None; node_features: (N, dim_node) or None.
+    edge_labels: (E,) int64 classes or None.
     """
 
     name: str

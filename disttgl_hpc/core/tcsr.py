@@ -28,8 +28,8 @@ class TCsr:
     def positions_before(self, nodes: Ints, bounds: Ints) -> NDArray[np.int64]:
         """Index of each node's first entry whose event id is not below its bound.
 
-        nodes, bounds: (n,) → (n,) int64 within ``[indptr[u], indptr[u + 1]]``. Every question about the past of
-        a node ("its last event before e") is this search: ids ascend with time, so one bound serves for both.
+        nodes, bounds: (n,) → (n,) int64 within ``[indptr[u], indptr[u + 1]]``. Every question about the past
+        of a node ("its last event before e") is this search: ids ascend with time, so one bound serves both.
         All nodes are bisected together, in as many rounds as the largest degree has bits.
         """
         low, high = self.indptr[nodes], self.indptr[np.asarray(nodes) + 1]

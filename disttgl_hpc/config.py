@@ -1,0 +1,116 @@
+"""Settings of a training run: one frozen dataclass shared by command line, TOML files and run records."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from disttgl_hpc.errors import ConfigError
+
+TIME_ENCODINGS = ("learned", "log-learned", "fixed")
+DEVICES = ("cpu", "cuda")
+
+
+def _setting(
+    default: Any,
+    text: str,
+    *,
+    least: float | None = None,
+    below: float | None = None,
+    among: tuple[str, ...] = (),
+) -> Any:
+    """Field with its help text and its allowed range, which validation and ``--help`` read."""
+    return dataclasses.field(
+        default=default, metadata={"help": text, "least": least, "below": below, "among": among}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that determines a run besides its event store and the number of ranks."""
+
+    epochs: int = _setting(10, "Passes over the training events.", least=1)
+    local_batch: int = _setting(600, "Events a trainer works on in a step.", least=1)
+    lr: float = _setting(1e-3, "Learning rate of Adam.", least=0.0)
+    scale_lr: bool = _setting(
+        False, "Multiply the learning rate by the number of trainers, as the paper does."
+    )
+    grid: str = _setting("", "Trainers as IxJxK (mini-batch x epoch x memory); empty: 1x1x(trainers).")
+    dim_memory: int = _setting(100, "Width of the node memory.", least=1)
+    dim_time: int = _setting(100, "Width of the time encoding.", least=1)
+    dim_embedding: int = _setting(100, "Width of the node embeddings.", least=1)
+    num_heads: int = _setting(2, "Attention heads.", least=1)
+    num_neighbors: int = _setting(10, "Most recent events a node attends to.", least=1)
+    dropout: float = _setting(0.1, "Dropout rate of the attention weights.", least=0.0, below=1.0)
+    time_encoding: str = _setting(
+        "learned", "How the time encoding's frequencies are kept.", among=TIME_ENCODINGS
+    )
+    negatives_per_event: int = _setting(1, "Negative destinations per training event.", least=1)
+    seed: int = _setting(0, "Seed of weights, negatives and dropout.", least=0, below=2**63)
+    evaluation_batch: int = _setting(600, "Events after which evaluation advances the memory.", least=1)
+    evaluation_negatives: int = _setting(49, "Negative destinations an event is ranked against.", least=1)
+    evaluation_events: int = _setting(
+        0, "Score only the first so many events of each split; 0: all.", least=0
+    )
+    threads: int = _setting(1, "Threads of each trainer.", least=1)
+    device: str = _setting("cpu", "Where trainers compute.", among=DEVICES)
+    timeout_s: float = _setting(1800.0, "Seconds after which a wait for another rank is an error.", least=1.0)
+
+    def __post_init__(self) -> None:
+        """Refuse values of the wrong type or out of range; raises ConfigError."""
+        for setting in dataclasses.fields(self):
+            _check(setting, getattr(self, setting.name))
+        if self.dim_embedding % self.num_heads:
+            raise ConfigError(
+                f"dim_embedding must be a multiple of num_heads: {self.dim_embedding} is not one of "
+                f"{self.num_heads}; take {self.num_heads * max(1, self.dim_embedding // self.num_heads)}"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as config.json and checkpoints keep them."""
+        return dataclasses.asdict(self)
+
+
+def _check(setting: dataclasses.Field[Any], value: Any) -> None:
+    """Type and range of one setting; integers pass for floats, nothing else is converted."""
+    wanted = type(setting.default)
+    fits = type(value) is wanted or (wanted is float and type(value) is int)
+    if not fits:
+        raise ConfigError(f"{setting.name} must be {wanted.__name__}: got {value!r}")
+    least, below, among = (setting.metadata[key] for key in ("least", "below", "among"))
+    if least is not None and not value >= least:
+        raise ConfigError(f"{setting.name} must be at least {least:g}: got {value:g}")
+    if below is not None and not value < below:
+        raise ConfigError(f"{setting.name} must be below {below:g}: got {value:g}")
+    if among and value not in among:
+        raise ConfigError(f"{setting.name} must be one of {', '.join(among)}: got {value!r}")
+
+
+def train_config(*sources: Mapping[str, Any]) -> TrainConfig:
+    """TrainConfig of several mappings, later ones winning.
+
+    Raises ConfigError, with the near-miss, on an unknown name.
+    """
+    names = [setting.name for setting in dataclasses.fields(TrainConfig)]
+    merged: dict[str, Any] = {}
+    for source in sources:
+        for key, value in source.items():
+            if key not in names:
+                close = difflib.get_close_matches(key, names, 1)
+                hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}"
+                raise ConfigError(f"unknown setting {key!r}: {hint}")
+            merged[key] = value
+    return TrainConfig(**merged)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Settings of a TOML file, flat. Raises ConfigError naming the file and what is wrong with it."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
