@@ -1,0 +1,242 @@
+"""Node memory of one replica, and the service that hands it out in the schedule's order.
+
+A row is (memory ‖ peer), 2·d floats: the node's own memory and that of the partner of its last event. Together
+with the event's features that is the node's mail, whose first half would repeat the memory (TGN, eq. 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from disttgl_hpc.core.schedule import Operation, OperationKind
+from disttgl_hpc.errors import ProtocolError
+
+Rows = NDArray[np.float32]
+Nodes = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class MemorySizes:
+    """How large a replica's memory and its requests can become.
+
+    num_nodes: N. dim_memory: d; a row has 2·d floats. read_rows, write_rows: the most distinct nodes that one
+    request of one trainer can name.
+    """
+
+    num_nodes: int
+    dim_memory: int
+    read_rows: int
+    write_rows: int
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        num_nodes: int,
+        dim_memory: int,
+        local_batch: int,
+        epoch: int,
+        negatives_per_event: int,
+        num_neighbors: int,
+    ) -> MemorySizes:
+        """Sizes for batches of ``local_batch`` events: b·(2 + j·m)·(1 + K) nodes read, 2·b written, at most N.
+
+        One read serves all j passes, so the roots are sources, destinations and j sets of negatives.
+        """
+        roots = local_batch * (2 + epoch * negatives_per_event)
+        return cls(
+            num_nodes=num_nodes,
+            dim_memory=dim_memory,
+            read_rows=min(num_nodes, roots * (1 + num_neighbors)),
+            write_rows=min(num_nodes, 2 * local_batch),
+        )
+
+    @property
+    def dim_row(self) -> int:
+        """Floats of a row, 2·d."""
+        return 2 * self.dim_memory
+
+
+class NodeMemory:
+    """Rows (memory ‖ peer) of all nodes: (N, 2·d) float32, zero for nodes without a past."""
+
+    def __init__(self, state: Rows) -> None:
+        """Work on ``state`` (N, 2·d) float32 in place, wherever it lies."""
+        self.state = state
+
+    @classmethod
+    def zeros(cls, num_nodes: int, dim_memory: int) -> NodeMemory:
+        """Memory of ``num_nodes`` nodes that have no past."""
+        return cls(np.zeros((num_nodes, 2 * dim_memory), np.float32))
+
+    @property
+    def num_nodes(self) -> int:
+        """N."""
+        return self.state.shape[0]
+
+    @property
+    def dim(self) -> int:
+        """Floats of a row, 2·d."""
+        return self.state.shape[1]
+
+    def read(self, nodes: Nodes, out: Rows | None = None) -> Rows:
+        """Copy of the rows of nodes (n,) → (n, 2·d) float32, into ``out`` if given.
+
+        Raises IndexError for a node outside [0, N).
+        """
+        self._check(nodes)
+        # mode="raise" would buffer the output; the nodes have just been checked.
+        return np.take(self.state, nodes, axis=0, out=out, mode="clip")
+
+    def write(self, nodes: Nodes, rows: Rows) -> None:
+        """Replace the rows of nodes (n,), all distinct, by rows (n, 2·d) float32.
+
+        Raises IndexError for a node outside [0, N), ValueError for a node named twice: which of two rows
+        would win is undefined, so "the last event wins" is the caller's to decide.
+        """
+        self._check(nodes)
+        if len(np.unique(nodes)) != len(nodes):
+            raise ValueError(
+                f"a write names each node once: {len(nodes)} rows for fewer nodes; keep the last"
+            )
+        self.state[nodes] = rows
+
+    def reset(self) -> None:
+        """Forget everything: a new sweep begins."""
+        self.state[:] = 0
+
+    def _check(self, nodes: Nodes) -> None:
+        if len(nodes) and not (nodes.min() >= 0 and nodes.max() < self.num_nodes):
+            raise IndexError(f"nodes lie in [0, {self.num_nodes}): got {nodes.min()} … {nodes.max()}")
+
+
+class OrderedMemory:
+    """Node memory of one replica that takes operations in the schedule's order only.
+
+    Resets are nobody's request: they are done as soon as their turn comes.
+    """
+
+    def __init__(self, replica: int, memory: NodeMemory, operations: Iterator[Operation]) -> None:
+        self.replica = replica
+        self.memory = memory
+        self._operations = operations
+        self.next: Operation | None = None
+        self._advance()
+
+    def read(self, counter: int, minibatch: int, nodes: Nodes, out: Rows | None = None) -> Rows:
+        """R(counter) of one slice: rows of nodes (n,) → (n, 2·d). Raises ProtocolError out of turn."""
+        self.take(OperationKind.READ, counter, minibatch)
+        rows = self.memory.read(nodes, out)
+        self._advance()
+        return rows
+
+    def write(self, counter: int, minibatch: int, nodes: Nodes, rows: Rows) -> None:
+        """W(counter) of one slice. Raises ProtocolError out of turn."""
+        self.take(OperationKind.WRITE, counter, minibatch)
+        self.memory.write(nodes, rows)
+        self._advance()
+
+    def snapshot(self, counter: int, out: Rows) -> None:
+        """Copy the memory after W(counter) into ``out`` (N, 2·d). Raises ProtocolError out of turn."""
+        self.take(OperationKind.SNAPSHOT, counter, 0)
+        np.copyto(out, self.memory.state)
+        self._advance()
+
+    def take(self, kind: OperationKind, counter: int, minibatch: int) -> None:
+        """Raise ProtocolError unless this operation is the next one."""
+        due = self.next
+        if due is None or (due.kind, due.counter, due.minibatch) != (kind, counter, minibatch):
+            raise ProtocolError(
+                f"replica {self.replica}: {describe(due)} is next in the schedule, "
+                f"got {kind.name} of batch {counter}, slice {minibatch}; "
+                "every rank must run the same schedule"
+            )
+
+    def _advance(self) -> None:
+        self.next = next(self._operations, None)
+        if self.next is not None and self.next.kind is OperationKind.RESET:
+            self.memory.reset()
+            self.next = next(self._operations, None)
+
+
+def describe(operation: Operation | None) -> str:
+    """An operation in words, for messages."""
+    if operation is None:
+        return "nothing (the run is over)"
+    return f"{operation.kind.name} of batch {operation.counter}, slice {operation.minibatch}"
+
+
+class MemoryService(Protocol):
+    """Node memory as a trainer uses it; counters are those of :class:`~.schedule.Assignment`.
+
+    The order of calls per batch is post_read, wait_read, write; the next post_read may come any time after
+    wait_read, however early, and is answered as soon as all writes before it have landed.
+    """
+
+    def post_read(self, counter: int, nodes: Nodes) -> None:
+        """Ask for R(counter) of nodes (n,) int64, without waiting; ``nodes`` must stay as they are."""
+
+    def wait_read(self, counter: int) -> Rows:
+        """Rows (n, 2·d) float32 asked for by post_read, the caller's own. Raises DeadlineError."""
+
+    def write(self, counter: int, nodes: Nodes, rows: Rows) -> None:
+        """W(counter): new rows (n, 2·d) float32 of distinct nodes (n,) int64. Both may be reused at once."""
+
+    def snapshot(self, counter: int) -> Rows:
+        """Replica 0's memory after W(counter), (N, 2·d) float32: a copy, training goes on untouched by it.
+
+        Collective over all trainers, for the counters that the run was opened with, after this step's write
+        and before waiting for any later read. The copy may be modified until the next snapshot, and is shared
+        by the trainers of a node, who meet in :meth:`fence` between writing it and reading what others wrote.
+        It is gone after :meth:`close`.
+        """
+
+    def fence(self) -> None:
+        """Collective over a node's trainers: all have finished with the copy and see what each wrote."""
+
+    def close(self) -> None:
+        """Collective over all ranks, at the regular end only: after an error the job is to be aborted."""
+
+
+class SerialMemory:
+    """The memory service of one process that is the only trainer: same order, same checks, no messages."""
+
+    def __init__(self, memory: NodeMemory, operations: Iterator[Operation]) -> None:
+        self._ordered = OrderedMemory(0, memory, operations)
+        self._posted: tuple[int, Nodes] | None = None
+        self._copy: Rows | None = None
+
+    def post_read(self, counter: int, nodes: Nodes) -> None:
+        """Keep the nodes; the rows are gathered by wait_read, after any write before it."""
+        if self._posted is not None:
+            raise ProtocolError(f"read of batch {counter} posted before that of {self._posted[0]} was taken")
+        self._posted = counter, nodes
+
+    def wait_read(self, counter: int) -> Rows:
+        """Rows of the posted nodes. Raises ProtocolError if another batch was posted or it is not its turn."""
+        posted, self._posted = self._posted, None
+        if posted is None or posted[0] != counter:
+            raise ProtocolError(f"read of batch {counter} awaited, posted was {posted and posted[0]}")
+        return self._ordered.read(counter, 0, posted[1])
+
+    def write(self, counter: int, nodes: Nodes, rows: Rows) -> None:
+        """Replace rows at once."""
+        self._ordered.write(counter, 0, nodes, rows)
+
+    def snapshot(self, counter: int) -> Rows:
+        """Copy of the whole memory; the array is reused by the next snapshot."""
+        if self._copy is None:
+            self._copy = np.empty_like(self._ordered.memory.state)
+        self._ordered.snapshot(counter, self._copy)
+        return self._copy
+
+    def fence(self) -> None:
+        """Nobody to wait for."""
+
+    def close(self) -> None:
+        """Nothing to release."""
