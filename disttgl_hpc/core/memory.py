@@ -1,7 +1,7 @@
 """Node memory of one replica, and the service that hands it out in the schedule's order.
 
-A row is (memory ‖ peer), 2·d floats: the node's own memory and that of the partner of its last event. Together
-with the event's features that is the node's mail, whose first half would repeat the memory (TGN, eq. 1).
+A row is (memory ‖ peer), 2·d floats: the node's own memory and that of the partner of its last event. With
+the event's features that is the node's mail, whose first half would only repeat the memory (TGN, eq. 1).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class MemorySizes:
         negatives_per_event: int,
         num_neighbors: int,
     ) -> MemorySizes:
-        """Sizes for batches of ``local_batch`` events: b·(2 + j·m)·(1 + K) nodes read, 2·b written, at most N.
+        """Sizes for slices of b events: b·(2 + j·m)·(1 + K) nodes read, 2·b written, never more than N.
 
         One read serves all j passes, so the roots are sources, destinations and j sets of negatives.
         """
@@ -77,12 +77,12 @@ class NodeMemory:
     @property
     def num_nodes(self) -> int:
         """N."""
-        return self.state.shape[0]
+        return len(self.state)
 
     @property
     def dim(self) -> int:
         """Floats of a row, 2·d."""
-        return self.state.shape[1]
+        return int(self.state.shape[1])
 
     def read(self, nodes: Nodes, out: Rows | None = None) -> Rows:
         """Copy of the rows of nodes (n,) → (n, 2·d) float32, into ``out`` if given.
@@ -101,9 +101,7 @@ class NodeMemory:
         """
         self._check(nodes)
         if len(np.unique(nodes)) != len(nodes):
-            raise ValueError(
-                f"a write names each node once: {len(nodes)} rows for fewer nodes; keep the last"
-            )
+            raise ValueError(f"a write names each node once, got {len(nodes)} rows for fewer; keep the last")
         self.state[nodes] = rows
 
     def reset(self) -> None:
@@ -218,7 +216,7 @@ class SerialMemory:
         self._posted = counter, nodes
 
     def wait_read(self, counter: int) -> Rows:
-        """Rows of the posted nodes. Raises ProtocolError if another batch was posted or it is not its turn."""
+        """Rows of the posted nodes. Raises ProtocolError if another batch was posted or is due."""
         posted, self._posted = self._posted, None
         if posted is None or posted[0] != counter:
             raise ProtocolError(f"read of batch {counter} awaited, posted was {posted and posted[0]}")

@@ -48,7 +48,7 @@ class GridShape:
 
     @property
     def num_trainers(self) -> int:
-        """n = i·j·k."""
+        """All trainers, n = i·j·k."""
         return self.trainers_per_replica * self.memory
 
     @property
@@ -155,13 +155,14 @@ def replica_operations(
     num_batches: int,
     first_step: int,
     end_step: int,
+    *,
     snapshots: Container[int] = (),
 ) -> Iterator[Operation]:
     """The order in which a replica's memory is used in steps [first_step, end_step).
 
-    Per counter c: RESET where a sweep begins, R(c) of slices 0 … i−1, W(c) of slices 0 … i−1, and SNAPSHOT if
-    c is in ``snapshots``. A run from step 0 begins with a RESET wherever the replica starts, so that its state
-    is zero; a run that goes on from a later step keeps the state it is given.
+    Per counter c: RESET where a sweep begins, R(c) of slices 0 … i−1, W(c) of slices 0 … i−1, and SNAPSHOT
+    if c is in ``snapshots``. A run from step 0 begins with a RESET wherever the replica starts, so that its
+    state is zero; a run that goes on from a later step keeps the state it is given.
     """
     offset = replica_offset(replica, shape, num_batches)
     for counter in range(first_step, end_step):
