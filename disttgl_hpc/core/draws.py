@@ -1,0 +1,94 @@
+"""Counter-based randomness: a random number is a pure function of what it is for, never of who asks when.
+
+Philox4x64-10 (Salmon et al., SC'11) turns a key and a 256-bit counter into a block of four words. The key is
+(seed, purpose), the counter is (block, three stream words), and each event owns blocks of its own. So draws
+depend neither on the slice asked for, nor on the number of ranks, nor on what ran before.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+WORDS_PER_BLOCK = 4
+_DRAWS_PER_WORD = 4  # dropout takes 16-bit draws out of 64-bit words
+_NUM_RATES = 1 << 16
+
+
+class Purpose(IntEnum):
+    """What draws are for: the second half of the key, so that purposes never share numbers."""
+
+    TRAINING_NEGATIVES = 0
+    EVALUATION_NEGATIVES = 1
+    DROPOUT = 2
+    WEIGHTS = 3
+
+
+def philox_words(
+    seed: int, purpose: Purpose, stream: tuple[int, int, int], first_block: int, num_blocks: int
+) -> NDArray[np.uint64]:
+    """Blocks [first_block, first_block + num_blocks) of a stream → (num_blocks, 4) uint64.
+
+    seed, first_block and the words of ``stream`` lie in [0, 2⁶⁴). Block n is the same whatever range asks.
+    """
+    counter = first_block
+    for position, word in enumerate(stream, start=1):
+        counter |= word << (64 * position)
+    # NumPy increments the counter before it makes a block, hence the step back (with its borrow).
+    generator = np.random.Philox(key=seed | int(purpose) << 64, counter=(counter - 1) % (1 << 256))
+    words: NDArray[np.uint64] = generator.random_raw(num_blocks * WORDS_PER_BLOCK)
+    return words.reshape(num_blocks, WORDS_PER_BLOCK)
+
+
+def event_words(
+    seed: int,
+    purpose: Purpose,
+    stream: tuple[int, int, int],
+    first_event: int,
+    num_events: int,
+    *,
+    words_per_event: int,
+) -> NDArray[np.uint64]:
+    """Words of events [first_event, first_event + num_events) → (num_events, words_per_event) uint64.
+
+    Event e owns blocks [e·n, (e + 1)·n), n = ⌈words_per_event / 4⌉: its words do not depend on the range.
+    """
+    blocks_per_event = -(-words_per_event // WORDS_PER_BLOCK)
+    words = philox_words(seed, purpose, stream, first_event * blocks_per_event, num_events * blocks_per_event)
+    return words.reshape(num_events, blocks_per_event * WORDS_PER_BLOCK)[:, :words_per_event]
+
+
+def bounded(words: NDArray[np.uint64], bound: int) -> NDArray[np.int64]:
+    """Uniform draws in [0, bound) from the words' high 32 bits → int64 of the same shape; 1 ≤ bound < 2³².
+
+    Multiply and shift: no rejection, hence one word a draw; the relative bias stays below bound / 2³².
+    """
+    scaled = (words >> np.uint64(32)) * np.uint64(bound) >> np.uint64(32)
+    return scaled.astype(np.int64)
+
+
+def keep_mask(
+    seed: int,
+    sweep: int,
+    pass_index: int,
+    first_event: int,
+    num_events: int,
+    *,
+    draws_per_event: int,
+    rate: float,
+    replica: int = 0,
+) -> NDArray[np.bool_]:
+    """Dropout: True where a value is kept → (num_events, draws_per_event) bool; 0 ≤ rate < 1.
+
+    Each draw has 16 bits, so the rate that is applied is the multiple of 2⁻¹⁶ nearest to ``rate``.
+    """
+    words_per_event = -(-draws_per_event // _DRAWS_PER_WORD)
+    stream = (sweep, pass_index, replica)
+    words = event_words(
+        seed, Purpose.DROPOUT, stream, first_event, num_events, words_per_event=words_per_event
+    )
+    # The explicit byte order makes the same draws on every machine; where it is native, nothing is copied.
+    draws = np.ascontiguousarray(words, dtype="<u8").view("<u2")[:, :draws_per_event]
+    return draws >= round(rate * _NUM_RATES)
