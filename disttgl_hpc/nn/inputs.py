@@ -1,0 +1,70 @@
+"""What the model is told: its widths, and one batch of nodes with their mail and sampled neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from disttgl_hpc.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ModelDims:
+    """Widths of the model's vectors. ``edge`` and ``node`` are those of the data, 0 where it has none."""
+
+    memory: int = 100
+    time: int = 100
+    embedding: int = 100
+    edge: int = 0
+    node: int = 0
+    num_heads: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("memory", "time", "embedding", "num_heads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"{name} must be at least 1, found {getattr(self, name)}: choose a positive one"
+                )
+        for name in ("edge", "node"):
+            if getattr(self, name) < 0:
+                raise ConfigError(
+                    f"{name} must not be negative, found {getattr(self, name)}: use 0 for no features"
+                )
+        if self.embedding % self.num_heads:
+            raise ConfigError(
+                f"attention heads share the embedding equally, found {self.embedding} for {self.num_heads} "
+                f"heads: choose a multiple of {self.num_heads}"
+            )
+
+
+@dataclass(frozen=True)
+class GraphInputs:
+    """One batch: U distinct nodes, V ≤ U of them with mail, R roots, K neighbour slots a root.
+
+    Floating tensors share one dtype (that of the model) and all tensors one device.
+
+    state: (U, 2·memory), the stored [memory ‖ peer] of each node.
+    mail_rows: (V,) int64, ascending: the rows of ``state`` whose node has mail.
+    mail_elapsed: (V,) mail_time − memory_time of those nodes, subtracted before the cast.
+    mail_edge: (V, edge) features of the events behind the mails, or None.
+    node_features: (U, node) or None.
+    roots: (R,) int64 rows of ``state``.
+    neighbors: (R, K) int64 rows of ``state``; elapsed: (R, K) root time − event time;
+    edge_features: (R, K, edge) or None.
+    counts: (R,) int64; the first ``counts[r]`` slots of root r hold its neighbours. The others are never
+    looked at, but must hold rows in range and finite numbers.
+    keep: (R, num_heads, K) bool, the attention weights that dropout leaves alone; None keeps them all.
+    """
+
+    state: Tensor
+    mail_rows: Tensor
+    mail_elapsed: Tensor
+    mail_edge: Tensor | None
+    node_features: Tensor | None
+    roots: Tensor
+    neighbors: Tensor
+    counts: Tensor
+    elapsed: Tensor
+    edge_features: Tensor | None
+    keep: Tensor | None = None

@@ -1,0 +1,59 @@
+"""TGN-attention: memory update, one attention layer, link head (Rossi et al., 2020; DistTGL's model)."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+
+from disttgl_hpc.errors import ConfigError
+from disttgl_hpc.nn.attention import TemporalAttention
+from disttgl_hpc.nn.initial import uniform
+from disttgl_hpc.nn.inputs import GraphInputs, ModelDims
+from disttgl_hpc.nn.link_head import LinkHead
+from disttgl_hpc.nn.memory_update import MemoryUpdate
+from disttgl_hpc.nn.time_encoding import TimeEncoding, TimeMode
+
+
+class Tgn(nn.Module):
+    """The whole model. It holds weights only: memory and mail come with each batch.
+
+    dropout: the share of attention weights that ``GraphInputs.keep`` drops, in [0, 1). seed: of the initial
+    weights, which depend on nothing else. Raises ConfigError when dropout is out of range.
+    """
+
+    def __init__(
+        self, dims: ModelDims, dropout: float = 0.0, *, seed: int, time_mode: TimeMode = TimeMode.LEARNED
+    ):
+        super().__init__()
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"dropout must lie in [0, 1), found {dropout}: 0 switches it off")
+        generator = torch.Generator().manual_seed(seed)
+        self.dims = dims
+        self.time_encoding = TimeEncoding(dims.time, time_mode)
+        self.memory_update = MemoryUpdate(dims, generator)
+        self.attention = TemporalAttention(dims, dropout, generator)
+        self.link_head = LinkHead(dims.embedding, generator)
+        self.static = uniform((dims.memory, dims.node), 1 / sqrt(dims.node), generator) if dims.node else None
+
+    def update_memory(self, inputs: GraphInputs) -> Tensor:
+        """Memory after the mail (U, memory); nodes without mail keep theirs bit for bit."""
+        rows, state = inputs.mail_rows, inputs.state
+        everyone = len(rows) == len(state)
+        encoded = self.time_encoding(inputs.mail_elapsed)
+        updated: Tensor = self.memory_update(state if everyone else state[rows], inputs.mail_edge, encoded)
+        return updated if everyone else state[:, : self.dims.memory].index_copy(0, rows, updated)
+
+    def embed(self, memory: Tensor, inputs: GraphInputs) -> Tensor:
+        """Embeddings (R, embedding) of the roots from the updated memory (U, memory)."""
+        h = memory
+        if self.static is not None and inputs.node_features is not None:
+            h = memory + inputs.node_features @ self.static.T
+        embedding: Tensor = self.attention(h, inputs, self.time_encoding)
+        return embedding
+
+    def scores(self, h_src: Tensor, h_dst: Tensor) -> Tensor:
+        """Logits of events: see ``LinkHead.forward``."""
+        logits: Tensor = self.link_head(h_src, h_dst)
+        return logits

@@ -1,0 +1,72 @@
+"""Time encoding φ(Δ) = cos(Δ·ω + b) (TGN, after Time2Vec), exact for any Δ that float32 can hold."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from math import log, pi
+
+import torch
+from torch import Tensor, nn
+
+
+class TimeMode(StrEnum):
+    """How the frequencies ω are held.
+
+    LEARNED: ω and b are parameters (TGN). FIXED: neither ever changes (GraphMixer). LOG_LEARNED: ln ω and b
+    are parameters, so that an optimiser step changes a frequency by a factor; a step of 1e-3 on ω itself is
+    a million times the lowest frequency.
+    """
+
+    LEARNED = "learned"
+    FIXED = "fixed"
+    LOG_LEARNED = "log-learned"
+
+
+def phase_angle(elapsed: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
+    """Δ·ω + b reduced to a few turns: (…,) elapsed, (T,) frequency and phase → (…, T), dtype of ``elapsed``.
+
+    The product is taken in float64, in turns, where dropping the whole ones loses nothing: at Δ = 1e9 a
+    float32 product is off by up to 32 radians.
+    """
+    turns = elapsed.double().unsqueeze(-1) * (frequency.double() / (2 * pi))
+    turns -= turns.round()
+    return turns.to(elapsed.dtype).mul_(2 * pi).add_(phase)
+
+
+class _Encode(torch.autograd.Function):
+    """φ with the gradients of ω and b; elapsed times have none."""
+
+    @staticmethod
+    def forward(ctx, elapsed, frequency, phase):  # type: ignore[no-untyped-def]
+        angle = phase_angle(elapsed, frequency, phase)
+        ctx.save_for_backward(elapsed, angle)
+        return angle.cos()
+
+    @staticmethod
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+        elapsed, angle = ctx.saved_tensors
+        slope = (angle.sin().neg_() * gradient).flatten(0, -2)
+        return None, elapsed.flatten() @ slope, slope.sum(0)
+
+
+class TimeEncoding(nn.Module):
+    """φ(Δ) = cos(Δ·ω + b) of width ``dim``; ω starts as 10^(−9·x) for x evenly spaced in [0, 1], b as 0."""
+
+    def __init__(self, dim: int, mode: TimeMode = TimeMode.LEARNED):
+        super().__init__()
+        self.mode = TimeMode(mode)
+        exponent = -9 * log(10) * torch.linspace(0, 1, dim, dtype=torch.float64)
+        start = exponent if self.mode is TimeMode.LOG_LEARNED else exponent.exp()
+        learned = self.mode is not TimeMode.FIXED
+        self.held_frequency = nn.Parameter(start.float(), requires_grad=learned)
+        self.phase = nn.Parameter(torch.zeros(dim), requires_grad=learned)
+
+    @property
+    def frequency(self) -> Tensor:
+        """(dim,) ω in radians per unit of time."""
+        return self.held_frequency.exp() if self.mode is TimeMode.LOG_LEARNED else self.held_frequency
+
+    def forward(self, elapsed: Tensor) -> Tensor:
+        """(…,) elapsed time → (…, dim) in [−1, 1]."""
+        encoded: Tensor = _Encode.apply(elapsed, self.frequency, self.phase)  # type: ignore[no-untyped-call]
+        return encoded

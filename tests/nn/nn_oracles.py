@@ -1,0 +1,109 @@
+"""The model as the papers write it, slot by slot, without folding; and random batches to compare on."""
+
+from dataclasses import fields, replace
+
+import torch
+from torch import Tensor
+
+from disttgl_hpc.nn.inputs import GraphInputs, ModelDims
+from disttgl_hpc.nn.model import Tgn
+
+TINY = ModelDims(memory=3, time=2, embedding=4, edge=2, node=2, num_heads=2)
+
+
+def textbook_encoding(elapsed: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
+    """cos(Δ·ω + b), all of it in float64."""
+    return (elapsed.double().unsqueeze(-1) * frequency.double() + phase.double()).cos().to(elapsed.dtype)
+
+
+def textbook_memory(model: Tgn, inputs: GraphInputs) -> Tensor:
+    """torch.nn.GRUCell on every row; rows without mail then take their stored memory back."""
+    dims, update = model.dims, model.memory_update
+    cell = torch.nn.GRUCell(2 * dims.memory + dims.edge + dims.time, dims.memory)
+    weights = dict(zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), update.parameters(), strict=True))
+    time = model.time_encoding
+    memory = inputs.state[:, : dims.memory]
+    parts = [] if inputs.mail_edge is None else [inputs.mail_edge]
+    parts.append(textbook_encoding(inputs.mail_elapsed, time.frequency, time.phase))
+    received = memory.new_zeros(len(memory), dims.edge + dims.time)
+    received = received.index_copy(0, inputs.mail_rows, torch.cat(parts, 1))
+    mail = torch.cat([inputs.state, received], 1)
+    updated = torch.func.functional_call(cell, weights, (mail, memory))
+    has_mail = torch.zeros(len(memory), 1, dtype=torch.bool)
+    has_mail[inputs.mail_rows] = True
+    return torch.where(has_mail, updated, memory)
+
+
+def textbook_embed(model: Tgn, memory: Tensor, inputs: GraphInputs) -> Tensor:
+    """Project k and v of every slot, then attend, one root and one head after the other."""
+    dims, layer, time = model.dims, model.attention, model.time_encoding
+    h = memory if model.static is None else memory + inputs.node_features @ model.static.T
+    width = dims.embedding // dims.num_heads
+    embeddings = []
+    for r, root in enumerate(inputs.roots):
+        count = int(inputs.counts[r])
+        now = textbook_encoding(h.new_zeros(()), time.frequency, time.phase)
+        q = layer.query.weight @ torch.cat([h[root], now]) + layer.query.bias
+        slots = [h[inputs.neighbors[r, :count]]]
+        slots.append(textbook_encoding(inputs.elapsed[r, :count], time.frequency, time.phase))
+        if inputs.edge_features is not None:
+            slots.append(inputs.edge_features[r, :count])
+        x = torch.cat(slots, 1)
+        k = x @ layer.key.weight.T + layer.key.bias
+        v = x @ layer.value.weight.T + layer.value.bias
+        heads = []
+        for head in range(dims.num_heads):
+            part = slice(head * width, (head + 1) * width)
+            weights = torch.nn.functional.leaky_relu(k[:, part] @ q[part], 0.2).softmax(0)
+            if inputs.keep is not None:
+                weights = weights * inputs.keep[r, head, :count] / (1 - layer.dropout)
+            heads.append(weights @ v[:, part])
+        out = torch.relu(layer.out.weight @ torch.cat([*heads, h[root]]) + layer.out.bias)
+        norm = layer.norm
+        embeddings.append(torch.nn.functional.layer_norm(out, out.shape, norm.weight, norm.bias, norm.eps))
+    return torch.stack(embeddings)
+
+
+def random_inputs(
+    dims: ModelDims,
+    *,
+    num_nodes: int = 7,
+    num_roots: int = 6,
+    num_slots: int = 3,
+    longest: float = 1e6,
+    dropout: float = 0.0,
+    seed: int = 0,
+) -> GraphInputs:
+    """A float32 batch in which the first root has no neighbour, the last all, and two nodes have no mail."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=draw)
+
+    def whole(bound: int, *shape: int) -> Tensor:
+        return torch.randint(bound, shape, generator=draw)
+
+    rows = torch.randperm(num_nodes, generator=draw)[: max(num_nodes - 2, 0)].sort().values
+    counts = whole(num_slots + 1, num_roots)
+    counts[0], counts[-1] = 0, num_slots
+    keep = torch.rand(num_roots, dims.num_heads, num_slots, generator=draw) >= dropout
+    return GraphInputs(
+        state=normal(num_nodes, 2 * dims.memory),
+        mail_rows=rows,
+        mail_elapsed=torch.rand(len(rows), generator=draw) * longest,
+        mail_edge=normal(len(rows), dims.edge) if dims.edge else None,
+        node_features=normal(num_nodes, dims.node) if dims.node else None,
+        roots=whole(num_nodes, num_roots),
+        neighbors=whole(num_nodes, num_roots, num_slots),
+        counts=counts,
+        elapsed=torch.rand(num_roots, num_slots, generator=draw) * longest,
+        edge_features=normal(num_roots, num_slots, dims.edge) if dims.edge else None,
+        keep=keep if dropout else None,
+    )
+
+
+def in_float64(inputs: GraphInputs) -> GraphInputs:
+    """The same batch with its floating tensors in float64."""
+    values = {field.name: getattr(inputs, field.name) for field in fields(inputs)}
+    doubled = {k: v.double() for k, v in values.items() if v is not None and v.is_floating_point()}
+    return replace(inputs, **doubled)

@@ -1,0 +1,42 @@
+import torch
+from nn_oracles import TINY
+
+from disttgl_hpc.nn.link_head import link_loss
+from disttgl_hpc.nn.model import Tgn
+
+
+def normal(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def test_ranking_scores_are_the_pairwise_scores():
+    model = Tgn(TINY, seed=0)
+    h_src, candidates = normal(5, 4), normal(5, 7, 4)
+    together = model.scores(h_src.unsqueeze(1), candidates)
+    one_by_one = torch.stack([model.scores(h_src, candidates[:, n]) for n in range(7)], 1)
+    assert together.shape == (5, 7)
+    torch.testing.assert_close(together, one_by_one)
+
+
+def test_score_is_the_formula():
+    head = Tgn(TINY, seed=0).link_head
+    h_src, h_dst = normal(3, 4), normal(6, 4)[:3]
+    hidden = (h_src @ head.src.weight.T + head.src.bias + h_dst @ head.dst.weight.T + head.dst.bias).clamp(
+        min=0
+    )
+    torch.testing.assert_close(head(h_src, h_dst), (hidden @ head.out.weight.T + head.out.bias).squeeze(1))
+
+
+def test_loss_is_summed_over_events_and_averaged_over_negatives():
+    positive, negative = normal(5), normal(3, 5)
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits
+    wanted = sum(
+        entropy(positive[b], torch.tensor(1.0)) + entropy(negative[:, b], torch.zeros(3)) for b in range(5)
+    )
+    torch.testing.assert_close(link_loss(positive, negative), wanted)
+
+
+def test_loss_of_two_halves_is_the_loss_of_the_whole():
+    positive, negative = normal(6), normal(2, 6)
+    halves = link_loss(positive[:3], negative[:, :3]) + link_loss(positive[3:], negative[:, 3:])
+    torch.testing.assert_close(halves, link_loss(positive, negative))

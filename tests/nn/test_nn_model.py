@@ -1,0 +1,180 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from nn_oracles import TINY, in_float64, random_inputs, textbook_embed, textbook_memory
+
+from disttgl_hpc.errors import ConfigError
+from disttgl_hpc.nn.inputs import ModelDims
+from disttgl_hpc.nn.model import Tgn
+from disttgl_hpc.nn.time_encoding import TimeMode
+
+WIDTHS = {
+    "edge_and_node_features": replace(TINY, memory=20, time=12, embedding=24, edge=17, node=5),
+    "no_features": ModelDims(memory=20, time=12, embedding=24, num_heads=3),
+    "one_head": ModelDims(memory=8, time=16, embedding=10, edge=1, num_heads=1),
+}
+
+
+def outputs_and_gradients(model, outputs, upstream, leaf=None):
+    parameters = {name: p for name, p in model.named_parameters() if not name.startswith("link_head")}
+    sources = list(parameters.values()) + ([] if leaf is None else [leaf])
+    gradients = torch.autograd.grad((outputs * upstream).sum(), sources, allow_unused=True)
+    return dict(zip([*parameters, "leaf"], gradients, strict=False))
+
+
+def assert_close(found, wanted, what):
+    if wanted is None:
+        assert found is None, what
+        return
+    scale = max(float(wanted.detach().abs().max()), 1e-3)
+    assert float((found - wanted).detach().abs().max()) <= 1e-5 * scale, what
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("dims", WIDTHS.values(), ids=WIDTHS.keys())
+def test_folded_model_is_the_textbook_model(dims, dropout):
+    model = Tgn(dims, dropout, seed=3)
+    inputs = random_inputs(dims, num_nodes=30, num_roots=40, num_slots=5, longest=1e3, dropout=dropout)
+    upstream = torch.randn(40, dims.embedding, generator=torch.Generator().manual_seed(1))
+    embeddings = model.embed(model.update_memory(inputs), inputs)
+    gradients = outputs_and_gradients(model, embeddings, upstream)
+    oracle = Tgn(dims, dropout, seed=3).double()
+    exact = in_float64(inputs)
+    expected = textbook_embed(oracle, textbook_memory(oracle, exact), exact)
+    assert_close(embeddings, expected, "embeddings")
+    for name, wanted in outputs_and_gradients(oracle, expected, upstream).items():
+        assert_close(gradients[name], wanted, name)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("dims", [TINY, replace(TINY, edge=0, node=0, num_heads=1)])
+def test_gradcheck(dims, dropout):
+    model = Tgn(dims, dropout, seed=1, time_mode=TimeMode.LOG_LEARNED).double()
+    inputs = in_float64(random_inputs(dims, longest=3.0, dropout=dropout))
+    with torch.no_grad():
+        model.attention.out.bias.add_(2.0)  # keeps ReLU's kink out of the finite differences
+
+    def function(*weights):
+        named = dict(zip(names, weights, strict=True))
+        return torch.func.functional_call(Whole(model), named, (inputs,))
+
+    names = ["model." + name for name, p in model.named_parameters() if not name.startswith("link_head")]
+    weights = [p for name, p in model.named_parameters() if not name.startswith("link_head")]
+    assert torch.autograd.gradcheck(function, tuple(weights))
+
+
+class Whole(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs):
+        return self.model.embed(self.model.update_memory(inputs), inputs)
+
+
+def test_memory_is_a_gru_cell_where_there_is_mail_and_untouched_elsewhere():
+    model, inputs = Tgn(TINY, seed=2), random_inputs(TINY)
+    memory = model.update_memory(inputs)
+    without = sorted(set(range(len(memory))) - set(inputs.mail_rows.tolist()))
+    assert len(without) == 2
+    assert torch.equal(memory[without], inputs.state[without, : TINY.memory])
+    torch.testing.assert_close(memory, textbook_memory(model, inputs), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("mailed", [0, 7])
+def test_memory_with_no_mail_and_with_mail_for_all(mailed):
+    model, inputs = Tgn(TINY, seed=2), random_inputs(TINY)
+    inputs = replace(
+        inputs,
+        mail_rows=torch.arange(mailed),
+        mail_elapsed=torch.ones(mailed),
+        mail_edge=torch.ones(mailed, TINY.edge),
+    )
+    memory = model.update_memory(inputs)
+    torch.testing.assert_close(memory, textbook_memory(model, inputs), rtol=0, atol=1e-6)
+    assert memory.requires_grad == (mailed > 0) or mailed == 0
+
+
+def test_slots_beyond_the_count_change_nothing():
+    model, inputs = Tgn(TINY, seed=4), random_inputs(TINY)
+    memory = inputs.state[:, : TINY.memory].clone().requires_grad_()
+    beyond = torch.arange(3) >= inputs.counts.unsqueeze(1)
+    assert beyond.any()
+    other = replace(
+        inputs,
+        neighbors=torch.where(beyond, 0, inputs.neighbors),
+        elapsed=torch.where(beyond, 1e9, inputs.elapsed),
+        edge_features=torch.where(beyond.unsqueeze(2), 1e5, inputs.edge_features),
+    )
+    results = []
+    for case in (inputs, other):
+        embeddings = model.embed(memory, case)
+        results.append((embeddings, outputs_and_gradients(model, embeddings, 1.0, memory)))
+    assert torch.equal(results[0][0], results[1][0])
+    for name, gradient in results[0][1].items():
+        assert gradient is None or torch.equal(gradient, results[1][1][name]), name
+
+
+def test_root_without_neighbours_sees_itself_only():
+    model = Tgn(TINY, seed=4)
+    inputs = random_inputs(TINY)
+    alone = replace(inputs, counts=torch.zeros_like(inputs.counts))
+    memory = inputs.state[:, : TINY.memory]
+    embeddings = model.embed(memory, alone)
+    layer = model.attention
+    h = (memory + inputs.node_features @ model.static.T)[inputs.roots]
+    attended = torch.zeros(len(h), TINY.embedding)
+    torch.testing.assert_close(embeddings, layer.norm(layer.out(torch.cat([attended, h], 1)).relu()))
+    embeddings.square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    assert layer.key.weight.grad.abs().max() == 0
+
+
+def test_two_backward_passes_are_bit_equal():
+    dims = WIDTHS["edge_and_node_features"]
+    inputs = random_inputs(dims, num_nodes=50, num_roots=300, num_slots=6, dropout=0.2)
+    runs = []
+    for _ in range(2):
+        model = Tgn(dims, 0.2, seed=5)
+        model.embed(model.update_memory(inputs), inputs).square().sum().backward()
+        runs.append([p.grad for p in model.parameters() if p.grad is not None])
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+def test_initial_weights_depend_on_the_seed_alone():
+    torch.manual_seed(1)
+    first = Tgn(TINY, seed=9).state_dict()
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    second, third = Tgn(TINY, seed=9).state_dict(), Tgn(TINY, seed=10).state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["attention.key.weight"], third["attention.key.weight"])
+
+
+def test_weights_survive_a_state_dict():
+    saved = Tgn(TINY, seed=1).state_dict()
+    other = Tgn(TINY, seed=2)
+    other.load_state_dict(saved)
+    inputs = random_inputs(TINY)
+    assert torch.equal(other.update_memory(inputs), Tgn(TINY, seed=1).update_memory(inputs))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"embedding": 5}, "multiple of 2"),
+        ({"memory": 0}, "memory must be at least 1"),
+        ({"edge": -1}, "edge must not be negative"),
+    ],
+)
+def test_wrong_widths_are_refused(wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        ModelDims(**wrong)
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0])
+def test_wrong_dropout_is_refused(dropout):
+    with pytest.raises(ConfigError, match="dropout"):
+        Tgn(TINY, dropout, seed=0)
