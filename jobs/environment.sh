@@ -27,14 +27,14 @@ enter_environment() {
     )
 
     if [[ ! -f $stamp || $(<"$stamp") != "$fingerprint" ]]; then
-        if [[ -f $stamp ]]; then
-            "$python" -m venv --clear "$venv" # ours, and out of date
-        elif [[ ! -f $venv/bin/python ]]; then
-            "$python" -m venv "$venv"
-        else
+        if [[ ! -f $stamp && -f $venv/bin/python ]]; then
             ours=no
+        else
+            [[ ! -f $stamp ]] || rm -rf "$venv" # made here, and out of date or half made
+            mkdir -p "$venv"
+            printf 'unfinished\n' >"$stamp"
+            "$python" -m venv "$venv"
         fi
-        [[ $ours == no ]] || printf 'unfinished\n' >"$stamp"
         # setuptools first: building in the environment itself keeps the build pinned too.
         "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
             --constraint "$repository/jobs/constraints.txt" setuptools

@@ -17,10 +17,8 @@ PYTHON = """\
 case "$1 $2" in
 "-m venv")
     echo "$*" >>"$RECORD"
-    venv=${!#}
-    [[ $3 != --clear ]] || rm -rf "$venv"
-    mkdir -p "$venv/bin"
-    cp "$0" "$venv/bin/python"
+    mkdir -p "$3/bin"
+    cp "$0" "$3/bin/python"
     ;;
 "-m pip")
     echo "pip ${!#}" >>"$RECORD"
@@ -84,7 +82,7 @@ def test_environment_is_made_anew_when_its_inputs_change(maker: Maker, change: d
     (maker.venv / "stale").touch()
     status, done, _ = maker.enter(**change)
     assert status == 0
-    assert done[0] == f"-m venv --clear {maker.venv}"
+    assert done[0] == f"-m venv {maker.venv}"
     assert not (maker.venv / "stale").exists()
 
 
@@ -93,7 +91,7 @@ def test_interrupted_installation_starts_over(maker: Maker) -> None:
     assert status != 0
     status, done, _ = maker.enter()
     assert status == 0
-    assert done[0] == f"-m venv --clear {maker.venv}"
+    assert done[0] == f"-m venv {maker.venv}"
 
 
 def test_environment_of_another_maker_is_not_emptied(maker: Maker) -> None:
@@ -106,6 +104,13 @@ def test_environment_of_another_maker_is_not_emptied(maker: Maker) -> None:
         assert status == 0
         assert done == ["pip setuptools", f"pip {ROOT}[{extras}]"]
         assert (maker.venv / "theirs").exists()
+
+
+def test_folder_that_is_no_environment_keeps_what_it_holds(maker: Maker) -> None:
+    maker.venv.mkdir()
+    (maker.venv / "theirs").touch()
+    assert maker.enter()[0] == 0
+    assert (maker.venv / "theirs").exists()
 
 
 def test_old_python_is_refused(maker: Maker) -> None:
