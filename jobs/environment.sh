@@ -35,10 +35,11 @@ enter_environment() {
             printf 'unfinished\n' >"$stamp"
             "$python" -m venv "$venv"
         fi
+        printf 'installing into %s: a minute, or several where torch must be downloaded\n' "$venv"
         # setuptools first: building in the environment itself keeps the build pinned too.
-        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+        "$venv/bin/python" -m pip install -qq --disable-pip-version-check \
             --constraint "$repository/jobs/constraints.txt" setuptools
-        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-build-isolation \
+        "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-build-isolation \
             --constraint "$repository/jobs/constraints.txt" --editable "${repository}[$extras]"
         [[ $ours == no ]] || printf '%s\n' "$fingerprint" >"$stamp"
     fi

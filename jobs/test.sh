@@ -78,7 +78,7 @@ ruff format --check
 begin "mypy"
 mypy
 begin "import-linter"
-lint-imports
+lint-imports --no-logo
 
 begin "tests"
 pytest_passes python -m pytest --ignore tests/parallel "$@"
