@@ -116,36 +116,44 @@ class NodeMemory:
 class OrderedMemory:
     """Node memory of one replica that takes operations in the schedule's order only.
 
-    Resets are nobody's request: they are done as soon as their turn comes.
+    next: the operation that is due, None after the last. Resets are nobody's request and never due: they are
+    done as soon as their turn comes. record: if given, every operation is appended to it once it is done.
     """
 
-    def __init__(self, replica: int, memory: NodeMemory, operations: Iterator[Operation]) -> None:
+    def __init__(
+        self,
+        replica: int,
+        memory: NodeMemory,
+        operations: Iterator[Operation],
+        record: list[Operation] | None = None,
+    ) -> None:
         self.replica = replica
         self.memory = memory
         self._operations = operations
-        self.next: Operation | None = None
-        self._advance()
+        self._record = record
+        self.next = next(operations, None)
+        self._reset_if_due()
 
     def read(self, counter: int, minibatch: int, nodes: Nodes, out: Rows | None = None) -> Rows:
         """R(counter) of one slice: rows of nodes (n,) → (n, 2·d). Raises ProtocolError out of turn."""
-        self.take(OperationKind.READ, counter, minibatch)
+        self._check_turn(OperationKind.READ, counter, minibatch)
         rows = self.memory.read(nodes, out)
         self._advance()
         return rows
 
     def write(self, counter: int, minibatch: int, nodes: Nodes, rows: Rows) -> None:
         """W(counter) of one slice. Raises ProtocolError out of turn."""
-        self.take(OperationKind.WRITE, counter, minibatch)
+        self._check_turn(OperationKind.WRITE, counter, minibatch)
         self.memory.write(nodes, rows)
         self._advance()
 
     def snapshot(self, counter: int, out: Rows) -> None:
         """Copy the memory after W(counter) into ``out`` (N, 2·d). Raises ProtocolError out of turn."""
-        self.take(OperationKind.SNAPSHOT, counter, 0)
+        self._check_turn(OperationKind.SNAPSHOT, counter, 0)
         np.copyto(out, self.memory.state)
         self._advance()
 
-    def take(self, kind: OperationKind, counter: int, minibatch: int) -> None:
+    def _check_turn(self, kind: OperationKind, counter: int, minibatch: int) -> None:
         """Raise ProtocolError unless this operation is the next one."""
         due = self.next
         if due is None or (due.kind, due.counter, due.minibatch) != (kind, counter, minibatch):
@@ -155,11 +163,20 @@ class OrderedMemory:
                 "every rank must run the same schedule"
             )
 
-    def _advance(self) -> None:
+    def _finish(self) -> None:
+        """The operation that was due is done."""
+        if self._record is not None and self.next is not None:
+            self._record.append(self.next)
         self.next = next(self._operations, None)
+
+    def _advance(self) -> None:
+        self._finish()
+        self._reset_if_due()
+
+    def _reset_if_due(self) -> None:
         if self.next is not None and self.next.kind is OperationKind.RESET:
             self.memory.reset()
-            self.next = next(self._operations, None)
+            self._finish()
 
 
 def describe(operation: Operation | None) -> str:

@@ -144,11 +144,6 @@ def assignment(step: int, coords: Coordinates, shape: GridShape, num_batches: in
     )
 
 
-def first_counter(lane: int, epoch: int, first_step: int) -> int:
-    """The first counter from ``first_step`` on that belongs to ``lane`` (c mod j = lane)."""
-    return first_step + (lane - first_step) % epoch
-
-
 def replica_operations(
     replica: int,
     shape: GridShape,

@@ -1,0 +1,217 @@
+"""The memory daemon: one rank per node that owns the memory of the node's replicas and serves its trainers.
+
+One loop: take the messages that have arrived, check each against the schedule, then let every replica go on
+as far as its order of operations allows. Requests may come early and wait; none is served out of turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass, field
+
+import numpy as np
+from mpi4py import MPI
+
+from disttgl_hpc.core.memory import MemorySizes, NodeMemory, OrderedMemory, describe
+from disttgl_hpc.core.schedule import Coordinates, Operation, OperationKind, replica_operations
+from disttgl_hpc.errors import ProtocolError
+from disttgl_hpc.parallel.grid import Grid, coordinates_of
+from disttgl_hpc.parallel.messages import CLOSE, NUM_FIELDS, REPLY_TAG, REQUEST_TAG, post
+from disttgl_hpc.parallel.shared import SharedTables, close_tables, open_tables
+from disttgl_hpc.parallel.waiting import DEFAULT_TIMEOUT_S, Pause
+
+
+def serve_memory(
+    grid: Grid,
+    sizes: MemorySizes,
+    num_batches: int,
+    num_steps: int,
+    *,
+    snapshots: Container[int] = (),
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    record: dict[int, list[Operation]] | None = None,
+) -> None:
+    """Serve this node's trainers until each has closed; what a daemon rank does between start and end.
+
+    Collective with the trainers' ``open_memory`` and ``close``, with equal arguments on all ranks. snapshots:
+    counters after which replica 0's memory is copied for evaluation. record: filled with the operations done,
+    in their order, by replica. Raises ProtocolError for a request that the schedule does not have at this
+    point, DeadlineError when no request has come for ``timeout_s`` seconds.
+    """
+    tables = open_tables(grid, sizes, timeout_s)
+    replicas = [
+        OrderedMemory(
+            replica,
+            NodeMemory(tables.state[local]),
+            replica_operations(
+                replica, grid.shape, num_batches, 0, num_steps, snapshots=() if replica else snapshots
+            ),
+            None if record is None else record.setdefault(replica, []),
+        )
+        for local, replica in enumerate(grid.local_replicas)
+    ]
+    _Daemon(grid, tables, replicas, timeout_s).run()
+    close_tables(grid, tables, timeout_s)
+
+
+@dataclass
+class _Desk:
+    """What the daemon knows of one trainer: its place, what it may ask for next, what it waits for.
+
+    served: batch of the last read served. waiting: requests before their turn, (counter, nodes) by kind.
+    """
+
+    at: Coordinates
+    epoch: int
+    next_read: int
+    next_write: int
+    served: int = -1
+    waiting: dict[OperationKind, tuple[int, int]] = field(default_factory=dict)
+
+    def expected(self, kind: OperationKind) -> int | None:
+        """The batch for which a request of this kind would be in order now, if there is one."""
+        if kind is OperationKind.READ and kind not in self.waiting:
+            return self.next_read
+        if kind is OperationKind.WRITE and self.next_write <= self.served:
+            return self.next_write
+        return None
+
+    def accept(self, kind: OperationKind, counter: int, count: int) -> None:
+        """Keep a request that is in order; the lane's next one is j batches on."""
+        self.waiting[kind] = (counter, count)
+        if kind is OperationKind.READ:
+            self.next_read = counter + self.epoch
+        elif kind is OperationKind.WRITE:
+            self.next_write = counter + self.epoch
+
+
+class _Inbox:
+    """Receives of one request per trainer, always posted, so that looking for requests is one call."""
+
+    def __init__(self, comm: MPI.Intracomm, num_trainers: int) -> None:
+        self._fields = np.zeros((num_trainers, NUM_FIELDS), np.int64)
+        self._receives = [comm.Recv_init(self._fields[t], t, REQUEST_TAG) for t in range(num_trainers)]
+        MPI.Prequest.Startall(self._receives)
+
+    def take(self) -> list[tuple[int, tuple[int, int, int]]]:
+        """(trainer, (kind, counter, nodes)) of every request that has arrived; nothing follows a CLOSE."""
+        requests = []
+        for trainer in MPI.Request.Testsome(self._receives) or ():
+            kind, counter, count = self._fields[trainer].tolist()
+            requests.append((trainer, (kind, counter, count)))
+            if kind != CLOSE:
+                self._receives[trainer].Start()
+        return requests
+
+    def free(self) -> None:
+        """Release the receives."""
+        for receive in self._receives:
+            receive.Free()
+
+
+class _Daemon:
+    """The event loop over the node's replicas."""
+
+    def __init__(
+        self, grid: Grid, tables: SharedTables, replicas: list[OrderedMemory], timeout_s: float
+    ) -> None:
+        self._grid = grid
+        self._tables = tables
+        self._replicas = replicas
+        self._timeout_s = timeout_s
+        num_trainers = grid.node_comm.size - 1
+        self._inbox = _Inbox(grid.node_comm, num_trainers)
+        places = [coordinates_of(trainer, grid.shape) for trainer in range(num_trainers)]
+        self._desks = [_Desk(at, grid.shape.epoch, at.epoch, at.epoch) for at in places]
+        self._open = num_trainers
+
+    def run(self) -> None:
+        """Serve until every trainer of the node has closed."""
+        pause = Pause(self._timeout_s, self._what_is_due)
+        while self._open:
+            requests = self._inbox.take()
+            if not requests:
+                pause.sleep()
+                continue
+            self._tables.sync()
+            for trainer, (kind, counter, count) in requests:
+                if kind == CLOSE:
+                    self._close(trainer)
+                else:
+                    self._accept(trainer, OperationKind(kind), counter, count)
+            for local in range(len(self._replicas)):
+                while self._serve_next(local):
+                    pass
+            pause.restart()
+        self._inbox.free()
+
+    def _accept(self, trainer: int, kind: OperationKind, counter: int, count: int) -> None:
+        """Keep a request until its turn. Raises ProtocolError if the schedule does not have it."""
+        desk = self._desks[trainer]
+        if kind is not OperationKind.SNAPSHOT:
+            expected = desk.expected(kind)
+            if counter != expected:
+                allowed = "none now" if expected is None else f"that of batch {expected}"
+                raise ProtocolError(
+                    f"{self._name(trainer)}: {kind.name} of batch {counter} is out of order, the schedule "
+                    f"has {allowed}; every rank must run the same schedule"
+                )
+        desk.accept(kind, counter, count)
+
+    def _close(self, trainer: int) -> None:
+        """A trainer is done. Raises ProtocolError if it leaves a request behind."""
+        if self._desks[trainer].waiting:
+            kind, (counter, _) = next(iter(self._desks[trainer].waiting.items()))
+            raise ProtocolError(
+                f"{self._name(trainer)} closed while its {kind.name} of batch {counter} was waiting for "
+                f"{self._what_is_due()}; take every read that was posted, on all ranks"
+            )
+        self._open -= 1
+
+    def _serve_next(self, local: int) -> bool:
+        """Do the operation that is due on a replica, if it has been asked for; tells whether it was."""
+        replica = self._replicas[local]
+        due = replica.next
+        if due is None:
+            return False
+        trainer = self._asker(local, due)
+        desk = self._desks[trainer]
+        if due.kind not in desk.waiting:
+            return False
+        counter, count = desk.waiting.pop(due.kind)
+        tables, part = self._tables, due.minibatch
+        if due.kind is OperationKind.WRITE:
+            rows = tables.write_rows[local, part, :count]
+            replica.write(counter, part, tables.write_nodes[local, part, :count], rows)
+            return True
+        if due.kind is OperationKind.READ:
+            rows = tables.reply_rows[local, part, :count]
+            replica.read(counter, part, tables.read_nodes[trainer, :count], rows)
+            desk.served = counter
+        else:
+            replica.snapshot(counter, tables.evaluation)
+        tables.sync()
+        post(self._grid.node_comm, trainer, REPLY_TAG, (due.kind, counter, count), self._timeout_s)
+        return True
+
+    def _asker(self, local: int, operation: Operation) -> int:
+        """The node's trainer whose request this operation is; a snapshot is asked for by the first."""
+        if operation.kind is OperationKind.SNAPSHOT:
+            return 0
+        shape = self._grid.shape
+        return local * shape.trainers_per_replica + operation.lane * shape.minibatch + operation.minibatch
+
+    def _name(self, trainer: int) -> str:
+        """A trainer of this node, for messages."""
+        node, count = self._grid.node, len(self._desks)
+        rank = self._grid.placement.trainers[node * count + trainer]
+        at = coordinates_of(node * count + trainer, self._grid.shape)
+        return f"rank {rank} (replica {at.memory}, lane {at.epoch}, slice {at.minibatch})"
+
+    def _what_is_due(self) -> str:
+        """What each replica waits for, for messages."""
+        return "; ".join(
+            f"replica {memory.replica}: {describe(memory.next)}"
+            + (f" from {self._name(self._asker(local, memory.next))}" if memory.next else "")
+            for local, memory in enumerate(self._replicas)
+        )

@@ -1,0 +1,20 @@
+"""The small messages between trainers and their node's daemon; the rows themselves lie in shared tables."""
+
+from __future__ import annotations
+
+import numpy as np
+from mpi4py import MPI
+
+from disttgl_hpc.parallel.waiting import wait_request
+
+REQUEST_TAG = 1
+REPLY_TAG = 2
+NUM_FIELDS = 3  # kind, counter, number of nodes: int64 each
+CLOSE = -1  # a trainer's last message; other kinds are those of OperationKind
+
+
+def post(comm: MPI.Intracomm, rank: int, tag: int, fields: tuple[int, int, int], timeout_s: float) -> None:
+    """Send (kind, counter, number of nodes) to ``rank``. Raises DeadlineError if it takes no messages."""
+    message = np.array(fields, np.int64)
+    request = comm.Isend(message, rank, tag)
+    wait_request(request, timeout_s, f"a message to rank {rank} of the node to leave")

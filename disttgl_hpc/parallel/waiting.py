@@ -1,0 +1,74 @@
+"""Waits that sleep, have a deadline and have a name.
+
+MPI libraries spin in their blocking calls. Here a waiting rank must leave its core to one that works, so
+every wait is a non-blocking call that is tested between sleeps, and a wait that lasts too long says for what.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mpi4py import MPI
+
+from disttgl_hpc.errors import DeadlineError
+
+DEFAULT_TIMEOUT_S = 1800.0
+_FIRST_S = 20e-6
+_GROWTH = 1.3
+
+
+class Pause:
+    """Sleeps that lengthen from 20 µs to ``longest_s`` while nothing happens, and one deadline over them all.
+
+    Short first sleeps keep latency low where an answer is near; long later ones keep a core free for others.
+    """
+
+    def __init__(self, timeout_s: float, what: Callable[[], str], *, longest_s: float = 1e-3) -> None:
+        self._timeout_s = timeout_s
+        self._what = what
+        self._longest_s = longest_s
+        self.restart()
+
+    def restart(self) -> None:
+        """Something happened: short sleeps again, and a new deadline."""
+        self._sleep_s = _FIRST_S
+        self._deadline_s = time.monotonic() + self._timeout_s
+
+    def sleep(self) -> None:
+        """Sleep once. Raises DeadlineError when the deadline has passed."""
+        if time.monotonic() > self._deadline_s:
+            raise DeadlineError(
+                f"waited {self._timeout_s:g} s for {self._what()}: a rank is stuck or much slower than "
+                "the others; look for its last message, or allow more time with --timeout-s"
+            )
+        time.sleep(self._sleep_s)
+        self._sleep_s = min(self._sleep_s * _GROWTH, self._longest_s)
+
+
+def wait_until(is_ready: Callable[[], bool], timeout_s: float, what: str, *, longest_s: float = 1e-3) -> None:
+    """Sleep until ``is_ready()``; raises DeadlineError naming ``what`` after ``timeout_s`` seconds."""
+    if is_ready():
+        return
+    pause = Pause(timeout_s, lambda: what, longest_s=longest_s)
+    while not is_ready():
+        pause.sleep()
+
+
+def wait_request(request: MPI.Request, timeout_s: float, what: str, *, longest_s: float = 1e-3) -> None:
+    """Sleep until a non-blocking MPI operation is complete. Raises DeadlineError."""
+    wait_until(request.Test, timeout_s, what, longest_s=longest_s)
+
+
+def sleeping_barrier(comm: MPI.Intracomm, timeout_s: float, what: str) -> None:
+    """Barrier over ``comm``. Raises DeadlineError."""
+    wait_request(comm.Ibarrier(), timeout_s, what)
+
+
+def sleeping_sum(comm: MPI.Intracomm, values: Any, timeout_s: float, what: str) -> None:
+    """Sum a buffer over ``comm`` in place; same shape and dtype on all ranks. Raises DeadlineError.
+
+    A sum takes several rounds, each of which moves on only when it is tested: sleeps stay short here.
+    """
+    wait_request(comm.Iallreduce(MPI.IN_PLACE, values, MPI.SUM), timeout_s, what, longest_s=2e-4)
