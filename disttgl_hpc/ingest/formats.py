@@ -1,0 +1,123 @@
+"""The formats taken: csv, parquet, jodie, snap. Each reader yields checked chunks and where they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from disttgl_hpc.errors import InputError
+from disttgl_hpc.ingest.columns import Columns, resolve
+from disttgl_hpc.ingest.flights import read_flights
+from disttgl_hpc.ingest.raw import Origin, RawEvents, raw_events
+from disttgl_hpc.ingest.text import TextLayout, first_line, read_text
+
+Reader = Callable[[Path, Columns | None, int], Iterator[tuple[RawEvents, Origin]]]
+
+_COMPRESSED = {".gz", ".bz2", ".zst", ".lz4", ".zip"}
+_BY_SUFFIX = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".pq": "parquet", ".txt": "snap"}
+
+
+def read_csv(path: Path, columns: Columns | None, chunk_events: int) -> Iterator[tuple[RawEvents, Origin]]:
+    """A header line, then one event a line, separated by commas (tabs where the header has them)."""
+    header = first_line(path, 0)
+    delimiter = "\t" if "\t" in header else ","
+    names = tuple(name.strip().strip('"') for name in header.lstrip("\ufeff").split(delimiter))
+    layout = TextLayout(delimiter, names, header=True)
+    return _read_text(path, layout, resolve(columns or Columns(), names, str(path)), chunk_events)
+
+
+def read_jodie(path: Path, columns: Columns | None, chunk_events: int) -> Iterator[tuple[RawEvents, Origin]]:
+    """``user_id,item_id,timestamp,state_label`` and any number of features.
+
+    The header names all features together as one column, or not at all: the first row tells their number.
+    state_label is a label of the user at that time.
+    """
+    _refuse_columns("jodie", columns)
+    width = len(first_line(path, 1).split(","))
+    if width < 4:
+        raise InputError(
+            f"{path}, line 2: a jodie row has user, item, timestamp, state label and features, "
+            f"{width} columns found: choose another --format"
+        )
+    features = tuple(f"feature_{index}" for index in range(width - 4))
+    names = ("user_id", "item_id", "timestamp", "state_label", *features)
+    known = Columns("user_id", "item_id", "timestamp", node_label="state_label", features=features)
+    return _read_text(path, TextLayout(",", names, header=True), known, chunk_events)
+
+
+def read_snap(path: Path, columns: Columns | None, chunk_events: int) -> Iterator[tuple[RawEvents, Origin]]:
+    """``src dst unixtime`` separated by blanks or tabs, no header, '#' comments.
+
+    Further columns are called 4, 5, … and are read only if ``--columns`` asks for them.
+    """
+    width = len(first_line(path, 0, comments=True).split())
+    if width < 3:
+        raise InputError(
+            f"{path}: a snap row has source, destination and time, {width} columns found in the first"
+        )
+    names = ("src", "dst", "time", *(str(number) for number in range(4, width + 1)))
+    layout = TextLayout(" ", names, header=False, comments=True)
+    return _read_text(path, layout, resolve(columns or Columns(), names, str(path)), chunk_events)
+
+
+def read_parquet(
+    path: Path, columns: Columns | None, chunk_events: int
+) -> Iterator[tuple[RawEvents, Origin]]:
+    """Typed columns; timestamps keep the unit of their column, features may be one column of equal lists."""
+    try:
+        file = pq.ParquetFile(path)
+        known = resolve(columns or Columns(), file.schema_arrow.names, str(path))
+        first_row = 0
+        for batch in file.iter_batches(chunk_events, columns=known.wanted):
+            origin = Origin(path, first_row, lambda row: f"row {row + 1}")
+            yield raw_events(pa.Table.from_batches([batch]), known, origin), origin
+            first_row += batch.num_rows
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"{path}: is no parquet file or was cut short ({reason}): get a complete copy"
+        ) from None
+
+
+def _read_text(
+    path: Path, layout: TextLayout, columns: Columns, chunk_events: int
+) -> Iterator[tuple[RawEvents, Origin]]:
+    kinds = {name: pa.string() for name in columns.wanted} | {name: pa.float64() for name in columns.features}
+    for table, origin in read_text(path, layout, columns.wanted, kinds, chunk_events):
+        yield raw_events(table, columns, origin), origin
+
+
+def _read_flights(
+    path: Path, columns: Columns | None, chunk_events: int
+) -> Iterator[tuple[RawEvents, Origin]]:
+    _refuse_columns("flights", columns)
+    return read_flights(path, chunk_events)
+
+
+READERS: dict[str, Reader] = {
+    "csv": read_csv,
+    "parquet": read_parquet,
+    "jodie": read_jodie,
+    "snap": read_snap,
+    "flights": _read_flights,
+}
+BIPARTITE_FORMATS = frozenset({"jodie", "flights"})
+
+
+def format_of(path: Path) -> str:
+    """Format by suffix, a compression's suffix aside. Raises InputError for a suffix that says nothing."""
+    if str(path) == "flights":
+        return "flights"
+    suffixes = [suffix for suffix in path.suffixes if suffix not in _COMPRESSED]
+    name = _BY_SUFFIX.get(suffixes[-1]) if suffixes else None
+    if name is None:
+        raise InputError(f"{path}: the format cannot be told from the name: add --format {'|'.join(READERS)}")
+    return name
+
+
+def _refuse_columns(name: str, columns: Columns | None) -> None:
+    if columns is not None:
+        raise InputError(f"--columns has no meaning for {name}, whose columns are fixed: leave it out")

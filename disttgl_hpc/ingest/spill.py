@@ -1,0 +1,173 @@
+"""What was read, set down in flat temporary files: memory stays bounded, whatever the input's size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from disttgl_hpc.core.tcsr import Times
+from disttgl_hpc.ingest.ids import IdTable
+from disttgl_hpc.ingest.raw import Origin, RawEvents
+
+_LARGEST_EXACT = 2**53
+_REWRITE_CHUNK = 1 << 20
+
+
+class FlatColumn:
+    """Rows of one dtype and width in a flat file: appended first, then read by slice or by positions."""
+
+    def __init__(self, path: Path, dtype: np.dtype[Any], width: int = 0) -> None:
+        self.dtype, self.width = np.dtype(dtype), width
+        self._path = path
+        self.row_bytes = self.dtype.itemsize * max(width, 1)
+        path.touch()
+
+    def __len__(self) -> int:
+        return self._path.stat().st_size // self.row_bytes
+
+    def append(self, rows: NDArray[Any]) -> None:
+        """Add rows (n,) or (n, width) at the end."""
+        with self._path.open("ab") as file:
+            file.write(np.ascontiguousarray(rows, self.dtype).data)
+
+    def __getitem__(self, where: slice | NDArray[np.int64]) -> NDArray[Any]:
+        """Rows of a slice, read (a map would count as memory in use), or of positions, gathered."""
+        shape = (-1, self.width) if self.width else (-1,)
+        if isinstance(where, slice):
+            start, stop, _ = where.indices(len(self))
+            count = (stop - start) * max(self.width, 1)
+            flat = np.fromfile(self._path, self.dtype, count, offset=start * self.row_bytes)
+            return flat.reshape(shape)
+        mapped = np.memmap(self._path, self.dtype, "r").reshape(shape)
+        return np.asarray(mapped[where])
+
+    def as_float(self, path: Path) -> FlatColumn:
+        """The same integers as float64 in another file. Raises OverflowError where that is not exact."""
+        converted = FlatColumn(path, np.dtype(np.float64))
+        for start in range(0, len(self), _REWRITE_CHUNK):
+            part = self[start : start + _REWRITE_CHUNK]
+            if int(np.abs(part).max()) > _LARGEST_EXACT:
+                raise OverflowError
+            converted.append(part)
+        return converted
+
+
+@dataclass
+class Spill:
+    """Columns of all inputs one after the other, ids as codes of tables that are complete in the end.
+
+    With ``bipartite`` sources and destinations have a table each, else they share one. With ``class_names``
+    edge labels are already numbers of these classes, else they are values of any kind.
+    """
+
+    folder: Path
+    bipartite: bool
+    feature_dtype: np.dtype[Any]
+    class_names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        self.src_ids = IdTable()
+        self.dst_ids = IdTable() if self.bipartite else self.src_ids
+        self.edge_classes = IdTable(negative_allowed=True)
+        self.src = FlatColumn(self.folder / "src", np.dtype(np.int32))
+        self.dst = FlatColumn(self.folder / "dst", np.dtype(np.int32))
+        self.time = FlatColumn(self.folder / "time", np.dtype(np.int64))
+        self.optional: dict[str, FlatColumn] = {}
+        self.dropped_rows = 0
+        self.time_unit: str | None = None
+
+    def append(self, raw: RawEvents, origin: Origin) -> None:
+        """Take over a chunk. Raises InputError where it does not fit to what came before."""
+        first = len(self.src) == 0
+        self._same_unit(raw.time_unit, origin)
+        optional: dict[str, NDArray[Any] | None] = {
+            "edge_label": None if raw.edge_label is None else self._class_codes(raw.edge_label, origin),
+            "node_label": raw.node_label,
+            "features": None if raw.features is None else self._as_feature_dtype(raw.features, origin),
+        }
+        self._append_time(raw.time, origin)
+        self.src.append(self.src_ids.encode(raw.src, origin))
+        self.dst.append(self.dst_ids.encode(raw.dst, origin))
+        for name, rows in optional.items():
+            self._append_optional(name, rows, origin, first)
+        self.dropped_rows += raw.dropped_rows
+
+    def _class_codes(self, labels: pa.Array, origin: Origin) -> NDArray[np.int32]:
+        if self.class_names is None:
+            return self.edge_classes.encode(labels, origin)
+        return np.asarray(labels, np.int32)
+
+    def _append_time(self, time: Times, origin: Origin) -> None:
+        """Integers as long as all are; the first fraction makes floats of all before it, if exactly."""
+        integers = time.dtype == np.int64 and self.time.dtype == np.int64
+        if not integers:
+            try:
+                if self.time.dtype == np.int64:
+                    self.time = self.time.as_float(self.folder / "time_as_float")
+                exact = time.dtype != np.int64 or int(np.abs(time).max()) <= _LARGEST_EXACT
+            except OverflowError:
+                exact = False
+            if not exact:
+                raise origin.error(
+                    0,
+                    "times beyond 2^53 and times with fractions cannot both be kept exactly: "
+                    "give all times as integers of a smaller unit",
+                )
+        self.time.append(time)
+
+    def _append_optional(self, name: str, rows: NDArray[Any] | None, origin: Origin, first: bool) -> None:
+        if rows is not None and first:
+            width = rows.shape[1] if rows.ndim == 2 else 0
+            self.optional[name] = FlatColumn(self.folder / name, rows.dtype, width)
+        column = self.optional.get(name)
+        found = "none" if rows is None else f"{rows.shape[1] if rows.ndim == 2 else 1}"
+        expected = "none" if column is None else f"{max(column.width, 1)}"
+        if found != expected:
+            raise origin.error(
+                0,
+                f"every input must have the same {name} columns, {expected} before and {found} here: "
+                "prepare files of one kind together",
+            )
+        if column is not None and rows is not None:
+            column.append(rows)
+
+    def _as_feature_dtype(self, features: NDArray[np.float32], origin: Origin) -> NDArray[Any]:
+        with np.errstate(over="ignore"):
+            rows = features.astype(self.feature_dtype, copy=False)
+        finite = np.isfinite(rows).all(axis=1)
+        if not finite.all():
+            row = int(np.argmin(finite))
+            largest = float(np.abs(features[row]).max())
+            raise origin.error(
+                row,
+                f"a feature of size {largest:g} does not fit {self.feature_dtype}: --feature-dtype float32",
+            )
+        return rows
+
+    def _same_unit(self, unit: str, origin: Origin) -> None:
+        if self.time_unit not in (None, unit):
+            raise origin.error(
+                0,
+                f"times of all inputs must have one unit, '{self.time_unit}' before, '{unit}' here: "
+                "convert them",
+            )
+        self.time_unit = unit
+
+    def edge_class_numbers(self) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+        """Class (n,) int64 of each code in ``edge_label``, and the classes' names in order."""
+        if self.class_names is not None:
+            return np.arange(len(self.class_names)), self.class_names
+        if "edge_label" not in self.optional:
+            return np.empty(0, np.int64), ()
+        ranks, names = self.edge_classes.ranks_and_ids()
+        return ranks, tuple(str(name) for name in names)
+
+    def event_bytes(self) -> int:
+        """Bytes of one event with all that belongs to it."""
+        columns = [self.src, self.dst, self.time, *self.optional.values()]
+        return sum(column.row_bytes for column in columns)

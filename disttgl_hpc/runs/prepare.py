@@ -1,0 +1,199 @@
+"""From raw input to an event store: read, number the nodes, order by time, split, write, index."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from disttgl_hpc.core.stream import Split
+from disttgl_hpc.errors import ConfigError, InputError
+from disttgl_hpc.ingest.columns import Columns
+from disttgl_hpc.ingest.flights import CLASSES, flights_file
+from disttgl_hpc.ingest.formats import BIPARTITE_FORMATS, READERS, format_of
+from disttgl_hpc.ingest.ids import NodeNumbers, number_nodes
+from disttgl_hpc.ingest.order import stable_time_order
+from disttgl_hpc.ingest.spill import FlatColumn, Spill
+from disttgl_hpc.log import get_logger, progress
+from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.store.events_writer import Contents, EventPart, write_event_store
+
+log = get_logger(__name__)
+_PART_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareSettings:
+    """What ``disttgl prepare`` is asked for; see its help for each.
+
+    split: shares of training, validation and test. split_times: begin of validation and of test; if given it
+    wins over ``split``. chunk_events: events held in memory at a time.
+    """
+
+    inputs: tuple[Path, ...]
+    output: Path
+    name: str
+    format: str | None = None
+    columns: Columns | None = None
+    bipartite: bool = False
+    split: tuple[Fraction, Fraction, Fraction] = (Fraction("0.70"), Fraction("0.15"), Fraction("0.15"))
+    split_times: tuple[float, float] | None = None
+    label_by_file: bool = False
+    feature_dtype: str = "float32"
+    force: bool = False
+    chunk_events: int = 4_000_000
+
+    def __post_init__(self) -> None:
+        if self.output.exists() and not self.force:
+            raise ConfigError(f"{self.output}: exists already: choose another name, or --force to replace it")
+        if not self.output.parent.is_dir():
+            raise ConfigError(f"{self.output.parent}: no such folder: create it first")
+        if sum(self.split) != 1 or min(self.split) < 0 or self.split[0] == 0:
+            shares = "/".join(str(float(share)) for share in self.split)
+            raise ConfigError(
+                f"--split must be three shares that add up to 1, found {shares}: try 0.70/0.15/0.15"
+            )
+        if self.chunk_events < 1:
+            raise ConfigError(f"--chunk-events must be at least 1, found {self.chunk_events}: leave it out")
+        stems = [stem(path) for path in self.inputs]
+        if self.label_by_file and len(set(stems)) != len(stems):
+            raise ConfigError(
+                f"--label-by-file needs files of different names, found {', '.join(stems)}: rename"
+            )
+
+    @property
+    def input_format(self) -> str:
+        """The one format of all inputs."""
+        formats = {self.format or format_of(path) for path in self.inputs}
+        if len(formats) > 1:
+            raise InputError(
+                f"all inputs must have one format, found {', '.join(sorted(formats))}: add --format"
+            )
+        return formats.pop()
+
+
+def prepare(settings: PrepareSettings) -> EventStore:
+    """Make an event store of raw input and open it. Raises InputError for input that cannot become one.
+
+    Temporary files of about the input's uncompressed size lie beside the output until the store is complete.
+    """
+    files = _files(settings)
+    with tempfile.TemporaryDirectory(
+        dir=settings.output.parent, prefix=f".{settings.output.name}."
+    ) as folder:
+        spill = _read(settings, files, Path(folder))
+        nodes = number_nodes(spill.src_ids, spill.dst_ids)
+        class_of_code, class_names = spill.edge_class_numbers()
+        contents = Contents(
+            name=settings.name,
+            num_events=len(spill.src),
+            num_nodes=len(nodes.ids),
+            num_src=nodes.num_src,
+            split=_split(settings, spill.time),
+            node_ids=nodes.ids,
+            class_names=class_names,
+            source_files=tuple(file.name for file in files),
+            source_sha256=tuple(_sha256(file) for file in files),
+            dropped_rows=spill.dropped_rows,
+            time_unit=spill.time_unit or "",
+        )
+        parts = _in_order(spill, nodes, class_of_code, settings.chunk_events)
+        with progress(contents.num_events, "writing") as bar:
+            write_event_store(
+                settings.output, contents, parts, chunk_events=settings.chunk_events, progress=bar
+            )
+    if contents.dropped_rows:
+        log.info("%d rows without a node id were left out", contents.dropped_rows)
+    return EventStore.open(settings.output)
+
+
+def _files(settings: PrepareSettings) -> list[Path]:
+    """The files to read; the word ``flights`` stands for one."""
+    if settings.input_format == "flights":
+        return [flights_file(path) for path in settings.inputs]
+    for path in settings.inputs:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file: check the path")
+    return list(settings.inputs)
+
+
+def _read(settings: PrepareSettings, files: list[Path], folder: Path) -> Spill:
+    """All inputs, checked, in flat temporary files."""
+    name = settings.input_format
+    spill = Spill(
+        folder,
+        bipartite=settings.bipartite or name in BIPARTITE_FORMATS,
+        feature_dtype=np.dtype(settings.feature_dtype),
+        class_names=_class_names(settings, files),
+    )
+    with progress(None, "reading") as bar:
+        for index, file in enumerate(files):
+            rows_before = len(spill.src)
+            for raw, origin in READERS[name](file, settings.columns, settings.chunk_events):
+                if settings.label_by_file:
+                    raw = replace(raw, edge_label=pa.array(np.full(len(raw.time), index)))  # noqa: PLW2901
+                spill.append(raw, origin)
+                bar.advance(len(raw.time))
+            if len(spill.src) == rows_before:
+                raise InputError(
+                    f"{file}: no events found, at least one is needed: check the file and --format"
+                )
+    return spill
+
+
+def _class_names(settings: PrepareSettings, files: list[Path]) -> tuple[str, ...] | None:
+    """Names of edge classes that are known before reading: the files' stems, or those of the flights."""
+    if settings.label_by_file:
+        return tuple(stem(file) for file in files)
+    return CLASSES if settings.input_format == "flights" else None
+
+
+def stem(path: Path) -> str:
+    """A file's name up to its first dot."""
+    return path.name.partition(".")[0]
+
+
+def _split(settings: PrepareSettings, time: FlatColumn) -> Split:
+    """Bounds of training and validation, by share or by time; training must not be empty."""
+    num_events = len(time)
+    if settings.split_times is None:
+        training, validation, _ = settings.split
+        split = Split(int(num_events * training), int(num_events * (training + validation)))
+    else:
+        begins = np.array(settings.split_times)
+        before = np.zeros(2, np.int64)
+        for start in range(0, num_events, settings.chunk_events):
+            before += (time[start : start + settings.chunk_events] < begins[:, None]).sum(axis=1)
+        split = Split(int(before[0]), int(before[1]))
+    if split.train_end == 0:
+        raise InputError(f"training must hold an event, none of {num_events} falls into it: change the split")
+    return split
+
+
+def _in_order(
+    spill: Spill, nodes: NodeNumbers, class_of_code: NDArray[np.int64], chunk_events: int
+) -> Iterator[EventPart]:
+    """What was read, ordered by time, with nodes and classes numbered."""
+    chunk_events = max(1, min(chunk_events, _PART_BYTES // spill.event_bytes()))
+    optional = spill.optional
+    for where in stable_time_order(spill.time, chunk_events):
+        yield EventPart(
+            src=nodes.src[spill.src[where]],
+            dst=nodes.dst[spill.dst[where]],
+            time=spill.time[where],
+            edge_features=optional["features"][where] if "features" in optional else None,
+            edge_labels=class_of_code[optional["edge_label"][where]] if "edge_label" in optional else None,
+            node_labels=optional["node_label"][where] if "node_label" in optional else None,
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

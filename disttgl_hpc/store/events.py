@@ -1,0 +1,187 @@
+"""The event store: an event stream in one HDF5 file, mapped into memory rather than loaded (DESIGN §5)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from disttgl_hpc.core.stream import EventStream, Split
+from disttgl_hpc.core.tcsr import TCsr
+from disttgl_hpc.errors import StoreError
+from disttgl_hpc.store.events_writer import KIND, SCHEMA_VERSION, combined_checksum
+from disttgl_hpc.store.files import open_checked
+
+_HASH_BYTES = 64 << 20
+_INTS, _TIMES, _FEATURES = ("int32", "int64"), ("int64", "float64"), ("float16", "float32", "float64")
+# What each dataset must be: length by name of a count (None: any), number of dimensions, dtypes.
+_SCHEMA: dict[str, tuple[str | None, int, tuple[str, ...]]] = {
+    "events/src": ("num_events", 1, _INTS),
+    "events/dst": ("num_events", 1, _INTS),
+    "events/time": ("num_events", 1, _TIMES),
+    "tcsr/indptr": ("num_nodes + 1", 1, ("int64",)),
+    "tcsr/neighbors": ("num_entries", 1, _INTS),
+    "tcsr/event_ids": ("num_entries", 1, _INTS),
+    "tcsr/times": ("num_entries", 1, _TIMES),
+    "nodes/id": ("num_nodes", 1, ()),
+    "features/edge": ("num_events", 2, _FEATURES),
+    "features/node": ("num_nodes", 2, _FEATURES),
+    "labels/edge": ("num_events", 1, ("int64",)),
+    "labels/node": ("num_events", 1, ("int64",)),
+    "labels/edge_classes": (None, 1, ()),
+    "source/file": (None, 1, ()),
+    "source/sha256": (None, 1, ()),
+}
+_OPTIONAL_GROUPS = ("features/", "labels/", "source/")
+
+
+@dataclass(frozen=True)
+class EventStore:
+    """An opened event store; nothing stays open but read-only maps of its arrays.
+
+    stream: the events and their T-CSR. node_labels: (E,) int64 label of the source at that time, or None.
+    class_names: names of the edge classes, possibly empty. sources: (file name, sha256) of the raw input.
+    """
+
+    path: Path
+    stream: EventStream
+    checksum: str
+    schema_version: int
+    node_labels: NDArray[np.int64] | None
+    class_names: tuple[str, ...]
+    sources: tuple[tuple[str, str], ...]
+    dropped_rows: int
+    time_unit: str
+
+    @classmethod
+    def open(cls, path: Path | str) -> EventStore:
+        """Map a store after checking that it is whole and of our schema; costs no pass over the events.
+
+        Raises StoreError naming the file, what was expected, what was found and what to do.
+        """
+        path = Path(path)
+        with open_checked(path, KIND, SCHEMA_VERSION) as file:
+            arrays = _map_arrays(file, path)
+            attributes = dict(file.attrs)
+        stream = _stream(attributes, arrays)
+        _check_ranges(path, stream)
+        return cls(
+            path=path,
+            stream=stream,
+            checksum=str(attributes["checksum"]),
+            schema_version=SCHEMA_VERSION,
+            node_labels=arrays.get("labels/node"),
+            class_names=_texts(arrays.get("labels/edge_classes")),
+            sources=tuple(
+                zip(_texts(arrays.get("source/file")), _texts(arrays.get("source/sha256")), strict=True)
+            ),
+            dropped_rows=int(attributes["dropped_rows"]),
+            time_unit=str(attributes["time_unit"]),
+        )
+
+    def node_ids(self) -> NDArray[np.int64] | NDArray[np.str_]:
+        """The user's id of every node, (N,) int64 or text; sources and destinations may share some."""
+        with open_checked(self.path, KIND, SCHEMA_VERSION) as file:
+            ids = file["nodes/id"][:]
+        return np.char.decode(ids, "utf-8") if ids.dtype.kind == "S" else ids
+
+    def verify(self) -> None:
+        """Read everything and compare with the checksum. Raises StoreError if a byte has changed."""
+        with open_checked(self.path, KIND, SCHEMA_VERSION) as file:
+            digests = {name: _digest(array) for name, array in _map_arrays(file, self.path).items()}
+            found = combined_checksum(file, digests)
+        if found != self.checksum:
+            raise StoreError(
+                f"{self.path}: contents must have the checksum {self.checksum[:16]}…, found {found[:16]}…: "
+                "write or copy it anew"
+            )
+
+
+def _map_arrays(file: h5py.File, path: Path) -> dict[str, NDArray[Any]]:
+    """Every dataset as a read-only map, its shape and dtype checked against the schema and the counts."""
+    counts: dict[str | None, int] = {
+        "num_events": int(file.attrs["num_events"]),
+        "num_nodes": int(file.attrs["num_nodes"]),
+        "num_nodes + 1": int(file.attrs["num_nodes"]) + 1,
+        "num_entries": len(file["tcsr/neighbors"]),
+    }
+    arrays = {}
+    for name, (count, dims, dtypes) in _SCHEMA.items():
+        if name not in file and name.startswith(_OPTIONAL_GROUPS):
+            continue
+        dataset = file[name]
+        length = counts.get(count, len(dataset))
+        if dataset.ndim != dims or len(dataset) != length or (dtypes and str(dataset.dtype) not in dtypes):
+            raise StoreError(
+                f"{path}: dataset {name} must have {dims} dimensions, {length:,} rows ({count}) and a dtype "
+                f"of {dtypes}, found {dataset.shape} {dataset.dtype}: write or copy the file anew"
+            )
+        arrays[name] = _map(dataset, path)
+    return arrays
+
+
+def _map(dataset: h5py.Dataset, path: Path) -> NDArray[Any]:
+    offset = dataset.id.get_offset()
+    if offset is None or offset + dataset.nbytes > path.stat().st_size:
+        raise StoreError(
+            f"{path}: dataset {dataset.name} must lie in one piece within the file's {path.stat().st_size:,} "
+            "bytes, it does not: write or copy the file anew"
+        )
+    # A plain array over the map: the memmap class itself makes every small operation slower.
+    return np.asarray(np.memmap(path, dataset.dtype, "r", offset, dataset.shape))
+
+
+def _stream(attributes: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> EventStream:
+    return EventStream(
+        name=str(attributes["name"]),
+        num_nodes=int(attributes["num_nodes"]),
+        num_src=int(attributes["num_src"]),
+        src=arrays["events/src"],
+        dst=arrays["events/dst"],
+        time=arrays["events/time"],
+        split=Split(int(attributes["train_end"]), int(attributes["validation_end"])),
+        tcsr=TCsr(
+            arrays["tcsr/indptr"], arrays["tcsr/neighbors"], arrays["tcsr/event_ids"], arrays["tcsr/times"]
+        ),
+        edge_features=arrays.get("features/edge"),
+        node_features=arrays.get("features/node"),
+        edge_labels=arrays.get("labels/edge"),
+    )
+
+
+def _check_ranges(path: Path, stream: EventStream) -> None:
+    """What can be checked without reading the events."""
+    split, indptr = stream.split, stream.tcsr.indptr
+    rules = {
+        f"0 <= train_end <= validation_end <= num_events, found {split} and {stream.num_events} events": 0
+        <= split.train_end
+        <= split.validation_end
+        <= stream.num_events,
+        f"0 <= num_src <= num_nodes, found {stream.num_src} of {stream.num_nodes}": 0
+        <= stream.num_src
+        <= stream.num_nodes,
+        f"indptr from 0 to {len(stream.tcsr.neighbors)} entries, found {indptr[0]} to {indptr[-1]}": indptr[0]
+        == 0
+        and indptr[-1] == len(stream.tcsr.neighbors),
+    }
+    for rule, holds in rules.items():
+        if not holds:
+            raise StoreError(f"{path}: an event store must have {rule}: write or copy the file anew")
+
+
+def _texts(values: NDArray[np.bytes_] | None) -> tuple[str, ...]:
+    return () if values is None else tuple(value.decode("utf-8") for value in values)
+
+
+def _digest(array: NDArray[Any]) -> str:
+    """sha256 of an array's bytes, read a piece at a time."""
+    digest = hashlib.sha256()
+    rows = max(1, _HASH_BYTES // max(1, array[:1].nbytes))
+    for start in range(0, len(array), rows):
+        digest.update(np.ascontiguousarray(array[start : start + rows]).data)
+    return digest.hexdigest()

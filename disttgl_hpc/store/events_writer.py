@@ -1,0 +1,183 @@
+"""Writing an event store: contiguous datasets, filled front to back, hashed on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from disttgl_hpc.core.stream import Split
+from disttgl_hpc.core.tcsr import Ints, Times, index_dtype
+from disttgl_hpc.log import Progress
+from disttgl_hpc.store.files import replacing
+from disttgl_hpc.store.tcsr_pieces import EventColumns, count_entries, tcsr_pieces
+
+KIND = "disttgl-events"
+SCHEMA_VERSION = 1
+_ALIGNMENT = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What an event store says about itself, beside its events.
+
+    node_ids: (N,) the user's ids, int64 or text; in a bipartite stream sources [0, num_src) come first.
+    node_features: (N, dim_node) float or None. class_names: names of the edge classes 0, 1, …
+    source_files and source_sha256: what it was prepared from. time_unit: "s", "ms", … where it is known.
+    """
+
+    name: str
+    num_events: int
+    num_nodes: int
+    num_src: int
+    split: Split
+    node_ids: NDArray[np.int64] | NDArray[np.str_]
+    node_features: NDArray[np.floating] | None = None
+    class_names: tuple[str, ...] = ()
+    source_files: tuple[str, ...] = ()
+    source_sha256: tuple[str, ...] = ()
+    dropped_rows: int = 0
+    time_unit: str = ""
+
+
+@dataclass(frozen=True)
+class EventPart:
+    """Consecutive events in time order; ids consecutive from 0, destinations of bipartite streams shifted.
+
+    src, dst: (n,). time: (n,) int64 or float64. edge_features: (n, dim_edge). edge_labels, node_labels: (n,).
+    """
+
+    src: Ints
+    dst: Ints
+    time: Times
+    edge_features: NDArray[np.floating] | None = None
+    edge_labels: NDArray[np.int64] | None = None
+    node_labels: NDArray[np.int64] | None = None
+
+
+@dataclass
+class _Writer:
+    """An HDF5 file whose datasets have a known length and are appended to."""
+
+    file: h5py.File
+    filled: dict[str, int] = field(default_factory=dict)
+    hashes: dict[str, Any] = field(default_factory=dict)
+
+    def append(self, name: str, rows: NDArray[Any], length: int) -> None:
+        """Add rows (n, …) to a dataset of ``length`` rows, created with the first ones."""
+        if name not in self.file:
+            # Datasets are written once and in full: without fill values each byte goes to disk once.
+            self.file.create_dataset(name, (length, *rows.shape[1:]), rows.dtype, fill_time="never")
+            self.filled[name], self.hashes[name] = 0, hashlib.sha256()
+        dataset, start = self.file[name], self.filled[name]
+        rows = np.ascontiguousarray(rows, dataset.dtype)
+        dataset[start : start + len(rows)] = rows
+        self.hashes[name].update(rows.data)
+        self.filled[name] = start + len(rows)
+
+    def short(self) -> list[str]:
+        """Datasets that did not get all their rows."""
+        return [name for name, count in self.filled.items() if count != len(self.file[name])]
+
+
+def write_event_store(
+    path: Path, contents: Contents, parts: Iterable[EventPart], *, chunk_events: int, progress: Progress
+) -> None:
+    """Write a store under a temporary name, index its events, and give it its name once it is complete.
+
+    ``parts`` hold ``contents.num_events`` events together. Memory: about a part, ``chunk_events`` events and
+    a few numbers a node. Raises ValueError if the parts do not add up to what ``contents`` says.
+    """
+    with (
+        replacing(path) as partial,
+        h5py.File(partial, "w", alignment_threshold=1, alignment_interval=_ALIGNMENT) as file,
+    ):
+        writer = _Writer(file)
+        for part in parts:
+            _append_events(writer, part, contents)
+            progress.advance(len(part.src))
+        if "events/src" not in file or writer.short():
+            raise ValueError(f"events are missing in {writer.short()}: {contents.num_events} were announced")
+        _append_tcsr(writer, contents, chunk_events)
+        _append_nodes(writer, contents)
+        _set_attributes(writer, contents)
+
+
+def _append_events(writer: _Writer, part: EventPart, contents: Contents) -> None:
+    nodes = index_dtype(contents.num_nodes)
+    rows: dict[str, NDArray[Any] | None] = {
+        "events/src": part.src.astype(nodes, copy=False),
+        "events/dst": part.dst.astype(nodes, copy=False),
+        "events/time": part.time,
+        "features/edge": part.edge_features,
+        "labels/edge": part.edge_labels,
+        "labels/node": part.node_labels,
+    }
+    for name, values in rows.items():
+        if values is not None:
+            writer.append(name, values, contents.num_events)
+
+
+def _append_tcsr(writer: _Writer, contents: Contents, chunk_events: int) -> None:
+    group = writer.file["events"]
+    events = EventColumns(group["src"], group["dst"], group["time"], contents.num_nodes, chunk_events)
+    indptr = count_entries(events)
+    writer.append("tcsr/indptr", indptr, len(indptr))
+    for piece in tcsr_pieces(events, indptr):
+        writer.append("tcsr/neighbors", piece.neighbors, int(indptr[-1]))
+        writer.append("tcsr/event_ids", piece.event_ids, int(indptr[-1]))
+        writer.append("tcsr/times", piece.times, int(indptr[-1]))
+
+
+def _append_nodes(writer: _Writer, contents: Contents) -> None:
+    columns: dict[str, NDArray[Any] | None] = {
+        "nodes/id": contents.node_ids,
+        "features/node": contents.node_features,
+        "labels/edge_classes": np.array(contents.class_names) if contents.class_names else None,
+        "source/file": np.array(contents.source_files) if contents.source_files else None,
+        "source/sha256": np.array(contents.source_sha256) if contents.source_sha256 else None,
+    }
+    for name, values in columns.items():
+        if values is not None:
+            rows = np.char.encode(values, "utf-8") if values.dtype.kind == "U" else values
+            writer.append(name, rows, len(rows))
+
+
+def _set_attributes(writer: _Writer, contents: Contents) -> None:
+    attributes = {
+        "kind": KIND,
+        "schema_version": SCHEMA_VERSION,
+        "name": contents.name,
+        "num_nodes": contents.num_nodes,
+        "num_src": contents.num_src,
+        "num_events": contents.num_events,
+        "train_end": contents.split.train_end,
+        "validation_end": contents.split.validation_end,
+        "dropped_rows": contents.dropped_rows,
+        "time_unit": contents.time_unit,
+    }
+    digests = {name: digest.hexdigest() for name, digest in writer.hashes.items()}
+    writer.file.attrs.update(attributes)
+    writer.file.attrs["checksum"] = combined_checksum(writer.file, digests)
+
+
+def combined_checksum(file: h5py.File, digests: dict[str, str]) -> str:
+    """One sha256 over everything a run depends on: every dataset but ``source``, counts and split.
+
+    Neither the store's name nor where it came from is part of it: the same events are the same store.
+    """
+    numbers = ("schema_version", "num_nodes", "num_src", "num_events", "train_end", "validation_end")
+    described = {
+        name: [str(file[name].dtype), list(file[name].shape), digest]
+        for name, digest in digests.items()
+        if not name.startswith("source/")
+    }
+    summary = {"datasets": described, "numbers": {name: int(file.attrs[name]) for name in numbers}}
+    return hashlib.sha256(json.dumps(summary, sort_keys=True).encode()).hexdigest()

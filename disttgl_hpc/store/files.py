@@ -1,0 +1,73 @@
+"""What every file of ours shares: it appears whole or not at all, and is checked before it is believed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+
+from disttgl_hpc.errors import StoreError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path``, which takes its place once the block ends without an error.
+
+    What was written is synced before it is renamed: after a crash there is the old file or the new one, never
+    half of one. On an error the temporary file is removed and ``path`` stays as it was.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        _sync(partial)
+        partial.replace(path)
+        _sync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_checked(path: Path, kind: str, schema_version: int) -> Iterator[h5py.File]:
+    """An HDF5 file of ours, open for reading.
+
+    Raises StoreError where it is missing, no HDF5 file, truncated, of another kind or schema version; errors
+    of the HDF5 library in the block are turned into one as well.
+    """
+    if not path.is_file():
+        raise StoreError(f"{path}: no such file: check the path")
+    try:
+        with h5py.File(path, "r") as file:
+            _check_kind(file, path, kind, schema_version)
+            yield file
+    except (OSError, KeyError, RuntimeError) as error:
+        raise StoreError(f"{path}: {_complaint(str(error), path, kind)}") from None
+
+
+def _check_kind(file: h5py.File, path: Path, kind: str, schema_version: int) -> None:
+    found = file.attrs.get("kind")
+    if found != kind:
+        raise StoreError(f"{path}: must be of kind '{kind}', found '{found}': give a file that disttgl wrote")
+    version = file.attrs.get("schema_version")
+    if version != schema_version:
+        raise StoreError(
+            f"{path}: schema version {schema_version} is read here, found {version}: write the file anew"
+        )
+
+
+def _complaint(error: str, path: Path, kind: str) -> str:
+    if "file signature not found" in error:
+        return f"must be an HDF5 file of kind '{kind}', this is none: give a file that disttgl wrote"
+    if "truncated file" in error:
+        return f"was cut short at {path.stat().st_size:,} bytes: write or copy it anew"
+    return f"is damaged ({error}): write or copy it anew"
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
