@@ -54,6 +54,7 @@ class TrainConfig:
     seed: int = _setting(0, "Seed of weights, negatives and dropout.", least=0, below=2**63)
     evaluation_batch: int = _setting(600, "Events after which evaluation advances the memory.", least=1)
     evaluation_negatives: int = _setting(49, "Negative destinations an event is ranked against.", least=1)
+    evaluation_seed: int = _setting(0, "Seed of the evaluation negatives.", least=0, below=2**63)
     evaluation_events: int = _setting(
         0, "Score only the first so many events of each split; 0: all.", least=0
     )
