@@ -128,6 +128,7 @@ PYTHON
 sed -e "s|@DIR@|$dir|g" -e "s|@USER@|$(id -un)|g" -e "s|@HOST@|$(hostname -s)|g" \
     -e "s|@CTLD_PORT@|$ctld_port|g" -e "s|@N0_PORT@|$n0_port|g" -e "s|@N1_PORT@|$n1_port|g" \
     -e "s|@CPUS@|$cpus|g" -e "s|@MEMORY_MB@|$(awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo)|g" \
+    -e "s|@FIRST_JOB@|$(($(date +%s) % 60000000 + 1))|g" \
     "$here/slurm.conf.in" >"$dir/slurm.conf"
 export SLURM_CONF=$dir/slurm.conf
 
