@@ -59,7 +59,11 @@ class Maker:
             text=True,
             check=False,
         )
-        return done.returncode, self.record.read_text().splitlines(), done.stdout.strip()
+        return (
+            done.returncode,
+            self.record.read_text().splitlines(),
+            done.stdout.splitlines()[-1] if done.stdout else "",
+        )
 
 
 @pytest.fixture
