@@ -3,7 +3,8 @@
 They answer the model's queries with the model's candidates and see exactly the events it may see: those
 strictly before the query's time. Each gives scores (n, 1 + m), the true destination in column 0; ties are
 left to the metrics' mid-ranks. A pair is unordered: in a bipartite stream this is source → destination, in a
-stream of one node set a reply counts as a meeting too.
+stream of one node set a reply counts as a meeting too. The past is held in memory, at the peak 60 bytes an
+event.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class _History:
         """Row in ``positions`` of each key's last event before its bound, else −1; inputs broadcast."""
         index = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         rows = np.searchsorted(self.positions, index * self.num_events + bounds) - 1
-        found = (self.keys[index] == keys) & (rows >= 0) & (self.positions[rows] // self.num_events == index)
+        found = (self.keys[index] == keys) & (self.positions[rows] // self.num_events == index)
         return np.where(found, rows, -1)
 
     def events(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
