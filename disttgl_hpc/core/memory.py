@@ -100,7 +100,8 @@ class NodeMemory:
         would win is undefined, so "the last event wins" is the caller's to decide.
         """
         self._check(nodes)
-        if len(np.unique(nodes)) != len(nodes):
+        ascending = bool((nodes[1:] > nodes[:-1]).all())
+        if not ascending and len(np.unique(nodes)) != len(nodes):
             raise ValueError(f"a write names each node once, got {len(nodes)} rows for fewer; keep the last")
         self.state[nodes] = rows
 

@@ -10,6 +10,7 @@ from mpi4py import MPI
 from disttgl_hpc.core.memory import MemoryService, MemorySizes, NodeMemory, Nodes, Rows, SerialMemory
 from disttgl_hpc.core.schedule import OperationKind, replica_operations
 from disttgl_hpc.errors import ProtocolError
+from disttgl_hpc.parallel.doorbell import Doorbell
 from disttgl_hpc.parallel.grid import Grid
 from disttgl_hpc.parallel.messages import CLOSE, NUM_FIELDS, REPLY_TAG, REQUEST_TAG, post
 from disttgl_hpc.parallel.shared import SharedTables, close_tables, open_tables
@@ -49,6 +50,7 @@ class MemoryClient:
         self._posted: int | None = None
         self._answer = np.zeros(NUM_FIELDS, np.int64)
         self._receive = MPI.REQUEST_NULL
+        self._doorbell = Doorbell(grid.node_comm)
 
     def post_read(self, counter: int, nodes: Nodes) -> None:
         """Leave the nodes in this trainer's slot and tell the daemon; ``nodes`` may be reused at once.
@@ -99,6 +101,7 @@ class MemoryClient:
     def close(self) -> None:
         """Tell the daemon that this trainer is done, and release the tables with the others of the node."""
         self._tell(CLOSE, 0, 0)
+        self._doorbell.close()
         close_tables(self._grid, self._tables, self._timeout_s)
 
     def _fetch_snapshot(self, counter: int) -> None:
@@ -119,6 +122,7 @@ class MemoryClient:
     def _tell(self, kind: int, counter: int, count: int) -> None:
         self._tables.sync()
         post(self._grid.node_comm, self._daemon, REQUEST_TAG, (kind, counter, count), self._timeout_s)
+        self._doorbell.ring()
 
     def _await_answer(self, what: str) -> None:
         wait_request(self._receive, self._timeout_s, what)

@@ -15,10 +15,13 @@ from mpi4py import MPI
 from disttgl_hpc.core.memory import MemorySizes, NodeMemory, OrderedMemory, describe
 from disttgl_hpc.core.schedule import Coordinates, Operation, OperationKind, replica_operations
 from disttgl_hpc.errors import ProtocolError
+from disttgl_hpc.parallel.doorbell import Doorbell
 from disttgl_hpc.parallel.grid import Grid, coordinates_of
 from disttgl_hpc.parallel.messages import CLOSE, NUM_FIELDS, REPLY_TAG, REQUEST_TAG, post
 from disttgl_hpc.parallel.shared import SharedTables, close_tables, open_tables
 from disttgl_hpc.parallel.waiting import DEFAULT_TIMEOUT_S, Pause
+
+_SLEEP_S = 10e-3  # what a request may lose whose ring was not heard
 
 
 def serve_memory(
@@ -127,7 +130,10 @@ class _Daemon:
 
     def run(self) -> None:
         """Serve until every trainer of the node has closed."""
-        pause = Pause(self._timeout_s, self._what_is_due)
+        doorbell = Doorbell(self._grid.node_comm)
+        pause = Pause(
+            self._timeout_s, self._what_is_due, first_s=_SLEEP_S, longest_s=_SLEEP_S, sleep=doorbell.sleep
+        )
         while self._open:
             requests = self._inbox.take()
             if not requests:
@@ -144,6 +150,7 @@ class _Daemon:
                     pass
             pause.restart()
         self._inbox.free()
+        doorbell.close()
 
     def _accept(self, trainer: int, kind: OperationKind, counter: int, count: int) -> None:
         """Keep a request until its turn. Raises ProtocolError if the schedule does not have it."""

@@ -15,25 +15,34 @@ from mpi4py import MPI
 from disttgl_hpc.errors import DeadlineError
 
 DEFAULT_TIMEOUT_S = 1800.0
-_FIRST_S = 20e-6
 _GROWTH = 1.3
 
 
 class Pause:
-    """Sleeps that lengthen from 20 µs to ``longest_s`` while nothing happens, and one deadline over them all.
+    """Sleeps that lengthen from ``first_s`` to ``longest_s`` while nothing happens, and one deadline over all.
 
     Short first sleeps keep latency low where an answer is near; long later ones keep a core free for others.
     """
 
-    def __init__(self, timeout_s: float, what: Callable[[], str], *, longest_s: float = 1e-3) -> None:
+    def __init__(
+        self,
+        timeout_s: float,
+        what: Callable[[], str],
+        *,
+        first_s: float = 20e-6,
+        longest_s: float = 1e-3,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._timeout_s = timeout_s
         self._what = what
+        self._first_s = first_s
         self._longest_s = longest_s
+        self._sleep = sleep
         self.restart()
 
     def restart(self) -> None:
         """Something happened: short sleeps again, and a new deadline."""
-        self._sleep_s = _FIRST_S
+        self._sleep_s = self._first_s
         self._deadline_s = time.monotonic() + self._timeout_s
 
     def sleep(self) -> None:
@@ -43,7 +52,7 @@ class Pause:
                 f"waited {self._timeout_s:g} s for {self._what()}: a rank is stuck or much slower than "
                 "the others; look for its last message, or allow more time with --timeout-s"
             )
-        time.sleep(self._sleep_s)
+        self._sleep(self._sleep_s)
         self._sleep_s = min(self._sleep_s * _GROWTH, self._longest_s)
 
 
