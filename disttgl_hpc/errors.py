@@ -31,3 +31,7 @@ class DeadlineError(DisttglError):
 
 class PeerError(DisttglError):
     """Another rank failed; carries that rank and its message."""
+
+
+class TrainingError(DisttglError):
+    """The training itself went wrong, such as a loss that is no number."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +36,11 @@ def event_bounds(time: Times, first: int, last: int) -> NDArray[np.int64]:
 
 
 def recent_neighbors(
-    tcsr: TCsr, roots: Ints, root_time: Times, bounds: Ints, num_neighbors: int
+    tcsr: TCsr, roots: Ints, root_time: NDArray[Any], bounds: Ints, num_neighbors: int
 ) -> Neighborhood:
     """Sample each root's ``num_neighbors`` most recent events with id below its bound.
 
-    roots, root_time, bounds: (R,), see :func:`event_bounds`.
+    roots, root_time, bounds: (R,); times in the stream's dtype, bounds as of :func:`event_bounds`.
     """
     end = tcsr.positions_before(roots, bounds)
     counts = np.minimum(end - tcsr.indptr[roots], num_neighbors)

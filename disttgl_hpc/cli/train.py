@@ -1,0 +1,67 @@
+"""``disttgl train``: its options are the fields of TrainConfig."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from mpi4py import MPI
+
+from disttgl_hpc.config import TrainConfig, read_toml, train_config
+from disttgl_hpc.report import results_table
+from disttgl_hpc.runs.directory import RunDirectory
+from disttgl_hpc.runs.train import train as run_training
+from disttgl_hpc.store.events import EventStore
+
+
+def _config_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command one option for each setting; an option that is not given is None."""
+    for setting in reversed(dataclasses.fields(TrainConfig)):
+        flag = setting.name.replace("_", "-")
+        among = setting.metadata["among"]
+        is_switch = isinstance(setting.default, bool)
+        option = click.option(
+            f"--{flag}/--no-{flag}" if is_switch else f"--{flag}",
+            setting.name,
+            type=click.Choice(among) if among else type(setting.default),
+            default=None,
+            help=f"{setting.metadata['help']}  [default: {_shown(setting.default)}]",
+        )
+        command = option(command)
+    return command
+
+
+def _shown(value: Any) -> str:
+    """A default as the help text shows it."""
+    return {True: "on", False: "off", "": "none"}.get(
+        value, f"{value:g}" if isinstance(value, float) else f"{value}"
+    )
+
+
+@click.command()
+@click.argument("events", type=click.Path(path_type=Path))
+@click.option(
+    "--run", "run_path", required=True, type=click.Path(path_type=Path), help="Run directory to make."
+)
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings.")
+@_config_options
+def train(events: Path, run_path: Path, config_file: Path | None, **options: Any) -> None:
+    r"""Train on the event store EVENTS and evaluate the best weights.
+
+    Alone it trains in one process; under mpiexec the last rank of each node serves the node memory and the others
+    train. Options win over the TOML file, which wins over the defaults.
+
+    \b
+    Example:
+      disttgl train flights.events.h5 --run runs/flights --epochs 2
+      mpiexec -n 3 disttgl train flights.events.h5 --run runs/two-trainers
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    config = train_config(read_toml(config_file) if config_file else {}, given)
+    run = RunDirectory(run_path)
+    run_training(EventStore.open(events), config, run, MPI.COMM_WORLD)
+    if MPI.COMM_WORLD.rank == 0:
+        click.echo(results_table(run.records()[-1]))

@@ -1,0 +1,1 @@
+"""The loops a person reads top to bottom: prepare, train, evaluate."""
