@@ -1,0 +1,89 @@
+"""Gradients of all trainers, summed and divided by the events of the step.
+
+All gradients of a rank lie in one flat tensor together with its number of events, so that a step is one sum.
+Run on processors only so far: the two device paths (a CUDA-aware library, pinned staging) follow the
+documentation of torch and mpi4py, and have not met a GPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+
+import torch
+from mpi4py import MPI
+
+from disttgl_hpc.parallel.waiting import DEFAULT_TIMEOUT_S, sleeping_sum
+
+
+class GradientSum:
+    """The gradients of ``parameters`` as views of one flat float32 tensor, summed over ``comm``.
+
+    Every rank gives the same parameters in the same order. The parameters' ``grad`` are these views from the
+    start: clear them with :meth:`zero` or ``zero_grad(set_to_none=False)``; a gradient that was replaced by
+    another tensor is copied back. An idle trainer takes part with zero gradients and zero events.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[torch.nn.Parameter],
+        comm: MPI.Intracomm,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> None:
+        self._parameters = list(parameters)
+        self._comm = comm
+        self._timeout_s = timeout_s
+        sizes = [parameter.numel() for parameter in self._parameters]
+        device = self._parameters[0].device
+        # The last element counts events: float32 is exact up to 16.7 million of them in a step.
+        self._flat = torch.zeros(sum(sizes) + 1, dtype=torch.float32, device=device)
+        parts = torch.split(self._flat[:-1], sizes)
+        self._views = [part.view_as(p) for part, p in zip(parts, self._parameters, strict=True)]
+        self._staging: torch.Tensor | None = None
+        if device.type == "cuda" and not _library_takes_device_memory():
+            self._staging = torch.empty_like(self._flat, device="cpu", pin_memory=True)
+        self.zero()
+
+    def zero(self) -> None:
+        """Clear the gradients before a backward pass."""
+        self._flat.zero_()
+        for parameter, view in zip(self._parameters, self._views, strict=True):
+            parameter.grad = view
+
+    def sum(self, num_events: int) -> int:
+        """Replace gradients of the summed loss by their sum over trainers, divided by all their events.
+
+        num_events: what this rank's gradients are summed over. Returns the events of the step over all ranks.
+        Collective over the communicator. Raises DeadlineError, ValueError for a step without any event.
+        """
+        for parameter, view in zip(self._parameters, self._views, strict=True):
+            if parameter.grad is not view:
+                view.zero_() if parameter.grad is None else view.copy_(parameter.grad)
+                parameter.grad = view
+        self._flat[-1] = num_events
+        if self._comm.size > 1:
+            self._reduce()
+        total = int(self._flat[-1].item())
+        if total == 0:
+            raise ValueError("a step has at least one event, got none on any trainer")
+        self._flat[:-1] /= total
+        return total
+
+    def _reduce(self) -> None:
+        """Sum the flat tensor over the ranks, in place."""
+        what = "the other trainers' gradients"
+        if self._flat.device.type == "cpu":
+            sleeping_sum(self._comm, self._flat.numpy(), self._timeout_s, what)
+        elif self._staging is None:
+            torch.cuda.synchronize(self._flat.device)  # MPI does not know torch's stream
+            sleeping_sum(self._comm, self._flat, self._timeout_s, what)
+        else:
+            self._staging.copy_(self._flat)
+            sleeping_sum(self._comm, self._staging.numpy(), self._timeout_s, what)
+            self._flat.copy_(self._staging)
+
+
+def _library_takes_device_memory() -> bool:
+    """Whether the MPI library says that it accepts CUDA memory (an extension of Open MPI and MPICH)."""
+    query = getattr(ctypes.CDLL(MPI.__file__), "MPIX_Query_cuda_support", None)
+    return query is not None and bool(query())

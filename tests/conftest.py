@@ -1,0 +1,56 @@
+"""Tests that communicate: how many ranks they want, and verdicts that no rank gives alone.
+
+Plain pytest runs the one-rank tests and skips the rest. Under mpiexec only tests that take ``comm`` are run:
+the others would but repeat themselves on every rank.
+"""
+
+import traceback
+
+import pytest
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "ranks(n): the test's communicator has n ranks of those started")
+
+
+def pytest_collection_modifyitems(config, items):
+    communicating = [item for item in items if "comm" in item.fixturenames]
+    if not communicating:
+        return
+    from mpi4py import MPI
+
+    if MPI.COMM_WORLD.size > 1:
+        config.hook.pytest_deselected(items=[item for item in items if item not in communicating])
+        items[:] = communicating
+
+
+@pytest.fixture
+def comm(request):
+    """The first n ranks that were started, n from the test's ``ranks`` marker; other ranks skip its body."""
+    from mpi4py import MPI
+
+    world = MPI.COMM_WORLD
+    wanted = request.node.get_closest_marker("ranks").args[0]
+    if world.size < wanted:
+        pytest.skip(f"needs mpiexec -n {wanted}")
+    part = world.Split(0 if world.rank < wanted else MPI.UNDEFINED, world.rank)
+    if part == MPI.COMM_NULL:
+        pytest.skip(f"runs on the first {wanted} ranks")
+    yield part
+    part.Free()
+
+
+@pytest.fixture
+def on_all_ranks(comm):
+    """Run a body on every rank of ``comm`` and fail on all of them if it fails on one."""
+
+    def run(body):
+        failure = None
+        try:
+            body()
+        except (Exception, pytest.fail.Exception):
+            failure = traceback.format_exc()
+        failures = comm.allgather(failure)
+        assert not any(failures), "\n".join(f"rank {r}: {f}" for r, f in enumerate(failures) if f)
+
+    return run
