@@ -15,7 +15,7 @@ import pyarrow.csv as pa_csv
 from disttgl_hpc.errors import InputError
 from disttgl_hpc.ingest.raw import Origin
 
-_BLOCK_BYTES = 8 << 20
+_BLOCK_BYTES = 2 << 20
 _CHUNK_BYTES = 256 << 20
 _WIDTH_ERROR = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
 _VALUE_ERROR = re.compile(r"In CSV column #(\d+): Row #(\d+): CSV conversion error to (\w+):(.*)", re.DOTALL)
@@ -37,10 +37,8 @@ def open_text(path: Path, *, comments: bool = False) -> Any:
     With ``comments`` lines that begin with '#' are left out and runs of blanks become one space.
     """
     try:
-        if path.suffix == ".zip":
-            stream = _only_member(path)
-        else:
-            stream = pa.input_stream(str(path), compression="detect")
+        zipped = path.suffix == ".zip"
+        stream = _only_member(path) if zipped else pa.input_stream(str(path), compression="detect")
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(
             f"{path}: cannot be opened ({error}): check the name and that you may read it"

@@ -33,13 +33,14 @@ _PART_BYTES = 256 << 20
 class PrepareSettings:
     """What ``disttgl prepare`` is asked for; see its help for each.
 
-    split: shares of training, validation and test. split_times: begin of validation and of test; if given it
-    wins over ``split``. chunk_events: events held in memory at a time.
+    name: of the stream; empty for the output's own. split: shares of training, validation and test.
+    split_times: begin of validation and of test; if given it wins over ``split``. chunk_events: events held in
+    memory at a time.
     """
 
     inputs: tuple[Path, ...]
     output: Path
-    name: str
+    name: str = ""
     format: str | None = None
     columns: Columns | None = None
     bipartite: bool = False
@@ -48,7 +49,7 @@ class PrepareSettings:
     label_by_file: bool = False
     feature_dtype: str = "float32"
     force: bool = False
-    chunk_events: int = 4_000_000
+    chunk_events: int = 1_000_000
 
     def __post_init__(self) -> None:
         if self.output.exists() and not self.force:
@@ -60,6 +61,8 @@ class PrepareSettings:
             raise ConfigError(
                 f"--split must be three shares that add up to 1, found {shares}: try 0.70/0.15/0.15"
             )
+        if self.split_times is not None and not self.split_times[0] <= self.split_times[1]:
+            raise ConfigError(f"--split-times must ascend, found {self.split_times}: swap them")
         if self.chunk_events < 1:
             raise ConfigError(f"--chunk-events must be at least 1, found {self.chunk_events}: leave it out")
         stems = [stem(path) for path in self.inputs]
@@ -79,6 +82,24 @@ class PrepareSettings:
         return formats.pop()
 
 
+def parse_split(text: str) -> tuple[Fraction, Fraction, Fraction]:
+    """Three exact shares from ``0.70/0.15/0.15``. Raises ConfigError for anything else."""
+    try:
+        training, validation, test = (Fraction(share) for share in text.split("/"))
+    except (ValueError, ZeroDivisionError):
+        raise ConfigError(f"--split must be three shares, found '{text}': try 0.70/0.15/0.15") from None
+    return training, validation, test
+
+
+def parse_split_times(text: str) -> tuple[float, float]:
+    """Two times from ``T1,T2``, integers kept exact. Raises ConfigError for anything else."""
+    try:
+        first, second = (int(time) if time.strip().isdecimal() else float(time) for time in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--split-times must be two numbers T1,T2, found '{text}': leave it out") from None
+    return first, second
+
+
 def prepare(settings: PrepareSettings) -> EventStore:
     """Make an event store of raw input and open it. Raises InputError for input that cannot become one.
 
@@ -92,7 +113,7 @@ def prepare(settings: PrepareSettings) -> EventStore:
         nodes = number_nodes(spill.src_ids, spill.dst_ids)
         class_of_code, class_names = spill.edge_class_numbers()
         contents = Contents(
-            name=settings.name,
+            name=settings.name or stem(settings.output),
             num_events=len(spill.src),
             num_nodes=len(nodes.ids),
             num_src=nodes.num_src,

@@ -59,7 +59,7 @@ def tcsr_pieces(events: EventColumns, indptr: NDArray[np.int64]) -> Iterator[TCs
             yield from (piece for _, piece in found)
         else:
             owners, pieces = zip(*found, strict=True)
-            order = np.argsort(np.concatenate(owners), kind="stable")
+            order = _stable_order(np.concatenate(owners) - first)
             yield TCsrPiece(
                 np.concatenate([piece.neighbors for piece in pieces])[order],
                 np.concatenate([piece.event_ids for piece in pieces])[order],
@@ -80,14 +80,28 @@ def _node_ranges(indptr: NDArray[np.int64], max_entries: int) -> Iterator[tuple[
 def _entries(events: EventColumns, where: slice, first: int, last: int) -> tuple[Ints, TCsrPiece]:
     """Owners and entries of a slice of events that belong to nodes [first, last), by event, source first."""
     src, dst = events.src[where], events.dst[where]
-    ends = np.stack([src, dst], axis=1)
-    belongs = (ends >= first) & (ends < last)
-    belongs[:, 1] &= src != dst
-    positions = np.flatnonzero(belongs)
-    flat, rows = ends.ravel(), positions >> 1
+    from_src = np.flatnonzero(_between(src, first, last))
+    from_dst = np.flatnonzero(_between(dst, first, last) & (src != dst))
+    ends = np.concatenate([2 * from_src, 2 * from_dst + 1])
+    ends.sort(kind="stable")
+    rows, at_dst = ends >> 1, (ends & 1).astype(bool)
+    owners, others = np.where(at_dst, dst[rows], src[rows]), np.where(at_dst, src[rows], dst[rows])
     piece = TCsrPiece(
-        neighbors=flat[positions ^ 1].astype(index_dtype(events.num_nodes), copy=False),
+        neighbors=others.astype(index_dtype(events.num_nodes), copy=False),
         event_ids=(rows + where.start).astype(index_dtype(len(events.src))),
         times=events.time[where][rows],
     )
-    return flat[positions], piece
+    return owners, piece
+
+
+def _between(nodes: Ints, first: int, last: int) -> NDArray[np.bool_]:
+    return (nodes >= first) & (nodes < last)
+
+
+def _stable_order(keys: Ints) -> NDArray[np.int64]:
+    """Stable argsort of small non-negative integers, 16 bits at a time: numpy sorts those by radix."""
+    order = np.argsort((keys & 0xFFFF).astype(np.uint16), kind="stable")
+    for shift in range(16, int(keys.max(initial=0)).bit_length(), 16):
+        digits = ((keys >> shift) & 0xFFFF).astype(np.uint16)
+        order = order[np.argsort(digits[order], kind="stable")]
+    return order

@@ -1,0 +1,111 @@
+"""``disttgl inspect``: what an event store holds."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from mpi4py import MPI
+
+from disttgl_hpc.core.statistics import StreamStatistics, describe
+from disttgl_hpc.core.stream import EventStream
+from disttgl_hpc.store.events import EventStore
+
+_UNITS_PER_S = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_YEAR_1980_S, _YEAR_2100_S = 315_532_800, 4_102_444_800
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--verify", is_flag=True, help="Read everything and compare with the checksum first.")
+def inspect(file: Path, as_json: bool, verify: bool) -> None:
+    """Print what the event store FILE holds: counts, times, split, degrees, repeats, features, labels."""
+    if MPI.COMM_WORLD.rank:
+        return  # said once, however many processes were started
+    store = EventStore.open(file)
+    if verify:
+        store.verify()
+    facts = _facts(store, describe(store.stream), verified=verify)
+    click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(_lines(facts)))
+
+
+def _facts(store: EventStore, statistics: StreamStatistics, *, verified: bool) -> dict[str, Any]:
+    """Everything that is shown, as plain values."""
+    stream = store.stream
+    facts: dict[str, Any] = {
+        "name": stream.name,
+        "events": stream.num_events,
+        "nodes": stream.num_nodes,
+        "sources": stream.num_src,
+        "destinations": stream.num_nodes - stream.num_src if stream.num_src else 0,
+        "dropped rows": store.dropped_rows,
+        "time": _time_span(stream, 0, stream.num_events, store.time_unit) | {"dtype": str(stream.time.dtype)},
+        "training": _time_span(stream, 0, stream.split.train_end, store.time_unit),
+        "validation": _time_span(
+            stream, stream.split.train_end, stream.split.validation_end, store.time_unit
+        ),
+        "test": _time_span(stream, stream.split.validation_end, stream.num_events, store.time_unit),
+        "events per node": statistics.degrees,
+        "time between events of a node": statistics.gaps,
+        "repeat-edge share": round(statistics.repeated_events / stream.num_events, 6),
+        "self-loops": statistics.self_loops,
+        "events sharing their time": statistics.tied_events,
+        "different times": statistics.distinct_times,
+        "edge features": _features(stream.edge_features),
+        "node features": _features(stream.node_features),
+        "edge classes": _class_counts(store.class_names, statistics.edge_class_counts),
+        "node labels": _value_counts(store.node_labels),
+        "schema version": store.schema_version,
+        "source": dict(store.sources),
+        "checksum": store.checksum + (" (verified)" if verified else ""),
+    }
+    return facts
+
+
+def _time_span(stream: EventStream, first: int, last: int, unit: str) -> dict[str, Any]:
+    """Events [first, last) and their times, with dates where the times are, or look like, Unix times."""
+    span: dict[str, Any] = {"events": last - first}
+    if last > first:
+        begin, end = stream.time[first].item(), stream.time[last - 1].item()
+        span |= {"first": begin, "last": end}
+        per_s = _UNITS_PER_S.get(unit, 1)
+        if begin >= _YEAR_1980_S * per_s and end <= _YEAR_2100_S * per_s:
+            dates = (datetime.fromtimestamp(time / per_s, UTC) for time in (begin, end))
+            span["UTC"] = " to ".join(date.strftime("%Y-%m-%d %H:%M:%S") for date in dates)
+    return span
+
+
+def _features(features: np.ndarray[Any, Any] | None) -> str:
+    return "none" if features is None else f"{features.shape[1]} × {features.dtype}"
+
+
+def _class_counts(names: tuple[str, ...], counts: tuple[int, ...]) -> dict[str, int]:
+    """Events of each class by its name; classes without a name or without an event are shown too."""
+    length = max(len(names), len(counts))
+    padded = counts + (0,) * (length - len(counts))
+    return {names[index] if index < len(names) else str(index): padded[index] for index in range(length)}
+
+
+def _value_counts(labels: np.ndarray[Any, Any] | None) -> dict[str, int]:
+    if labels is None:
+        return {}
+    values, counts = np.unique(labels, return_counts=True)
+    return {str(value): int(count) for value, count in zip(values, counts, strict=True)}
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    width = max(len(name) for name in facts)
+    return [f"{name:<{width}}  {_text(value)}" for name, value in facts.items()]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_text(item)}" for name, item in value.items()) or "none"
+    if isinstance(value, int | float):
+        return f"{value:,}"
+    return str(value)

