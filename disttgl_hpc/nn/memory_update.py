@@ -13,24 +13,31 @@ from disttgl_hpc.nn.inputs import ModelDims
 
 
 class MemoryUpdate(nn.Module):
-    """GRU([memory ‖ peer ‖ edge ‖ φ], memory); gates ordered as in ``torch.nn.GRUCell``: r, z, n."""
+    """GRU([memory ‖ peer ‖ edge ‖ φ], memory); gates ordered as in ``torch.nn.GRUCell``: reset, update, new.
+
+    The mail begins with the very memory that is updated, so the reset and update gates, which add up what they
+    make of both, need one weight for the two. Only the new gate tells them apart: it resets the memory's part.
+    """
 
     def __init__(self, dims: ModelDims, generator: torch.Generator):
         super().__init__()
         self.dim = dims.memory
         bound = 1 / sqrt(dims.memory)
-        dim_mail = 2 * dims.memory + dims.edge + dims.time
-        self.input_weight = uniform((3 * dims.memory, dim_mail), bound, generator)
-        self.hidden_weight = uniform((3 * dims.memory, dims.memory), bound, generator)
-        self.input_bias = uniform((3 * dims.memory,), bound, generator)
-        self.hidden_bias = uniform((3 * dims.memory,), bound, generator)
+        self.widths = [2 * dims.memory, dims.edge, dims.time]
+        self.mail_weight = uniform((3 * dims.memory, sum(self.widths)), bound, generator)
+        self.mail_bias = uniform((3 * dims.memory,), bound, generator)
+        self.reset_weight = uniform((dims.memory, dims.memory), bound, generator)
+        self.reset_bias = uniform((dims.memory,), bound, generator)
 
     def forward(self, state: Tensor, edge: Tensor | None, encoded: Tensor) -> Tensor:
         """Updated memory (V, memory) from state (V, 2·memory), edge (V, edge) or None, encoded (V, time)."""
-        parts = [state, encoded] if edge is None else [state, edge, encoded]
         memory = state[:, : self.dim]
-        gates = F.linear(torch.cat(parts, 1), self.input_weight, self.input_bias)
-        hidden = F.linear(memory, self.hidden_weight, self.hidden_bias)
-        reset, update = (gates[:, : 2 * self.dim] + hidden[:, : 2 * self.dim]).sigmoid().chunk(2, 1)
-        new = (gates[:, 2 * self.dim :] + reset * hidden[:, 2 * self.dim :]).tanh()
-        return torch.lerp(new, memory, update)
+        # One product a part: only the time part has an input that learns, and nothing is copied together.
+        from_state, from_edge, from_time = torch.split(self.mail_weight, self.widths, 1)
+        gates = torch.addmm(F.linear(state, from_state, self.mail_bias), encoded, from_time.T)
+        if edge is not None:
+            gates = torch.addmm(gates, edge, from_edge.T)
+        reset, update, new = gates.chunk(3, 1)
+        resettable = F.linear(memory, self.reset_weight, self.reset_bias)
+        candidate = torch.addcmul(new, reset.sigmoid(), resettable).tanh()
+        return torch.lerp(candidate, memory, update.sigmoid())

@@ -20,7 +20,10 @@ def textbook_memory(model: Tgn, inputs: GraphInputs) -> Tensor:
     """torch.nn.GRUCell on every row; rows without mail then take their stored memory back."""
     dims, update = model.dims, model.memory_update
     cell = torch.nn.GRUCell(2 * dims.memory + dims.edge + dims.time, dims.memory)
-    weights = dict(zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), update.parameters(), strict=True))
+    weight_hh = torch.cat([update.reset_weight.new_zeros(2 * dims.memory, dims.memory), update.reset_weight])
+    bias_hh = torch.cat([update.reset_bias.new_zeros(2 * dims.memory), update.reset_bias])
+    weights = {"weight_ih": update.mail_weight, "weight_hh": weight_hh}
+    weights |= {"bias_ih": update.mail_bias, "bias_hh": bias_hh}
     time = model.time_encoding
     memory = inputs.state[:, : dims.memory]
     parts = [] if inputs.mail_edge is None else [inputs.mail_edge]
