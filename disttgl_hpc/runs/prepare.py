@@ -56,7 +56,7 @@ class PrepareSettings:
             raise ConfigError(f"{self.output}: exists already: choose another name, or --force to replace it")
         if not self.output.parent.is_dir():
             raise ConfigError(f"{self.output.parent}: no such folder: create it first")
-        if sum(self.split) != 1 or min(self.split) < 0 or self.split[0] == 0:
+        if sum(self.split) != 1 or min(self.split) < 0:
             shares = "/".join(str(float(share)) for share in self.split)
             raise ConfigError(
                 f"--split must be three shares that add up to 1, found {shares}: try 0.70/0.15/0.15"
@@ -182,7 +182,7 @@ def stem(path: Path) -> str:
 
 
 def _split(settings: PrepareSettings, time: FlatColumn) -> Split:
-    """Bounds of training and validation, by share or by time; training must not be empty."""
+    """Bounds of training and validation, by share or by time."""
     num_events = len(time)
     if settings.split_times is None:
         training, validation, _ = settings.split
@@ -194,7 +194,9 @@ def _split(settings: PrepareSettings, time: FlatColumn) -> Split:
             before += (time[start : start + settings.chunk_events] < begins[:, None]).sum(axis=1)
         split = Split(int(before[0]), int(before[1]))
     if split.train_end == 0:
-        raise InputError(f"training must hold an event, none of {num_events} falls into it: change the split")
+        log.warning(
+            "none of %d events falls into training: nothing can be learnt from this store", num_events
+        )
     return split
 
 

@@ -1,0 +1,48 @@
+import pytest
+
+from disttgl_hpc.errors import InputError
+from disttgl_hpc.ingest.columns import Columns, parse_columns, resolve
+
+NAMES = ["u", "v", "t", "f0", "f1", "f2", "kind"]
+
+
+def test_parts_and_ranges():
+    columns = parse_columns("src=u, dst=v,time=t,label=kind,features=f2+f0:f1")
+    assert resolve(columns, NAMES, "x.csv") == Columns("u", "v", "t", "kind", None, ("f2", "f0", "f1"))
+
+
+def test_every_column_is_read_once():
+    assert parse_columns("src=u,dst=v,time=t,features=t+f0").wanted == ["u", "v", "t", "f0"]
+
+
+def test_a_name_with_a_colon_is_no_range():
+    columns = parse_columns("src=u,dst=v,time=t,features=a:b")
+    assert resolve(columns, ["u", "v", "t", "a:b"], "x.csv").features == ("a:b",)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("src=u,dst=v", r"time missing: --columns src="),
+        ("src=u,dst=v,time=t,weight=w", r"found 'weight=w'"),
+        ("src=u,dst=v,time", r"found 'time'"),
+        ("src=u,src=v,time=t", r"found 'src' twice"),
+    ],
+)
+def test_texts_that_make_no_sense_are_refused(text, complaint):
+    with pytest.raises(InputError, match=complaint):
+        parse_columns(text)
+
+
+@pytest.mark.parametrize(
+    ("features", "complaint"),
+    [("f0:f9", r"missing columns f9; there are u, v"), ("f2:f0", r"features=f2:f0 is empty.*swap")],
+)
+def test_ranges_that_are_none_are_refused(features, complaint):
+    with pytest.raises(InputError, match=complaint):
+        resolve(parse_columns(f"src=u,dst=v,time=t,features={features}"), NAMES, "x.csv")
+
+
+def test_many_names_are_not_all_listed():
+    with pytest.raises(InputError, match=r"\(200 in all\)"):
+        resolve(Columns(), [f"c{index}" for index in range(200)], "x.csv")
