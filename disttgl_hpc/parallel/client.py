@@ -12,7 +12,7 @@ from disttgl_hpc.core.schedule import OperationKind, replica_operations
 from disttgl_hpc.errors import ProtocolError
 from disttgl_hpc.parallel.doorbell import Doorbell
 from disttgl_hpc.parallel.grid import Grid
-from disttgl_hpc.parallel.messages import CLOSE, NUM_FIELDS, REPLY_TAG, REQUEST_TAG, post
+from disttgl_hpc.parallel.messages import CLOSE, NUM_FIELDS, REQUEST_TAG, post
 from disttgl_hpc.parallel.shared import SharedTables, close_tables, open_tables
 from disttgl_hpc.parallel.waiting import DEFAULT_TIMEOUT_S, sleeping_barrier, wait_request
 
@@ -48,8 +48,10 @@ class MemoryClient:
         self._daemon = grid.node_comm.size - 1
         self._slot = at.memory - grid.local_replicas.start, at.minibatch
         self._posted: int | None = None
-        self._answer = np.zeros(NUM_FIELDS, np.int64)
-        self._receive = MPI.REQUEST_NULL
+        self._replies = {
+            kind: np.zeros(NUM_FIELDS, np.int64) for kind in (OperationKind.READ, OperationKind.SNAPSHOT)
+        }
+        self._receives: dict[OperationKind, MPI.Request] = {}
         self._doorbell = Doorbell(grid.node_comm)
 
     def post_read(self, counter: int, nodes: Nodes) -> None:
@@ -70,8 +72,8 @@ class MemoryClient:
         posted, self._posted = self._posted, None
         if posted != counter:
             raise ProtocolError(f"read of batch {counter} awaited, posted was {posted}")
-        self._await_answer(f"the memory daemon's reply to READ of batch {counter}")
-        rows: Rows = self._tables.reply_rows[*self._slot, : self._answer[2]].copy()
+        count = self._await_reply(OperationKind.READ, f"the memory daemon's reply to READ of batch {counter}")
+        rows: Rows = self._tables.reply_rows[*self._slot, :count].copy()
         return rows
 
     def write(self, counter: int, nodes: Nodes, rows: Rows) -> None:
@@ -108,15 +110,15 @@ class MemoryClient:
         """First trainer of a node: have replica 0's daemon copy its memory, then hand it on between nodes."""
         if 0 in self._grid.local_replicas:
             self._ask(OperationKind.SNAPSHOT, counter, 0)
-            self._await_answer(f"the memory daemon's snapshot after batch {counter}")
+            self._await_reply(OperationKind.SNAPSHOT, f"the memory daemon's snapshot after batch {counter}")
         self._tables.sync()
         copying = self._grid.leader_comm.Ibcast(self._tables.evaluation, root=0)
         wait_request(copying, self._timeout_s, f"the snapshot after batch {counter} from replica 0's node")
         self._tables.sync()
 
     def _ask(self, kind: OperationKind, counter: int, count: int) -> None:
-        """Send a request that has an answer; the receive is posted before the daemon can know of it."""
-        self._receive = self._grid.node_comm.Irecv(self._answer, self._daemon, REPLY_TAG)
+        """Send a request that has a reply, whose receive is posted before the daemon can know of it."""
+        self._receives[kind] = self._grid.node_comm.Irecv(self._replies[kind], self._daemon, kind)
         self._tell(kind, counter, count)
 
     def _tell(self, kind: int, counter: int, count: int) -> None:
@@ -124,9 +126,11 @@ class MemoryClient:
         post(self._grid.node_comm, self._daemon, REQUEST_TAG, (kind, counter, count), self._timeout_s)
         self._doorbell.ring()
 
-    def _await_answer(self, what: str) -> None:
-        wait_request(self._receive, self._timeout_s, what)
+    def _await_reply(self, kind: OperationKind, what: str) -> int:
+        """Wait for the reply to a request; returns how many rows it has."""
+        wait_request(self._receives.pop(kind), self._timeout_s, what)
         self._tables.sync()
+        return int(self._replies[kind][2])
 
 
 def _check_room(count: int, room: int, what: str) -> None:

@@ -7,17 +7,18 @@ as far as its order of operations allows. Requests may come early and wait; none
 from __future__ import annotations
 
 from collections.abc import Container
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
 from mpi4py import MPI
 
 from disttgl_hpc.core.memory import MemorySizes, NodeMemory, OrderedMemory, describe
-from disttgl_hpc.core.schedule import Coordinates, Operation, OperationKind, replica_operations
+from disttgl_hpc.core.schedule import Operation, OperationKind, replica_operations
 from disttgl_hpc.errors import ProtocolError
 from disttgl_hpc.parallel.doorbell import Doorbell
 from disttgl_hpc.parallel.grid import Grid, coordinates_of
-from disttgl_hpc.parallel.messages import CLOSE, NUM_FIELDS, REPLY_TAG, REQUEST_TAG, post
+from disttgl_hpc.parallel.messages import CLOSE, NUM_FIELDS, REQUEST_TAG, post
 from disttgl_hpc.parallel.shared import SharedTables, close_tables, open_tables
 from disttgl_hpc.parallel.waiting import DEFAULT_TIMEOUT_S, Pause
 
@@ -53,18 +54,18 @@ def serve_memory(
         )
         for local, replica in enumerate(grid.local_replicas)
     ]
-    _Daemon(grid, tables, replicas, timeout_s).run()
+    _Daemon(grid, tables, replicas, num_steps, snapshots, timeout_s).run()
     close_tables(grid, tables, timeout_s)
 
 
 @dataclass
 class _Desk:
-    """What the daemon knows of one trainer: its place, what it may ask for next, what it waits for.
+    """What the daemon knows of one trainer: what it may ask for next, and what it waits for.
 
     served: batch of the last read served. waiting: requests before their turn, (counter, nodes) by kind.
     """
 
-    at: Coordinates
+    num_steps: int
     epoch: int
     next_read: int
     next_write: int
@@ -73,7 +74,7 @@ class _Desk:
 
     def expected(self, kind: OperationKind) -> int | None:
         """The batch for which a request of this kind would be in order now, if there is one."""
-        if kind is OperationKind.READ and kind not in self.waiting:
+        if kind is OperationKind.READ and kind not in self.waiting and self.next_read < self.num_steps:
             return self.next_read
         if kind is OperationKind.WRITE and self.next_write <= self.served:
             return self.next_write
@@ -116,21 +117,32 @@ class _Daemon:
     """The event loop over the node's replicas."""
 
     def __init__(
-        self, grid: Grid, tables: SharedTables, replicas: list[OrderedMemory], timeout_s: float
+        self,
+        grid: Grid,
+        tables: SharedTables,
+        replicas: list[OrderedMemory],
+        num_steps: int,
+        snapshots: Container[int],
+        timeout_s: float,
     ) -> None:
         self._grid = grid
         self._tables = tables
         self._replicas = replicas
+        self._snapshots = snapshots
         self._timeout_s = timeout_s
         num_trainers = grid.node_comm.size - 1
         self._inbox = _Inbox(grid.node_comm, num_trainers)
         places = [coordinates_of(trainer, grid.shape) for trainer in range(num_trainers)]
-        self._desks = [_Desk(at, grid.shape.epoch, at.epoch, at.epoch) for at in places]
+        self._desks = [_Desk(num_steps, grid.shape.epoch, at.epoch, at.epoch) for at in places]
         self._open = num_trainers
 
     def run(self) -> None:
         """Serve until every trainer of the node has closed."""
-        doorbell = Doorbell(self._grid.node_comm)
+        with closing(Doorbell(self._grid.node_comm)) as doorbell:
+            self._serve(doorbell)
+        self._inbox.free()
+
+    def _serve(self, doorbell: Doorbell) -> None:
         pause = Pause(
             self._timeout_s, self._what_is_due, first_s=_SLEEP_S, longest_s=_SLEEP_S, sleep=doorbell.sleep
         )
@@ -149,20 +161,19 @@ class _Daemon:
                 while self._serve_next(local):
                     pass
             pause.restart()
-        self._inbox.free()
-        doorbell.close()
 
     def _accept(self, trainer: int, kind: OperationKind, counter: int, count: int) -> None:
         """Keep a request until its turn. Raises ProtocolError if the schedule does not have it."""
         desk = self._desks[trainer]
-        if kind is not OperationKind.SNAPSHOT:
-            expected = desk.expected(kind)
-            if counter != expected:
-                allowed = "none now" if expected is None else f"that of batch {expected}"
-                raise ProtocolError(
-                    f"{self._name(trainer)}: {kind.name} of batch {counter} is out of order, the schedule "
-                    f"has {allowed}; every rank must run the same schedule"
-                )
+        expected = desk.expected(kind)
+        if kind is OperationKind.SNAPSHOT and counter in self._snapshots:
+            expected = counter
+        if counter != expected:
+            allowed = "none now" if expected is None else f"that of batch {expected}"
+            raise ProtocolError(
+                f"{self._name(trainer)}: {kind.name} of batch {counter} is out of order, the schedule has "
+                f"{allowed}; every rank must run the same schedule"
+            )
         desk.accept(kind, counter, count)
 
     def _close(self, trainer: int) -> None:
@@ -198,7 +209,7 @@ class _Daemon:
         else:
             replica.snapshot(counter, tables.evaluation)
         tables.sync()
-        post(self._grid.node_comm, trainer, REPLY_TAG, (due.kind, counter, count), self._timeout_s)
+        post(self._grid.node_comm, trainer, due.kind, (due.kind, counter, count), self._timeout_s)
         return True
 
     def _asker(self, local: int, operation: Operation) -> int:

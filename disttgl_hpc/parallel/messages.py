@@ -7,8 +7,7 @@ from mpi4py import MPI
 
 from disttgl_hpc.parallel.waiting import wait_request
 
-REQUEST_TAG = 1
-REPLY_TAG = 2
+REQUEST_TAG = 0  # replies are tagged with the kind of their request: a read may be open during a snapshot
 NUM_FIELDS = 3  # kind, counter, number of nodes: int64 each
 CLOSE = -1  # a trainer's last message; other kinds are those of OperationKind
 

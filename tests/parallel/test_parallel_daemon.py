@@ -1,0 +1,314 @@
+import time
+
+import numpy as np
+import pytest
+
+from disttgl_hpc.core.memory import MemorySizes
+from disttgl_hpc.core.schedule import (
+    GridShape,
+    OperationKind,
+    assignment,
+    num_steps,
+    replica_offset,
+    replica_operations,
+)
+from disttgl_hpc.errors import DeadlineError, GridError, PeerError, ProtocolError
+from disttgl_hpc.parallel import shared
+from disttgl_hpc.parallel.client import open_memory
+from disttgl_hpc.parallel.daemon import serve_memory
+from disttgl_hpc.parallel.grid import Grid
+from disttgl_hpc.parallel.shared import SharedTables, num_bytes, table_shapes
+
+SIZES = MemorySizes(num_nodes=40, dim_memory=3, read_rows=25, write_rows=10)
+TIMEOUT_S = 20
+
+
+def request(replica, counter, part, kind):
+    """Nodes and rows of one request, anything from none to as many as fit, the same wherever they are drawn."""
+    rng = np.random.default_rng([replica, counter, part, kind])
+    room = SIZES.read_rows if kind == OperationKind.READ else SIZES.write_rows
+    nodes = rng.permutation(SIZES.num_nodes)[: rng.integers(0, room + 1)]
+    return nodes, rng.normal(size=(len(nodes), SIZES.dim_row)).astype(np.float32)
+
+
+def emulate(replica, shape, num_batches, steps):
+    """One replica in plain numpy: {(counter, part): rows read}, {counter: memory after its writes}."""
+    memory = np.zeros((SIZES.num_nodes, SIZES.dim_row), np.float32)
+    reads, states = {}, {}
+    for counter in range(steps):
+        if (counter + replica_offset(replica, shape, num_batches)) % num_batches == 0:
+            memory[:] = 0
+        for part in range(shape.minibatch):
+            reads[counter, part] = memory[request(replica, counter, part, OperationKind.READ)[0]]
+        for part in range(shape.minibatch):
+            nodes, rows = request(replica, counter, part, OperationKind.WRITE)
+            memory[nodes] = rows
+        states[counter] = memory.copy()
+    return reads, states
+
+
+def train(grid, memory, num_batches, steps, snapshots):
+    """What a trainer does to its memory in a run, compared with the emulation; posts now early, now late."""
+    shape, at = grid.shape, grid.coordinates
+    reads, _ = emulate(at.memory, shape, num_batches, steps)
+    _, first_replica = emulate(0, shape, num_batches, steps)
+    rng = np.random.default_rng(grid.trainer)
+    posted = set()
+
+    def post(counter):
+        if counter < steps and counter not in posted:
+            memory.post_read(counter, request(at.memory, counter, at.minibatch, OperationKind.READ)[0])
+            posted.add(counter)
+
+    for step in range(steps):
+        work = assignment(step, at, shape, num_batches)
+        if work and work.reads:
+            post(work.counter)
+            rows = memory.wait_read(work.counter)
+            np.testing.assert_array_equal(rows, reads[work.counter, at.minibatch])
+            rows[:] = np.nan  # the caller's own
+            moment = rng.integers(3)
+            if moment == 0:
+                post(work.counter + shape.epoch)
+            memory.write(work.counter, *request(at.memory, work.counter, at.minibatch, OperationKind.WRITE))
+            if moment == 1:
+                post(work.counter + shape.epoch)
+        if step in snapshots:
+            copy = memory.snapshot(step)
+            np.testing.assert_array_equal(copy, first_replica[step])
+            memory.fence()
+            copy[grid.local_trainer] = -1 - grid.local_trainer  # training must not see this, the node must
+            memory.fence()
+            others = range(grid.node_trainer_comm.size)
+            assert [float(copy[other, 0]) for other in others] == [-1.0 - other for other in others]
+    memory.close()
+
+
+def case(ranks, shape, num_nodes=1):
+    return pytest.param(
+        GridShape.parse(shape), num_nodes, marks=pytest.mark.ranks(ranks), id=f"{shape}-{num_nodes}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "num_nodes"),
+    [
+        case(1, "1x1x1"),
+        case(2, "1x1x1"),
+        case(3, "2x1x1"),
+        case(3, "1x2x1"),
+        case(3, "1x1x2"),
+        case(4, "3x1x1"),
+        case(4, "1x3x1"),
+        case(4, "1x1x3"),
+        case(4, "1x1x2", 2),
+        case(5, "2x2x1"),
+        case(9, "1x4x2"),
+        case(9, "2x2x2"),
+        case(10, "2x2x2", 2),
+    ],
+)
+def test_training_under_a_daemon_is_the_serial_emulation(comm, on_all_ranks, shape, num_nodes):
+    num_batches = 5
+    steps = num_steps(3 * shape.epoch * shape.memory, shape, num_batches)
+    snapshots = range(num_batches - 1, steps, num_batches)
+
+    def body():
+        grid = Grid.create(comm, shape, comm.Split(comm.rank * num_nodes // comm.size, comm.rank))
+        if grid.is_daemon:
+            record = {}
+            serve_memory(
+                grid, SIZES, num_batches, steps, snapshots=snapshots, timeout_s=TIMEOUT_S, record=record
+            )
+            for replica in grid.local_replicas:
+                due = () if replica else snapshots
+                order = replica_operations(replica, shape, num_batches, 0, steps, snapshots=due)
+                assert record.pop(replica) == list(order)
+            assert not record
+        else:
+            memory = open_memory(grid, SIZES, num_batches, steps, snapshots=snapshots, timeout_s=TIMEOUT_S)
+            train(grid, memory, num_batches, steps, snapshots)
+        grid.free()
+
+    on_all_ranks(body)
+
+
+# What is refused ----------------------------------------------------------------------------------------
+
+
+def skips_a_batch(memory, nodes):
+    memory.post_read(1, nodes)
+
+
+def repeats_a_read(memory, nodes):
+    memory.post_read(0, nodes)
+    memory.wait_read(0)
+    memory.post_read(0, nodes)
+
+
+def writes_first(memory, nodes):
+    memory.write(0, nodes, np.zeros((len(nodes), SIZES.dim_row), np.float32))
+
+
+def writes_twice(memory, nodes):
+    memory.post_read(0, nodes)
+    memory.wait_read(0)
+    for _ in range(2):
+        memory.write(0, nodes, np.zeros((len(nodes), SIZES.dim_row), np.float32))
+
+
+def leaves_a_read_behind(memory, nodes):
+    memory.post_read(0, nodes)
+    memory.wait_read(0)
+    memory.post_read(1, nodes)
+    memory._tell(-1, 0, 0)
+
+
+def takes_a_snapshot_that_nobody_planned(memory, nodes):
+    memory._ask(OperationKind.SNAPSHOT, 0, 0)
+
+
+def asks_after_the_run(memory, nodes):
+    for counter in range(4):
+        memory.post_read(counter, nodes)
+        memory.wait_read(counter)
+        memory.write(counter, nodes, np.zeros((len(nodes), SIZES.dim_row), np.float32))
+    memory.post_read(4, nodes)
+
+
+@pytest.mark.ranks(2)
+@pytest.mark.parametrize(
+    ("misuse", "words"),
+    [
+        (skips_a_batch, r"rank 0 .*: READ of batch 1 is out of order, the schedule has that of batch 0"),
+        (repeats_a_read, r"rank 0 .*: READ of batch 0 is out of order, the schedule has that of batch 1"),
+        (writes_first, r"rank 0 .*: WRITE of batch 0 is out of order, the schedule has none now"),
+        (writes_twice, r"rank 0 .*: WRITE of batch 0 is out of order, the schedule has none now"),
+        (leaves_a_read_behind, r"rank 0 .* closed while its READ of batch 1 was waiting"),
+        (takes_a_snapshot_that_nobody_planned, r"SNAPSHOT of batch 0 is out of order"),
+        (asks_after_the_run, r"READ of batch 4 is out of order, the schedule has none now"),
+    ],
+)
+def test_the_daemon_refuses_what_the_schedule_does_not_have(comm, on_all_ranks, misuse, words):
+    def body():
+        grid = Grid.create(comm)
+        if grid.is_daemon:
+            with pytest.raises(ProtocolError, match=words):
+                serve_memory(grid, SIZES, 4, 4, timeout_s=TIMEOUT_S)
+        else:
+            memory = open_memory(grid, SIZES, 4, 4, timeout_s=TIMEOUT_S)
+            misuse(memory, np.arange(3))
+            memory._doorbell.close()
+
+    on_all_ranks(body)
+
+
+@pytest.mark.ranks(2)
+def test_pitfall_5_a_silent_trainer_and_a_silent_daemon_are_deadline_errors(comm, on_all_ranks):
+    def body():
+        grid = Grid.create(comm)
+        if grid.is_daemon:
+            words = r"waited 0\.2 s for .*replica 0: READ of batch 0, slice 0 from rank 0"
+            with pytest.raises(DeadlineError, match=words):
+                serve_memory(grid, SIZES, 4, 4, timeout_s=0.2)
+        memory = None if grid.is_daemon else open_memory(grid, SIZES, 4, 4, timeout_s=0.2)
+        comm.barrier()
+        if memory:
+            memory.post_read(0, np.arange(3))
+            with pytest.raises(
+                DeadlineError, match=r"waited 0\.2 s for the memory daemon's reply to READ of batch 0"
+            ):
+                memory.wait_read(0)
+            memory._doorbell.close()
+
+    on_all_ranks(body)
+
+
+@pytest.mark.ranks(2)
+def test_a_client_checks_what_only_it_can_know(comm, on_all_ranks):
+    def body():
+        grid = Grid.create(comm)
+        if grid.is_daemon:
+            serve_memory(grid, SIZES, 4, 4, timeout_s=TIMEOUT_S)
+        else:
+            memory = open_memory(grid, SIZES, 4, 4, timeout_s=TIMEOUT_S)
+            with pytest.raises(ProtocolError, match="read of batch 0: 26 nodes, its slot holds 25"):
+                memory.post_read(0, np.arange(26))
+            memory.post_read(0, np.arange(3))
+            with pytest.raises(ProtocolError, match="batch 1 posted before that of 0 was taken"):
+                memory.post_read(1, np.arange(3))
+            memory.wait_read(0)
+            with pytest.raises(ProtocolError, match="batch 0 awaited, posted was None"):
+                memory.wait_read(0)
+            with pytest.raises(ProtocolError, match="write of batch 0: 11 nodes, its slot holds 10"):
+                memory.write(0, np.arange(11), np.zeros((11, SIZES.dim_row), np.float32))
+            memory.close()
+        grid.free()
+
+    on_all_ranks(body)
+
+
+@pytest.mark.ranks(4)
+def test_too_little_shared_memory_is_refused_on_all_ranks(comm, on_all_ranks, monkeypatch):
+    def body():
+        grid = Grid.create(comm, GridShape(1, 1, 2), comm.Split(comm.rank // 2, comm.rank))
+        if grid.node == 1:
+            monkeypatch.setattr(shared.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100}))
+        expected = (GridError, "--shm-size") if grid.node == 1 else (PeerError, "rank 2: .*--shm-size")
+        opening = serve_memory if grid.is_daemon else open_memory
+        with pytest.raises(expected[0], match=expected[1]):
+            opening(grid, SIZES, 4, 4, timeout_s=TIMEOUT_S)
+        grid.free()
+
+    on_all_ranks(body)
+
+
+# Costs --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.ranks(2)
+def test_an_idle_daemon_sleeps(comm, on_all_ranks):
+    def body():
+        grid = Grid.create(comm)
+        if grid.is_daemon:
+            started_s, started_cpu_s = time.monotonic(), time.process_time()
+            with pytest.raises(DeadlineError):
+                serve_memory(grid, SIZES, 4, 4, timeout_s=1.0)
+            assert time.process_time() - started_cpu_s < 0.1 * (time.monotonic() - started_s)
+        else:
+            open_memory(grid, SIZES, 4, 4, timeout_s=1.0)._doorbell.close()
+
+    on_all_ranks(body)
+
+
+def test_pitfall_8_slots_do_not_grow_with_j():
+    """Rows of a slot grow with the negatives that one read fetches, which is all of j; their number does not."""
+
+    def slots(j):
+        shapes = table_shapes(SIZES, GridShape(2, j, 1), num_replicas=1)
+        return num_bytes({name: shapes[name] for name in ("reply_rows", "write_rows", "write_nodes")})
+
+    assert slots(1) == slots(8)
+    with_ids = [num_bytes(table_shapes(SIZES, GridShape(1, j, 1), 1)) for j in (1, 2, 3)]
+    assert with_ids[2] - with_ids[1] == with_ids[1] - with_ids[0]
+
+
+@pytest.mark.ranks(2)
+def test_tables_are_the_same_bytes_on_every_rank(comm, on_all_ranks):
+    def body():
+        shapes = table_shapes(SIZES, GridShape(1, 1, 1), num_replicas=1)
+        tables = SharedTables.create(comm, shapes)
+        for index, (name, (shape, dtype)) in enumerate(shapes.items()):
+            table = getattr(tables, name)
+            assert (table.shape, table.dtype) == (shape, np.dtype(dtype))
+            if comm.rank == index % 2:
+                table[...] = index + 1
+        tables.sync()
+        comm.barrier()
+        tables.sync()
+        for index, name in enumerate(shapes):
+            assert (getattr(tables, name) == index + 1).all()
+        comm.barrier()
+        tables.free()
+
+    on_all_ranks(body)

@@ -1,0 +1,107 @@
+import time
+
+import numpy as np
+import pytest
+
+from disttgl_hpc.errors import DeadlineError, GridError, PeerError
+from disttgl_hpc.parallel.doorbell import Doorbell
+from disttgl_hpc.parallel.together import raise_together
+from disttgl_hpc.parallel.waiting import sleeping_barrier, sleeping_sum, wait_until
+
+
+def test_a_wait_ends_when_its_condition_holds():
+    answers = iter([False, False, True])
+    wait_until(lambda: next(answers), 5, "the third answer")
+    assert next(answers, None) is None
+
+
+def test_a_wait_has_a_deadline_and_a_name():
+    started_s = time.monotonic()
+    with pytest.raises(DeadlineError, match=r"waited 0\.05 s for Godot: .*--timeout-s"):
+        wait_until(lambda: False, 0.05, "Godot")
+    assert time.monotonic() - started_s >= 0.05
+
+
+def test_a_wait_sleeps():
+    started_s = time.process_time()
+    with pytest.raises(DeadlineError):
+        wait_until(lambda: False, 0.4, "nothing")
+    assert time.process_time() - started_s < 0.2
+
+
+@pytest.mark.ranks(4)
+def test_sum_and_barrier(comm, on_all_ranks):
+    def body():
+        values = np.arange(3, dtype=np.float32) + comm.rank
+        sleeping_sum(comm, values, 20, "the sum")
+        assert values.tolist() == [6, 10, 14]
+        sleeping_barrier(comm, 20, "the others")
+
+    on_all_ranks(body)
+
+
+@pytest.mark.ranks(2)
+def test_pitfall_5_a_rank_that_does_not_come_is_an_error_and_no_hang(comm, on_all_ranks):
+    def body():
+        if comm.rank == 0:
+            with pytest.raises(DeadlineError, match=r"waited 0\.2 s for rank 1"):
+                wait_until(comm.Irecv(np.zeros(1), 1, 5).Test, 0.2, "rank 1")
+        comm.barrier()
+        if comm.rank == 1:
+            comm.Send(np.zeros(1), 0, 5)
+
+    on_all_ranks(body)
+
+
+@pytest.mark.ranks(1)
+def test_nobody_fails(comm):
+    raise_together(comm, None)
+
+
+@pytest.mark.ranks(4)
+def test_fail_together(comm, on_all_ranks):
+    def body():
+        mine = GridError(f"no room on {comm.rank}") if comm.rank in (1, 2) else None
+        expected = (GridError, f"no room on {comm.rank}") if mine else (PeerError, "rank 1: no room on 1")
+        with pytest.raises(expected[0], match=expected[1]):
+            raise_together(comm, mine, 20)
+        raise_together(comm, None, 20)
+
+    on_all_ranks(body)
+
+
+@pytest.mark.ranks(2)
+def test_a_ring_ends_a_sleep_and_is_forgotten(comm, on_all_ranks):
+    def body():
+        bell = Doorbell(comm)
+        if comm.rank == 0:
+            bell.ring()
+            bell.ring()
+        comm.barrier()
+        if comm.rank == 1:
+            started_s = time.monotonic()
+            bell.sleep(10)
+            assert time.monotonic() - started_s < 5
+            bell.sleep(0.05)
+            assert time.monotonic() - started_s >= 0.05
+        comm.barrier()
+        bell.close()
+        if comm.rank == 0:
+            with pytest.raises(OSError, match=r"closed|descriptor"):
+                bell._socket.getsockname()
+
+    on_all_ranks(body)
+
+
+@pytest.mark.ranks(2)
+def test_a_ring_at_a_closed_door_is_no_error(comm, on_all_ranks):
+    def body():
+        bell = Doorbell(comm)
+        if comm.rank == 1:
+            bell.close()
+        comm.barrier()
+        if comm.rank == 0:
+            bell.ring()
+            bell.close()
+
+    on_all_ranks(body)
