@@ -54,7 +54,7 @@ def serve_memory(
         )
         for local, replica in enumerate(grid.local_replicas)
     ]
-    _Daemon(grid, tables, replicas, num_steps, snapshots, timeout_s).run()
+    _Daemon(grid, tables, replicas, num_steps=num_steps, snapshots=snapshots, timeout_s=timeout_s).run()
     close_tables(grid, tables, timeout_s)
 
 
@@ -121,6 +121,7 @@ class _Daemon:
         grid: Grid,
         tables: SharedTables,
         replicas: list[OrderedMemory],
+        *,
         num_steps: int,
         snapshots: Container[int],
         timeout_s: float,
