@@ -11,7 +11,7 @@ import click
 import numpy as np
 from mpi4py import MPI
 
-from disttgl_hpc.core.statistics import StreamStatistics, describe
+from disttgl_hpc.core.statistics import StreamStatistics, count_values, describe
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.store.events import EventStore
 
@@ -59,7 +59,7 @@ def _facts(store: EventStore, statistics: StreamStatistics, *, verified: bool) -
         "edge features": _features(stream.edge_features),
         "node features": _features(stream.node_features),
         "edge classes": _class_counts(store.class_names, statistics.edge_class_counts),
-        "node labels": _value_counts(store.node_labels),
+        "node labels": {} if store.node_labels is None else count_values(store.node_labels),
         "schema version": store.schema_version,
         "source": dict(store.sources),
         "checksum": store.checksum + (" (verified)" if verified else ""),
@@ -84,18 +84,10 @@ def _features(features: np.ndarray[Any, Any] | None) -> str:
     return "none" if features is None else f"{features.shape[1]} × {features.dtype}"
 
 
-def _class_counts(names: tuple[str, ...], counts: tuple[int, ...]) -> dict[str, int]:
-    """Events of each class by its name; classes without a name or without an event are shown too."""
-    length = max(len(names), len(counts))
-    padded = counts + (0,) * (length - len(counts))
-    return {names[index] if index < len(names) else str(index): padded[index] for index in range(length)}
-
-
-def _value_counts(labels: np.ndarray[Any, Any] | None) -> dict[str, int]:
-    if labels is None:
-        return {}
-    values, counts = np.unique(labels, return_counts=True)
-    return {str(value): int(count) for value, count in zip(values, counts, strict=True)}
+def _class_counts(names: tuple[str, ...], counts: dict[int, int]) -> dict[str, int]:
+    """Events of each class by its name; a class without an event counts 0, one without a name has a number."""
+    named = {name: counts.get(index, 0) for index, name in enumerate(names)}
+    return named | {str(value): count for value, count in counts.items() if value >= len(names)}
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:

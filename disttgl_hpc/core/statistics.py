@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ class StreamStatistics:
 
     degrees: events of a node. gaps: time between consecutive events of a node; empty if no node has two.
     repeated_events: events whose (src, dst) pair has occurred before. tied_events: those that share their time
-    with another. edge_class_counts: events of class 0, 1, …; empty without labels.
+    with another. edge_class_counts: events of each edge class; empty without labels.
     """
 
     first_time: float
@@ -33,7 +34,7 @@ class StreamStatistics:
     self_loops: int
     tied_events: int
     distinct_times: int
-    edge_class_counts: tuple[int, ...]
+    edge_class_counts: dict[int, int]
 
 
 def describe(stream: EventStream) -> StreamStatistics:
@@ -50,7 +51,7 @@ def describe(stream: EventStream) -> StreamStatistics:
         ),
         tied_events=tied_events,
         distinct_times=distinct_times,
-        edge_class_counts=() if stream.edge_labels is None else count_classes(stream.edge_labels),
+        edge_class_counts={} if stream.edge_labels is None else count_values(stream.edge_labels),
     )
 
 
@@ -104,16 +105,13 @@ def count_ties(time: Times) -> tuple[int, int]:
     return tied, distinct
 
 
-def count_classes(labels: NDArray[np.int64]) -> tuple[int, ...]:
-    """Number of labels 0, 1, …; labels: (n,) non-negative."""
-    counts = np.zeros(1, np.int64)
+def count_values(labels: NDArray[np.int64]) -> dict[int, int]:
+    """How often each value occurs, ascending by value; labels: (n,)."""
+    counts: Counter[int] = Counter()
     for part in _parts(len(labels)):
-        found = np.bincount(labels[part])
-        counts, found = (
-            np.pad(array, (0, max(len(counts), len(found)) - len(array))) for array in (counts, found)
-        )
-        counts = counts + found
-    return tuple(counts.tolist())
+        values, found = np.unique(labels[part], return_counts=True)
+        counts.update(dict(zip(values.tolist(), found.tolist(), strict=True)))
+    return dict(sorted(counts.items()))
 
 
 def _parts(length: int) -> Iterator[slice]:

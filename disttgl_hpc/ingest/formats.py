@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,7 +26,7 @@ def read_csv(path: Path, columns: Columns | None, chunk_events: int) -> Iterator
     """A header line, then one event a line, separated by commas (tabs where the header has them)."""
     header = first_line(path, 0)
     delimiter = "\t" if "\t" in header else ","
-    names = tuple(name.strip().strip('"') for name in header.lstrip("\ufeff").split(delimiter))
+    names = tuple(name.strip() for name in next(csv.reader([header.lstrip("\ufeff")], delimiter=delimiter)))
     layout = TextLayout(delimiter, names, header=True)
     return _read_text(path, layout, resolve(columns or Columns(), names, str(path)), chunk_events)
 
@@ -67,14 +69,26 @@ def read_parquet(
     path: Path, columns: Columns | None, chunk_events: int
 ) -> Iterator[tuple[RawEvents, Origin]]:
     """Typed columns; timestamps keep the unit of their column, features may be one column of equal lists."""
-    try:
+    with _readable(path):
         file = pq.ParquetFile(path)
-        known = resolve(columns or Columns(), file.schema_arrow.names, str(path))
-        first_row = 0
-        for batch in file.iter_batches(chunk_events, columns=known.wanted):
-            origin = Origin(path, first_row, lambda row: f"row {row + 1}")
-            yield raw_events(pa.Table.from_batches([batch]), known, origin), origin
-            first_row += batch.num_rows
+    known = resolve(columns or Columns(), file.schema_arrow.names, str(path))
+    batches = file.iter_batches(chunk_events, columns=known.wanted)
+    first_row = 0
+    while True:
+        with _readable(path):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        origin = Origin(path, first_row, lambda row: f"row {row + 1}")
+        yield raw_events(pa.Table.from_batches([batch]), known, origin), origin
+        first_row += batch.num_rows
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """The parquet reader's complaints in our words."""
+    try:
+        yield
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError(

@@ -79,7 +79,10 @@ def _ids(table: pa.Table, name: str, origin: Origin) -> pa.Array:
         missing = pc.fill_null(pc.equal(values, ""), True)
     elif pa.types.is_integer(values.type):
         missing = values.is_null()
-        values = values.cast(pa.int64())
+        try:
+            values = values.cast(pa.int64())
+        except pa.ArrowInvalid:
+            raise origin.error(0, f"column '{name}' must hold ids below 2^63: renumber them") from None
     else:
         raise origin.error(0, f"column '{name}' must hold integers or text, found {values.type}: convert it")
     row = first_true(missing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
 from collections.abc import Iterator
@@ -14,7 +15,9 @@ import pyarrow.csv as pa_csv
 
 from disttgl_hpc.errors import InputError
 from disttgl_hpc.ingest.raw import Origin
+from disttgl_hpc.log import get_logger
 
+log = get_logger(__name__)
 _BLOCK_BYTES = 2 << 20
 _CHUNK_BYTES = 256 << 20
 _WIDTH_ERROR = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
@@ -53,6 +56,7 @@ def read_text(
 
     Raises InputError at a row of another width, a value of another kind, or where the file was cut short.
     """
+    _warn_of_open_end(path)
     first_row = 0
     header = int(layout.header)
 
@@ -88,6 +92,17 @@ def _tables(batches: Any, chunk_events: int) -> Iterator[pa.Table]:
                 held = []
     if held:
         yield pa.Table.from_batches(held)
+
+
+def _warn_of_open_end(path: Path) -> None:
+    """A plain file cut within its last number looks whole but for the missing line end; compressed ones do not."""
+    if path.suffix in {".csv", ".tsv", ".txt"} and path.is_file() and path.stat().st_size:
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                log.warning(
+                    "%s does not end with a line end: if it was cut short, its last row is wrong", path
+                )
 
 
 def first_line(path: Path, number: int, *, comments: bool = False) -> str:

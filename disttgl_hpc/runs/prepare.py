@@ -126,7 +126,7 @@ def prepare(settings: PrepareSettings) -> EventStore:
             time_unit=spill.time_unit or "",
         )
         parts = _in_order(spill, nodes, class_of_code, settings.chunk_events)
-        with progress(contents.num_events, "writing") as bar:
+        with progress(3 * contents.num_events, "writing", unit="entries") as bar:
             write_event_store(
                 settings.output, contents, parts, chunk_events=settings.chunk_events, progress=bar
             )

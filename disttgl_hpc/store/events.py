@@ -68,21 +68,20 @@ class EventStore:
         with open_checked(path, KIND, SCHEMA_VERSION) as file:
             arrays = _map_arrays(file, path)
             attributes = dict(file.attrs)
-        stream = _stream(attributes, arrays)
-        _check_ranges(path, stream)
-        return cls(
-            path=path,
-            stream=stream,
-            checksum=str(attributes["checksum"]),
-            schema_version=SCHEMA_VERSION,
-            node_labels=arrays.get("labels/node"),
-            class_names=_texts(arrays.get("labels/edge_classes")),
-            sources=tuple(
-                zip(_texts(arrays.get("source/file")), _texts(arrays.get("source/sha256")), strict=True)
-            ),
-            dropped_rows=int(attributes["dropped_rows"]),
-            time_unit=str(attributes["time_unit"]),
-        )
+            stream = _stream(attributes, arrays)
+            _check_ranges(path, stream)
+            files, digests = (_texts(arrays.get(f"source/{name}")) for name in ("file", "sha256"))
+            return cls(
+                path=path,
+                stream=stream,
+                checksum=str(attributes["checksum"]),
+                schema_version=SCHEMA_VERSION,
+                node_labels=arrays.get("labels/node"),
+                class_names=_texts(arrays.get("labels/edge_classes")),
+                sources=tuple(zip(files, digests, strict=False)),
+                dropped_rows=int(attributes["dropped_rows"]),
+                time_unit=str(attributes["time_unit"]),
+            )
 
     def node_ids(self) -> NDArray[np.int64] | NDArray[np.str_]:
         """The user's id of every node, (N,) int64 or text; sources and destinations may share some."""

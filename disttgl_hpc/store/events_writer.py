@@ -93,7 +93,8 @@ def write_event_store(
     """Write a store under a temporary name, index its events, and give it its name once it is complete.
 
     ``parts`` hold ``contents.num_events`` events together. Memory: about a part, ``chunk_events`` events and
-    a few numbers a node. Raises ValueError if the parts do not add up to what ``contents`` says.
+    a few numbers a node. ``progress`` counts every event and every entry of the index, three an event.
+    Raises ValueError if the parts do not add up to what ``contents`` says.
     """
     with (
         replacing(path) as partial,
@@ -105,7 +106,7 @@ def write_event_store(
             progress.advance(len(part.src))
         if "events/src" not in file or writer.short():
             raise ValueError(f"events are missing in {writer.short()}: {contents.num_events} were announced")
-        _append_tcsr(writer, contents, chunk_events)
+        _append_tcsr(writer, contents, chunk_events, progress)
         _append_nodes(writer, contents)
         _set_attributes(writer, contents)
 
@@ -125,7 +126,7 @@ def _append_events(writer: _Writer, part: EventPart, contents: Contents) -> None
             writer.append(name, values, contents.num_events)
 
 
-def _append_tcsr(writer: _Writer, contents: Contents, chunk_events: int) -> None:
+def _append_tcsr(writer: _Writer, contents: Contents, chunk_events: int, progress: Progress) -> None:
     group = writer.file["events"]
     events = EventColumns(group["src"], group["dst"], group["time"], contents.num_nodes, chunk_events)
     indptr = count_entries(events)
@@ -134,6 +135,7 @@ def _append_tcsr(writer: _Writer, contents: Contents, chunk_events: int) -> None
         writer.append("tcsr/neighbors", piece.neighbors, int(indptr[-1]))
         writer.append("tcsr/event_ids", piece.event_ids, int(indptr[-1]))
         writer.append("tcsr/times", piece.times, int(indptr[-1]))
+        progress.advance(len(piece.times))
 
 
 def _append_nodes(writer: _Writer, contents: Contents) -> None:

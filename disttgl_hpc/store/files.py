@@ -42,7 +42,8 @@ def open_checked(path: Path, kind: str, schema_version: int) -> Iterator[h5py.Fi
         with h5py.File(path, "r") as file:
             _check_kind(file, path, kind, schema_version)
             yield file
-    except (OSError, KeyError, RuntimeError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+        # What h5py raises for damaged metadata depends on which byte is wrong.
         raise StoreError(f"{path}: {_complaint(str(error), path, kind)}") from None
 
 

@@ -39,8 +39,8 @@ def test_description_equals_a_walk_over_the_events(rows):
     assert found.tied_events == sum(times.count(time) > 1 for time in times)
     assert found.distinct_times == len(set(times))
     assert found.gaps == quantiles(np.array(gaps))
-    assert sum(found.edge_class_counts) == len(rows)
-    assert found.edge_class_counts == tuple(np.bincount(stream.edge_labels))
+    labels = stream.edge_labels.tolist()
+    assert found.edge_class_counts == {label: labels.count(label) for label in sorted(set(labels))}
 
 
 @given(rows=events, chunk=st.integers(1, 12))
@@ -51,7 +51,7 @@ def test_chunks_do_not_change_the_counts(rows, chunk):
     previous, statistics._CHUNK = statistics._CHUNK, chunk
     try:
         assert count_ties(stream.time) == (whole.tied_events, whole.distinct_times)
-        assert statistics.count_classes(stream.edge_labels) == whole.edge_class_counts
+        assert statistics.count_values(stream.edge_labels) == whole.edge_class_counts
         pairs = count_distinct_pairs(stream.src, stream.dst, 7, chunk)
         assert stream.num_events - pairs == whole.repeated_events
     finally:

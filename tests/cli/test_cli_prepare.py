@@ -1,0 +1,81 @@
+import pytest
+from click.testing import CliRunner
+
+from disttgl_hpc.cli.prepare import prepare
+from disttgl_hpc.errors import ConfigError, InputError
+from disttgl_hpc.store.events import EventStore
+
+
+def run(*arguments):
+    return CliRunner().invoke(prepare, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def ratings(tmp_path):
+    path = tmp_path / "ratings.csv"
+    rows = "".join(f"{k % 5},{k % 3},{k},{k % 2},{k / 8},{k / 4}\n" for k in range(20))
+    path.write_text("user,item,t,kind,f0,f1\n" + rows)
+    return path
+
+
+def test_options_reach_the_store(tmp_path, ratings):
+    output = tmp_path / "r.events.h5"
+    options = [
+        "--columns",
+        "src=user,dst=item,time=t,label=kind,features=f0:f1",
+        "--bipartite",
+        "--name",
+        "mine",
+    ]
+    result = run(ratings, output, *options, "--split", "0.5/0.25/0.25", "--feature-dtype", "float16")
+    assert result.exit_code == 0, result.output
+    assert result.output == f"{output}: 20 events, 8 nodes, training up to event 10, validation up to 15\n"
+    stream = EventStore.open(output).stream
+    assert (stream.name, stream.num_src, stream.dim_edge) == ("mine", 5, 2)
+    assert stream.edge_features.dtype == "float16"
+
+
+def test_name_is_the_outputs_own_unless_given(tmp_path, ratings):
+    run(ratings, tmp_path / "r.events.h5", "--columns", "src=user,dst=item,time=t")
+    assert EventStore.open(tmp_path / "r.events.h5").stream.name == "r"
+
+
+def test_split_times(tmp_path, ratings):
+    columns = ["--columns", "src=user,dst=item,time=t"]
+    run(ratings, tmp_path / "r.events.h5", *columns, "--split-times", "4,12.5")
+    split = EventStore.open(tmp_path / "r.events.h5").stream.split
+    assert (split.train_end, split.validation_end) == (4, 13)
+
+
+def test_second_time_needs_force(tmp_path, ratings):
+    arguments = [ratings, tmp_path / "r.events.h5", "--columns", "src=user,dst=item,time=t"]
+    assert run(*arguments).exit_code == 0
+    assert isinstance(run(*arguments).exception, ConfigError)
+    assert run(*arguments, "--force").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "complaint"),
+    [
+        ([], InputError, "missing columns src, dst, time; there are user, item"),
+        (["--columns", "src=user"], InputError, "dst, time missing"),
+        (["--split", "1/2"], ConfigError, "found '1/2': try 0.70/0.15/0.15"),
+        (["--split-times", "9,soon"], ConfigError, "two numbers T1,T2, found '9,soon'"),
+        (["--split-times", "9,3"], ConfigError, "must ascend"),
+        (["--chunk-events", "0"], ConfigError, "at least 1, found 0"),
+    ],
+)
+def test_mistakes_are_told(tmp_path, ratings, options, error, complaint):
+    result = run(ratings, tmp_path / "r.events.h5", *options)
+    assert isinstance(result.exception, error)
+    assert complaint in str(result.exception)
+    assert list(tmp_path.iterdir()) == [ratings]
+
+
+def test_one_file_cannot_be_two_classes(tmp_path, ratings):
+    result = run(ratings, ratings, tmp_path / "r.events.h5", "--label-by-file")
+    assert "files of different names" in str(result.exception)
+
+
+def test_output_needs_an_input(tmp_path):
+    assert run(tmp_path / "r.events.h5").exit_code == 2
