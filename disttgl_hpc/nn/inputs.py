@@ -1,4 +1,7 @@
-"""What the model is told: its widths, and one batch of nodes with their mail and sampled neighbours."""
+"""What the model is told: its widths, the nodes of a batch with their mail, its roots with their neighbours.
+
+Floating tensors have the dtype of the model, all tensors its device.
+"""
 
 from __future__ import annotations
 
@@ -39,22 +42,14 @@ class ModelDims:
 
 
 @dataclass(frozen=True)
-class GraphInputs:
-    """One batch: U distinct nodes, V ≤ U of them with mail, R roots, K neighbour slots a root.
-
-    Floating tensors share one dtype (that of the model) and all tensors one device.
+class NodeInputs:
+    """The U distinct nodes of a batch, V ≤ U of them with mail.
 
     state: (U, 2·memory), the stored [memory ‖ peer] of each node.
     mail_rows: (V,) int64, ascending: the rows of ``state`` whose node has mail.
     mail_elapsed: (V,) mail_time − memory_time of those nodes, subtracted before the cast.
     mail_edge: (V, edge) features of the events behind the mails, or None.
     node_features: (U, node) or None.
-    roots: (R,) int64 rows of ``state``.
-    neighbors: (R, K) int64 rows of ``state``; elapsed: (R, K) root time − event time;
-    edge_features: (R, K, edge) or None.
-    counts: (R,) int64; the first ``counts[r]`` slots of root r hold its neighbours. The others are never
-    looked at, but must hold rows in range and finite numbers.
-    keep: (R, num_heads, K) bool, the attention weights that dropout leaves alone; None keeps them all.
     """
 
     state: Tensor
@@ -62,6 +57,19 @@ class GraphInputs:
     mail_elapsed: Tensor
     mail_edge: Tensor | None
     node_features: Tensor | None
+
+
+@dataclass(frozen=True)
+class GraphInputs:
+    """R roots with K neighbour slots each; nodes are rows of ``NodeInputs.state``.
+
+    roots: (R,) int64. neighbors: (R, K) int64. elapsed: (R, K) root time − event time, subtracted before the cast.
+    edge_features: (R, K, edge) or None.
+    counts: (R,) int64; the first ``counts[r]`` slots of root r hold its neighbours. The others are never
+    looked at, but must hold rows in range and finite numbers.
+    keep: (R, num_heads, K) bool, the attention weights that dropout leaves alone; None keeps them all.
+    """
+
     roots: Tensor
     neighbors: Tensor
     counts: Tensor

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.nn.attention import TemporalAttention
 from disttgl_hpc.nn.initial import uniform
-from disttgl_hpc.nn.inputs import GraphInputs, ModelDims
+from disttgl_hpc.nn.inputs import GraphInputs, ModelDims, NodeInputs
 from disttgl_hpc.nn.link_head import LinkHead
 from disttgl_hpc.nn.memory_update import MemoryUpdate
 from disttgl_hpc.nn.time_encoding import TimeEncoding, TimeMode
@@ -37,20 +37,23 @@ class Tgn(nn.Module):
         self.link_head = LinkHead(dims.embedding, generator)
         self.static = uniform((dims.memory, dims.node), 1 / sqrt(dims.node), generator) if dims.node else None
 
-    def update_memory(self, inputs: GraphInputs) -> Tensor:
+    def update_memory(self, nodes: NodeInputs) -> Tensor:
         """Memory after the mail (U, memory); nodes without mail keep theirs bit for bit."""
-        rows, state = inputs.mail_rows, inputs.state
+        rows, state = nodes.mail_rows, nodes.state
         everyone = len(rows) == len(state)
-        encoded = self.time_encoding(inputs.mail_elapsed)
-        updated: Tensor = self.memory_update(state if everyone else state[rows], inputs.mail_edge, encoded)
+        encoded = self.time_encoding(nodes.mail_elapsed)
+        updated: Tensor = self.memory_update(state if everyone else state[rows], nodes.mail_edge, encoded)
         return updated if everyone else state[:, : self.dims.memory].index_copy(0, rows, updated)
 
-    def embed(self, memory: Tensor, inputs: GraphInputs) -> Tensor:
-        """Embeddings (R, embedding) of the roots from the updated memory (U, memory)."""
-        h = memory
-        if self.static is not None and inputs.node_features is not None:
-            h = memory + inputs.node_features @ self.static.T
-        embedding: Tensor = self.attention(h, inputs, self.time_encoding)
+    def represent(self, memory: Tensor, nodes: NodeInputs) -> Tensor:
+        """What attention sees of the nodes, h (U, memory): their memory plus, where there are any, W·features."""
+        if self.static is None or nodes.node_features is None:
+            return memory
+        return torch.addmm(memory, nodes.node_features, self.static.T)
+
+    def embed(self, h: Tensor, graph: GraphInputs) -> Tensor:
+        """Embeddings (R, embedding) of the roots, from h (U, memory)."""
+        embedding: Tensor = self.attention(h, graph, self.time_encoding)
         return embedding
 
     def scores(self, h_src: Tensor, h_dst: Tensor) -> Tensor:

@@ -23,14 +23,13 @@ class TimeMode(StrEnum):
 
 
 def phase_angle(elapsed: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
-    """Δ·ω + b reduced to a few turns: (…,) elapsed, (T,) frequency and phase → (…, T), dtype of ``elapsed``.
+    """Δ·ω + b less whole turns: (…,) elapsed, (T,) frequency and phase → (…, T), dtype of ``elapsed``.
 
     The product is taken in float64, in turns, where dropping the whole ones loses nothing: at Δ = 1e9 a
     float32 product is off by up to 32 radians.
     """
     turns = elapsed.double().unsqueeze(-1) * (frequency.double() / (2 * pi))
-    turns -= turns.round()
-    return turns.to(elapsed.dtype).mul_(2 * pi).add_(phase)
+    return torch.add(phase, turns.frac_().to(elapsed.dtype), alpha=2 * pi)
 
 
 class _Encode(torch.autograd.Function):

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
-from disttgl_hpc.nn.inputs import GraphInputs, ModelDims
+from disttgl_hpc.nn.inputs import GraphInputs, ModelDims, NodeInputs
 from disttgl_hpc.nn.model import Tgn
 
 TINY = ModelDims(memory=3, time=2, embedding=4, edge=2, node=2, num_heads=2)
@@ -16,7 +16,7 @@ def textbook_encoding(elapsed: Tensor, frequency: Tensor, phase: Tensor) -> Tens
     return (elapsed.double().unsqueeze(-1) * frequency.double() + phase.double()).cos().to(elapsed.dtype)
 
 
-def textbook_memory(model: Tgn, inputs: GraphInputs) -> Tensor:
+def textbook_memory(model: Tgn, nodes: NodeInputs) -> Tensor:
     """torch.nn.GRUCell on every row; rows without mail then take their stored memory back."""
     dims, update = model.dims, model.memory_update
     cell = torch.nn.GRUCell(2 * dims.memory + dims.edge + dims.time, dims.memory)
@@ -25,32 +25,31 @@ def textbook_memory(model: Tgn, inputs: GraphInputs) -> Tensor:
     weights = {"weight_ih": update.mail_weight, "weight_hh": weight_hh}
     weights |= {"bias_ih": update.mail_bias, "bias_hh": bias_hh}
     time = model.time_encoding
-    memory = inputs.state[:, : dims.memory]
-    parts = [] if inputs.mail_edge is None else [inputs.mail_edge]
-    parts.append(textbook_encoding(inputs.mail_elapsed, time.frequency, time.phase))
+    memory = nodes.state[:, : dims.memory]
+    parts = [] if nodes.mail_edge is None else [nodes.mail_edge]
+    parts.append(textbook_encoding(nodes.mail_elapsed, time.frequency, time.phase))
     received = memory.new_zeros(len(memory), dims.edge + dims.time)
-    received = received.index_copy(0, inputs.mail_rows, torch.cat(parts, 1))
-    mail = torch.cat([inputs.state, received], 1)
+    received = received.index_copy(0, nodes.mail_rows, torch.cat(parts, 1))
+    mail = torch.cat([nodes.state, received], 1)
     updated = torch.func.functional_call(cell, weights, (mail, memory))
     has_mail = torch.zeros(len(memory), 1, dtype=torch.bool)
-    has_mail[inputs.mail_rows] = True
+    has_mail[nodes.mail_rows] = True
     return torch.where(has_mail, updated, memory)
 
 
-def textbook_embed(model: Tgn, memory: Tensor, inputs: GraphInputs) -> Tensor:
+def textbook_embed(model: Tgn, h: Tensor, graph: GraphInputs) -> Tensor:
     """Project k and v of every slot, then attend, one root and one head after the other."""
     dims, layer, time = model.dims, model.attention, model.time_encoding
-    h = memory if model.static is None else memory + inputs.node_features @ model.static.T
     width = dims.embedding // dims.num_heads
     embeddings = []
-    for r, root in enumerate(inputs.roots):
-        count = int(inputs.counts[r])
+    for r, root in enumerate(graph.roots):
+        count = int(graph.counts[r])
         now = textbook_encoding(h.new_zeros(()), time.frequency, time.phase)
         q = layer.query.weight @ torch.cat([h[root], now]) + layer.query.bias
-        slots = [h[inputs.neighbors[r, :count]]]
-        slots.append(textbook_encoding(inputs.elapsed[r, :count], time.frequency, time.phase))
-        if inputs.edge_features is not None:
-            slots.append(inputs.edge_features[r, :count])
+        slots = [h[graph.neighbors[r, :count]]]
+        slots.append(textbook_encoding(graph.elapsed[r, :count], time.frequency, time.phase))
+        if graph.edge_features is not None:
+            slots.append(graph.edge_features[r, :count])
         x = torch.cat(slots, 1)
         k = x @ layer.key.weight.T + layer.key.bias
         v = x @ layer.value.weight.T + layer.value.bias
@@ -58,13 +57,21 @@ def textbook_embed(model: Tgn, memory: Tensor, inputs: GraphInputs) -> Tensor:
         for head in range(dims.num_heads):
             part = slice(head * width, (head + 1) * width)
             weights = torch.nn.functional.leaky_relu(k[:, part] @ q[part], 0.2).softmax(0)
-            if inputs.keep is not None:
-                weights = weights * inputs.keep[r, head, :count] / (1 - layer.dropout)
+            if graph.keep is not None:
+                weights = weights * graph.keep[r, head, :count] / (1 - layer.dropout)
             heads.append(weights @ v[:, part])
         out = torch.relu(layer.out.weight @ torch.cat([*heads, h[root]]) + layer.out.bias)
         norm = layer.norm
         embeddings.append(torch.nn.functional.layer_norm(out, out.shape, norm.weight, norm.bias, norm.eps))
     return torch.stack(embeddings)
+
+
+def textbook_model(model: Tgn, nodes: NodeInputs, graph: GraphInputs) -> Tensor:
+    """Embeddings of the roots from the stored state."""
+    h = textbook_memory(model, nodes)
+    return textbook_embed(
+        model, h if model.static is None else h + nodes.node_features @ model.static.T, graph
+    )
 
 
 def random_inputs(
@@ -76,7 +83,7 @@ def random_inputs(
     longest: float = 1e6,
     dropout: float = 0.0,
     seed: int = 0,
-) -> GraphInputs:
+) -> tuple[NodeInputs, GraphInputs]:
     """A float32 batch in which the first root has no neighbour, the last all, and two nodes have no mail."""
     draw = torch.Generator().manual_seed(seed)
 
@@ -90,12 +97,14 @@ def random_inputs(
     counts = whole(num_slots + 1, num_roots)
     counts[0], counts[-1] = 0, num_slots
     keep = torch.rand(num_roots, dims.num_heads, num_slots, generator=draw) >= dropout
-    return GraphInputs(
+    nodes = NodeInputs(
         state=normal(num_nodes, 2 * dims.memory),
         mail_rows=rows,
         mail_elapsed=torch.rand(len(rows), generator=draw) * longest,
         mail_edge=normal(len(rows), dims.edge) if dims.edge else None,
         node_features=normal(num_nodes, dims.node) if dims.node else None,
+    )
+    graph = GraphInputs(
         roots=whole(num_nodes, num_roots),
         neighbors=whole(num_nodes, num_roots, num_slots),
         counts=counts,
@@ -103,10 +112,11 @@ def random_inputs(
         edge_features=normal(num_roots, num_slots, dims.edge) if dims.edge else None,
         keep=keep if dropout else None,
     )
+    return nodes, graph
 
 
-def in_float64(inputs: GraphInputs) -> GraphInputs:
-    """The same batch with its floating tensors in float64."""
+def in_float64(inputs):
+    """The same inputs with their floating tensors in float64."""
     values = {field.name: getattr(inputs, field.name) for field in fields(inputs)}
     doubled = {k: v.double() for k, v in values.items() if v is not None and v.is_floating_point()}
     return replace(inputs, **doubled)

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from nn_oracles import TINY, in_float64, random_inputs, textbook_embed, textbook_memory
+from nn_oracles import TINY, in_float64, random_inputs, textbook_memory, textbook_model
 
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.nn.inputs import ModelDims
@@ -16,7 +16,13 @@ WIDTHS = {
 }
 
 
-def outputs_and_gradients(model, outputs, upstream, leaf=None):
+def embed(model, nodes, graph):
+    return model.embed(model.represent(model.update_memory(nodes), nodes), graph)
+
+
+def gradients_of(model, outputs, leaf=None):
+    """Gradients of a random weighting of the outputs: of their plain sum, LayerNorm leaves nothing."""
+    upstream = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(1)).to(outputs.dtype)
     parameters = {name: p for name, p in model.named_parameters() if not name.startswith("link_head")}
     sources = list(parameters.values()) + ([] if leaf is None else [leaf])
     gradients = torch.autograd.grad((outputs * upstream).sum(), sources, allow_unused=True)
@@ -35,15 +41,13 @@ def assert_close(found, wanted, what):
 @pytest.mark.parametrize("dims", WIDTHS.values(), ids=WIDTHS.keys())
 def test_folded_model_is_the_textbook_model(dims, dropout):
     model = Tgn(dims, dropout, seed=3)
-    inputs = random_inputs(dims, num_nodes=30, num_roots=40, num_slots=5, longest=1e3, dropout=dropout)
-    upstream = torch.randn(40, dims.embedding, generator=torch.Generator().manual_seed(1))
-    embeddings = model.embed(model.update_memory(inputs), inputs)
-    gradients = outputs_and_gradients(model, embeddings, upstream)
+    nodes, graph = random_inputs(dims, num_nodes=30, num_roots=40, num_slots=5, longest=1e3, dropout=dropout)
+    embeddings = embed(model, nodes, graph)
+    gradients = gradients_of(model, embeddings)
     oracle = Tgn(dims, dropout, seed=3).double()
-    exact = in_float64(inputs)
-    expected = textbook_embed(oracle, textbook_memory(oracle, exact), exact)
+    expected = textbook_model(oracle, in_float64(nodes), in_float64(graph))
     assert_close(embeddings, expected, "embeddings")
-    for name, wanted in outputs_and_gradients(oracle, expected, upstream).items():
+    for name, wanted in gradients_of(oracle, expected).items():
         assert_close(gradients[name], wanted, name)
 
 
@@ -51,13 +55,13 @@ def test_folded_model_is_the_textbook_model(dims, dropout):
 @pytest.mark.parametrize("dims", [TINY, replace(TINY, edge=0, node=0, num_heads=1)])
 def test_gradcheck(dims, dropout):
     model = Tgn(dims, dropout, seed=1, time_mode=TimeMode.LOG_LEARNED).double()
-    inputs = in_float64(random_inputs(dims, longest=3.0, dropout=dropout))
+    nodes, graph = map(in_float64, random_inputs(dims, longest=3.0, dropout=dropout))
     with torch.no_grad():
         model.attention.out.bias.add_(2.0)  # keeps ReLU's kink out of the finite differences
 
     def function(*weights):
         named = dict(zip(names, weights, strict=True))
-        return torch.func.functional_call(Whole(model), named, (inputs,))
+        return torch.func.functional_call(Whole(model), named, (nodes, graph))
 
     names = ["model." + name for name, p in model.named_parameters() if not name.startswith("link_head")]
     weights = [p for name, p in model.named_parameters() if not name.startswith("link_head")]
@@ -69,48 +73,49 @@ class Whole(torch.nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, inputs):
-        return self.model.embed(self.model.update_memory(inputs), inputs)
+    def forward(self, nodes, graph):
+        return embed(self.model, nodes, graph)
 
 
 def test_memory_is_a_gru_cell_where_there_is_mail_and_untouched_elsewhere():
-    model, inputs = Tgn(TINY, seed=2), random_inputs(TINY)
-    memory = model.update_memory(inputs)
-    without = sorted(set(range(len(memory))) - set(inputs.mail_rows.tolist()))
+    model, (nodes, _) = Tgn(TINY, seed=2), random_inputs(TINY)
+    memory = model.update_memory(nodes)
+    without = sorted(set(range(len(memory))) - set(nodes.mail_rows.tolist()))
     assert len(without) == 2
-    assert torch.equal(memory[without], inputs.state[without, : TINY.memory])
-    torch.testing.assert_close(memory, textbook_memory(model, inputs), rtol=0, atol=1e-6)
+    assert torch.equal(memory[without], nodes.state[without, : TINY.memory])
+    torch.testing.assert_close(memory, textbook_memory(model, nodes), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("mailed", [0, 7])
 def test_memory_with_no_mail_and_with_mail_for_all(mailed):
-    model, inputs = Tgn(TINY, seed=2), random_inputs(TINY)
-    inputs = replace(
-        inputs,
+    model, (nodes, _) = Tgn(TINY, seed=2), random_inputs(TINY)
+    nodes = replace(
+        nodes,
         mail_rows=torch.arange(mailed),
         mail_elapsed=torch.ones(mailed),
         mail_edge=torch.ones(mailed, TINY.edge),
     )
-    memory = model.update_memory(inputs)
-    torch.testing.assert_close(memory, textbook_memory(model, inputs), rtol=0, atol=1e-6)
-    assert memory.requires_grad == (mailed > 0) or mailed == 0
+    memory = model.update_memory(nodes)
+    torch.testing.assert_close(memory, textbook_memory(model, nodes), rtol=0, atol=1e-6)
+    memory.sum().backward()
+    assert (model.memory_update.mail_weight.grad.abs().max() > 0) == (mailed > 0)
 
 
 def test_slots_beyond_the_count_change_nothing():
-    model, inputs = Tgn(TINY, seed=4), random_inputs(TINY)
-    memory = inputs.state[:, : TINY.memory].clone().requires_grad_()
-    beyond = torch.arange(3) >= inputs.counts.unsqueeze(1)
+    model, (nodes, graph) = Tgn(TINY, seed=4), random_inputs(TINY)
+    h = nodes.state[:, : TINY.memory].clone().requires_grad_()
+    beyond = torch.arange(3) >= graph.counts.unsqueeze(1)
     assert beyond.any()
     other = replace(
-        inputs,
-        neighbors=torch.where(beyond, 0, inputs.neighbors),
-        elapsed=torch.where(beyond, 1e9, inputs.elapsed),
-        edge_features=torch.where(beyond.unsqueeze(2), 1e5, inputs.edge_features),
+        graph,
+        neighbors=torch.where(beyond, 0, graph.neighbors),
+        elapsed=torch.where(beyond, 1e9, graph.elapsed),
+        edge_features=torch.where(beyond.unsqueeze(2), 1e5, graph.edge_features),
     )
     results = []
-    for case in (inputs, other):
-        embeddings = model.embed(memory, case)
-        results.append((embeddings, outputs_and_gradients(model, embeddings, 1.0, memory)))
+    for case in (graph, other):
+        embeddings = model.embed(h, case)
+        results.append((embeddings, gradients_of(model, embeddings, h)))
     assert torch.equal(results[0][0], results[1][0])
     for name, gradient in results[0][1].items():
         assert gradient is None or torch.equal(gradient, results[1][1][name]), name
@@ -118,28 +123,49 @@ def test_slots_beyond_the_count_change_nothing():
 
 def test_root_without_neighbours_sees_itself_only():
     model = Tgn(TINY, seed=4)
-    inputs = random_inputs(TINY)
-    alone = replace(inputs, counts=torch.zeros_like(inputs.counts))
-    memory = inputs.state[:, : TINY.memory]
-    embeddings = model.embed(memory, alone)
-    layer = model.attention
-    h = (memory + inputs.node_features @ model.static.T)[inputs.roots]
-    attended = torch.zeros(len(h), TINY.embedding)
-    torch.testing.assert_close(embeddings, layer.norm(layer.out(torch.cat([attended, h], 1)).relu()))
-    embeddings.square().sum().backward()
-    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
-    assert layer.key.weight.grad.abs().max() == 0
+    nodes, graph = random_inputs(TINY)
+    h = model.represent(nodes.state[:, : TINY.memory], nodes)
+    embeddings = model.embed(h, replace(graph, counts=torch.zeros_like(graph.counts)))
+    layer, attended = model.attention, torch.zeros(len(graph.roots), TINY.embedding)
+    itself = torch.cat([attended, h[graph.roots]], 1)
+    torch.testing.assert_close(embeddings, layer.norm(layer.out(itself).relu()))
+    gradients = gradients_of(model, embeddings)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients.values() if gradient is not None)
+    assert gradients["attention.key.weight"].abs().max() == 0 < gradients["attention.out.weight"].abs().max()
+
+
+def test_chunks_cut_a_batch_without_changing_it(monkeypatch):
+    dims = WIDTHS["edge_and_node_features"]
+    _, graph = random_inputs(dims, num_nodes=30, num_roots=40, num_slots=5, dropout=0.3)
+    results = []
+    for cached_slots in (12, 10**6):
+        monkeypatch.setattr("disttgl_hpc.nn.attention.CACHED_SLOTS", cached_slots)
+        model, h = Tgn(dims, 0.3, seed=1), torch.linspace(-1, 1, 600).view(30, 20).requires_grad_()
+        embeddings = model.embed(h, graph)
+        results.append((embeddings, gradients_of(model, embeddings, h)))
+    assert_close(results[0][0], results[1][0], "embeddings")
+    for name, gradient in results[0][1].items():
+        assert_close(gradient, results[1][1][name], name)
+
+
+def test_evaluation_gets_the_same_embeddings():
+    model = Tgn(TINY, seed=4)
+    nodes, graph = random_inputs(TINY)
+    with torch.no_grad():
+        alone = embed(model, nodes, graph)
+    assert torch.equal(alone, embed(model, nodes, graph))
 
 
 def test_two_backward_passes_are_bit_equal():
     dims = WIDTHS["edge_and_node_features"]
-    inputs = random_inputs(dims, num_nodes=50, num_roots=300, num_slots=6, dropout=0.2)
+    nodes, graph = random_inputs(dims, num_nodes=50, num_roots=300, num_slots=6, dropout=0.2)
     runs = []
     for _ in range(2):
         model = Tgn(dims, 0.2, seed=5)
-        model.embed(model.update_memory(inputs), inputs).square().sum().backward()
-        runs.append([p.grad for p in model.parameters() if p.grad is not None])
-    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+        runs.append(gradients_of(model, embed(model, nodes, graph)))
+    for name, gradient in runs[0].items():
+        assert gradient.abs().max() > 0, name
+        assert torch.equal(gradient, runs[1][name]), name
 
 
 def test_initial_weights_depend_on_the_seed_alone():
@@ -157,8 +183,8 @@ def test_weights_survive_a_state_dict():
     saved = Tgn(TINY, seed=1).state_dict()
     other = Tgn(TINY, seed=2)
     other.load_state_dict(saved)
-    inputs = random_inputs(TINY)
-    assert torch.equal(other.update_memory(inputs), Tgn(TINY, seed=1).update_memory(inputs))
+    nodes, _ = random_inputs(TINY)
+    assert torch.equal(other.update_memory(nodes), Tgn(TINY, seed=1).update_memory(nodes))
 
 
 @pytest.mark.parametrize(
