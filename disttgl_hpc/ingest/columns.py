@@ -88,5 +88,6 @@ def _require(wanted: Sequence[str], names: Sequence[str], file: str) -> None:
     if missing:
         shown = ", ".join(names[:20]) + (f", … ({len(names)} in all)" if len(names) > 20 else "")
         raise InputError(
-            f"{file}, line 1: missing columns {', '.join(missing)}; there are {shown}: name yours, {_EXAMPLE}"
+            f"{file}, line 1: missing columns {', '.join(missing)}; there are {shown}: "
+            f"name yours, {_EXAMPLE}, or choose another --format"
         )

@@ -70,7 +70,7 @@ def read_text(
             pa_csv.ReadOptions(
                 use_threads=False, block_size=_BLOCK_BYTES, column_names=layout.names, skip_rows=header
             ),
-            pa_csv.ParseOptions(delimiter=layout.delimiter),
+            pa_csv.ParseOptions(delimiter=layout.delimiter, quote_char=False if layout.comments else '"'),
             pa_csv.ConvertOptions(include_columns=wanted, column_types=kinds, strings_can_be_null=False),
         )
         for table in _tables(reader, chunk_events):

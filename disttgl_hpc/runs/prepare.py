@@ -65,6 +65,8 @@ class PrepareSettings:
             raise ConfigError(f"--split-times must ascend, found {self.split_times}: swap them")
         if self.chunk_events < 1:
             raise ConfigError(f"--chunk-events must be at least 1, found {self.chunk_events}: leave it out")
+        if self.label_by_file and self.columns is not None and self.columns.label is not None:
+            raise ConfigError("the class is either a column or the file: leave out label= or --label-by-file")
         stems = [stem(path) for path in self.inputs]
         if self.label_by_file and len(set(stems)) != len(stems):
             raise ConfigError(
@@ -131,7 +133,7 @@ def prepare(settings: PrepareSettings) -> EventStore:
                 settings.output, contents, parts, chunk_events=settings.chunk_events, progress=bar
             )
     if contents.dropped_rows:
-        log.info("%d rows without a node id were left out", contents.dropped_rows)
+        log.info("%s rows without a node id were left out", f"{contents.dropped_rows:,}")
     return EventStore.open(settings.output)
 
 

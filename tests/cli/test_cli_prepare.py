@@ -62,6 +62,11 @@ def test_second_time_needs_force(tmp_path, ratings):
         (["--split", "1/2"], ConfigError, "found '1/2': try 0.70/0.15/0.15"),
         (["--split-times", "9,soon"], ConfigError, "two numbers T1,T2, found '9,soon'"),
         (["--split-times", "9,3"], ConfigError, "must ascend"),
+        (
+            ["--columns", "src=a,dst=b,time=c,label=d", "--label-by-file"],
+            ConfigError,
+            "either a column or the file",
+        ),
         (["--chunk-events", "0"], ConfigError, "at least 1, found 0"),
     ],
 )

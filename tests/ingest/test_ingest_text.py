@@ -70,6 +70,14 @@ def test_bytes_that_are_no_text_are_refused_with_their_line(tmp_path):
         list(read_text(tmp_path / "x.csv", LAYOUT, ["a"], {"a": pa.string()}, 10))
 
 
+@pytest.mark.parametrize("codec", ["gz", "bz2", "zst", "lz4"])
+def test_compression_is_told_by_suffix(tmp_path, codec):
+    path = tmp_path / f"x.csv.{codec}"
+    with pa.CompressedOutputStream(str(path), {"zst": "zstd", "gz": "gzip"}.get(codec, codec)) as stream:
+        stream.write(b"a,b\n1,2\n")
+    assert tables(path)[0].to_pydict() == {"a": [1], "b": [2.0]}
+
+
 def test_folder_is_no_file(tmp_path):
     with pytest.raises(InputError, match="cannot be opened"):
         open_text(tmp_path)
