@@ -48,7 +48,7 @@ class TrainConfig:
     num_neighbors: int = _setting(10, "Most recent events a node attends to.", least=1)
     dropout: float = _setting(0.1, "Dropout rate of the attention weights.", least=0.0, below=1.0)
     time_encoding: str = _setting(
-        "learned", "How the time encoding's frequencies are kept.", among=TIME_ENCODINGS
+        "log-learned", "How the frequencies of the time encoding are held.", among=TIME_ENCODINGS
     )
     negatives_per_event: int = _setting(1, "Negative destinations per training event.", least=1)
     seed: int = _setting(0, "Seed of weights, negatives and dropout.", least=0, below=2**63)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 import traceback
@@ -10,25 +11,31 @@ import click
 from mpi4py import MPI
 
 from disttgl_hpc import __version__, log
-from disttgl_hpc.cli.evaluate import evaluate
-from disttgl_hpc.cli.inspect import inspect
-from disttgl_hpc.cli.prepare import prepare
-from disttgl_hpc.cli.train import train
 from disttgl_hpc.errors import ConfigError, DisttglError, GridError
 
+_COMMANDS = ("prepare", "inspect", "train", "evaluate")
 _USAGE, _FAILED, _INTERRUPTED = 2, 1, 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+class _LazyGroup(click.Group):
+    """Imports a command's module when it is asked for: inspecting a file should not wait for torch."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, _: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"disttgl_hpc.cli.{name}"), name)
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__)
 @click.option("--verbose", is_flag=True, help="Log every rank and every step.")
 def disttgl(verbose: bool) -> None:
     """Train temporal graph neural networks on event streams, from a laptop to a cluster."""
     log.configure(MPI.COMM_WORLD.rank, verbose=verbose)
-
-
-for command in (prepare, inspect, train, evaluate):
-    disttgl.add_command(command)
 
 
 def main() -> None:

@@ -118,11 +118,7 @@ class _MixNeighbors(torch.autograd.Function):
         learns_time = ctx.needs_input_grad[3] or ctx.needs_input_grad[4]
         d_h, d_query, d_offset = torch.zeros_like(h), torch.empty_like(query), torch.empty_like(d_total)
         d_time = query.new_zeros(2, len(phase))
-        query_of, d_mixed_of, d_query_of = (
-            query.transpose(0, 1),
-            d_mixed.transpose(0, 1),
-            d_query.transpose(0, 1),
-        )
+        query_of, d_mixed_of, d_query_of = (each.transpose(0, 1) for each in (query, d_mixed, d_query))
         for chunk, angle, x, logits, softmax in ctx.steps:
             rows = chunk.rows
             d_weights = torch.baddbmm(d_total[rows].unsqueeze(2), d_mixed_of[rows], x.transpose(1, 2))

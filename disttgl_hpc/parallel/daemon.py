@@ -22,8 +22,6 @@ from disttgl_hpc.parallel.messages import CLOSE, NUM_FIELDS, REQUEST_TAG, post
 from disttgl_hpc.parallel.shared import SharedTables, close_tables, open_tables
 from disttgl_hpc.parallel.waiting import DEFAULT_TIMEOUT_S, Pause
 
-_SLEEP_S = 10e-3  # what a request may lose whose ring was not heard
-
 
 def serve_memory(
     grid: Grid,
@@ -144,9 +142,17 @@ class _Daemon:
         self._inbox.free()
 
     def _serve(self, doorbell: Doorbell) -> None:
-        pause = Pause(
-            self._timeout_s, self._what_is_due, first_s=_SLEEP_S, longest_s=_SLEEP_S, sleep=doorbell.sleep
-        )
+        pause = Pause(self._timeout_s, self._what_is_due)
+        if doorbell.is_heard:
+            # Rung as soon as there is work: the sleeps between are for what no bell announces, the deadline.
+            pause = Pause(
+                self._timeout_s,
+                self._what_is_due,
+                first_s=1e-3,
+                longest_s=0.1,
+                growth=4,
+                sleep=doorbell.sleep,
+            )
         while self._open:
             requests = self._inbox.take()
             if not requests:

@@ -2,7 +2,7 @@
 
 MPI has no wait that sleeps. Polling every millisecond costs 3 % of a core, as much as all of the daemon's
 work, and polling less often delays every request. So a trainer rings after it has sent: one datagram to a
-local socket. The bell carries nothing and orders nothing; a ring that is lost delays a request by one sleep.
+local socket. The bell carries nothing and orders nothing; where it cannot be heard, the daemon polls.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ class Doorbell:
     """Bell of one node; its last rank listens, the others ring. Collective over ``node_comm``.
 
     The kernel picks the socket's name, in no file system: jobs on one host cannot collide, nothing is left.
+    is_heard: whether every rank's ring reaches the listener (ranks in containers of their own may be out of
+    earshot); told to the listener only.
     """
 
     def __init__(self, node_comm: MPI.Intracomm) -> None:
@@ -27,6 +29,10 @@ class Doorbell:
         if node_comm.rank == listener:
             self._socket.bind("")
         self._address = node_comm.bcast(self._socket.getsockname(), root=listener)
+        if node_comm.rank != listener:
+            self.ring()
+        node_comm.Barrier()
+        self.is_heard = self._silence() == listener
 
     def ring(self) -> None:
         """Wake the listener; never waits and never fails (a listener that is not there is the launcher's)."""
@@ -36,9 +42,15 @@ class Doorbell:
     def sleep(self, seconds: float) -> None:
         """Sleep until rung, for ``seconds`` at most. Rings are forgotten once heard."""
         if select.select([self._socket], [], [], seconds)[0]:
-            with suppress(BlockingIOError):
-                while self._socket.recv(1):
-                    pass
+            self._silence()
+
+    def _silence(self) -> int:
+        """Forget the rings so far; returns how many there were."""
+        rings = 0
+        with suppress(BlockingIOError):
+            while self._socket.recv(1):
+                rings += 1
+        return rings
 
     def close(self) -> None:
         """Release the socket."""

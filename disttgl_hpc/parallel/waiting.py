@@ -15,7 +15,6 @@ from mpi4py import MPI
 from disttgl_hpc.errors import DeadlineError
 
 DEFAULT_TIMEOUT_S = 1800.0
-_GROWTH = 1.3
 
 
 class Pause:
@@ -31,12 +30,14 @@ class Pause:
         *,
         first_s: float = 20e-6,
         longest_s: float = 1e-3,
+        growth: float = 1.3,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._timeout_s = timeout_s
         self._what = what
         self._first_s = first_s
         self._longest_s = longest_s
+        self._growth = growth
         self._sleep = sleep
         self.restart()
 
@@ -53,7 +54,7 @@ class Pause:
                 "the others; look for its last message, or allow more time with --timeout-s"
             )
         self._sleep(self._sleep_s)
-        self._sleep_s = min(self._sleep_s * _GROWTH, self._longest_s)
+        self._sleep_s = min(self._sleep_s * self._growth, self._longest_s)
 
 
 def wait_until(is_ready: Callable[[], bool], timeout_s: float, what: str, *, longest_s: float = 1e-3) -> None:

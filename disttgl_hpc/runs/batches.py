@@ -51,6 +51,11 @@ class LocalBatch:
         return self.last - self.first
 
 
+def batching_of(stream: EventStream, config: TrainConfig, shape: GridShape) -> Batching:
+    """How a run cuts its stream: global batches of i·b events in training, evaluation batches behind them."""
+    return Batching(stream.split, shape.minibatch * config.local_batch, config.evaluation_batch)
+
+
 class BatchSampler:
     """Samples local batches of a stream; what it returns depends on the assignment alone."""
 
@@ -59,7 +64,7 @@ class BatchSampler:
     ) -> None:
         self.stream, self.shape, self.config = stream, shape, config
         self._replica = coordinates.memory
-        self.batching = Batching(stream.split, shape.minibatch * config.local_batch, config.evaluation_batch)
+        self.batching = batching_of(stream, config, shape)
         self.index = NodeIndex(stream.num_nodes)
         self._negatives = NegativeSampler(
             stream, training_candidates(stream), config.seed, Purpose.TRAINING_NEGATIVES

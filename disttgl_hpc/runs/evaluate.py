@@ -23,7 +23,9 @@ from disttgl_hpc.core.schedule import GridShape, slice_bounds
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.log import progress
+from disttgl_hpc.nn.inputs import NodeInputs
 from disttgl_hpc.nn.model import Tgn
+from disttgl_hpc.runs.batches import batching_of
 from disttgl_hpc.runs.checkpoints import load_weights
 from disttgl_hpc.runs.directory import RunDirectory, saved_config
 from disttgl_hpc.runs.inputs import InputBuilder, build_model
@@ -58,7 +60,7 @@ class Candidates:
     """The destinations each held-out event is ranked among: its own, then negatives fixed by the seed."""
 
     def __init__(self, stream: EventStream, config: TrainConfig) -> None:
-        self._stream, self._count = stream, config.evaluation_negatives
+        self.stream, self._count = stream, config.evaluation_negatives
         self._negatives = NegativeSampler(
             stream, evaluation_candidates(stream), config.evaluation_seed, Purpose.EVALUATION_NEGATIVES
         )
@@ -66,7 +68,7 @@ class Candidates:
     def of(self, first: int, last: int) -> NDArray[np.int64]:
         """Candidates of events [first, last): (n, 1 + evaluation_negatives), the true destination first."""
         negatives = self._negatives.draw(first, last, self._count)
-        return np.concatenate([self._stream.dst[first:last, None], negatives], axis=1, dtype=np.int64)
+        return np.concatenate([self.stream.dst[first:last, None], negatives], axis=1, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Evaluator:
     def __init__(
         self, stream: EventStream, config: TrainConfig, batching: Batching, team: Team | None = None
     ) -> None:
-        self._stream, self._config, self._batching = stream, config, batching
+        self.stream, self.config, self._batching = stream, config, batching
         self.team = team or Team()
         self._candidates = Candidates(stream, config)
         self._index = NodeIndex(stream.num_nodes)
@@ -125,21 +127,22 @@ class Evaluator:
         self, model: Tgn, state: NDArray[np.float32], batch_first: int, first: int, last: int
     ) -> NDArray[np.float32]:
         """Logits of events [first, last) of the batch that begins at ``batch_first``: (n, 1 + negatives)."""
-        stream = self._stream
+        stream = self.stream
         if first == last:
-            return np.empty((0, 1 + self._config.evaluation_negatives), np.float32)
+            return np.empty((0, 1 + self.config.evaluation_negatives), np.float32)
         roots = np.concatenate(
             [stream.src[first:last, None].astype(np.int64), self._candidates.of(first, last)], axis=1
         )
         num_events, repeats = roots.shape
         bounds = np.repeat(event_bounds(stream.time, first, last), repeats)
         root_time = np.repeat(stream.time[first:last], repeats)
-        hood = recent_neighbors(stream.tcsr, roots.ravel(), root_time, bounds, self._config.num_neighbors)
+        hood = recent_neighbors(stream.tcsr, roots.ravel(), root_time, bounds, self.config.num_neighbors)
         mfg = self._index.mfg(hood)
-        memory = self._updated_memory(model, state, mfg.nodes, batch_first)
+        nodes = self._nodes(state, mfg.nodes, batch_first)
+        h = model.represent(model.update_memory(nodes), nodes)
         embeddings = torch.cat(
             [
-                model.embed(memory, self._inputs.graph(part))
+                model.embed(h, self._inputs.graph(part))
                 for part in _chunks(mfg, max(1, _ROOTS_AT_ONCE // repeats) * repeats)
             ]
         ).view(num_events, repeats, -1)
@@ -148,11 +151,11 @@ class Evaluator:
 
     def _advance(self, model: Tgn, state: NDArray[np.float32], first: int, last: int) -> None:
         """Write what events [first, last), one evaluation batch, leave in the memory."""
-        writes, team = last_events(self._stream.src[first:last], self._stream.dst[first:last]), self.team
+        writes, team = last_events(self.stream.src[first:last], self.stream.dst[first:last]), self.team
         own = slice(*slice_bounds(0, len(writes.nodes), team.node_size, team.node_index))
         nodes, partners = writes.nodes[own], writes.partners[own]
         involved = self._index.distinct(np.concatenate([nodes, partners]))
-        memory = self._updated_memory(model, state, involved, first).cpu().numpy()
+        memory = model.update_memory(self._nodes(state, involved, first)).cpu().numpy()
         rows = np.concatenate(
             [memory[self._index.rows(involved, nodes)], memory[self._index.rows(involved, partners)]], axis=1
         )
@@ -160,12 +163,10 @@ class Evaluator:
         state[nodes] = rows
         team.fence()
 
-    def _updated_memory(
-        self, model: Tgn, state: NDArray[np.float32], nodes: NDArray[np.int64], batch_first: int
-    ) -> torch.Tensor:
-        """Memory (U, dim_memory) of ``nodes`` with the mail that was pending when their batch began."""
-        mail = pending_mail(self._stream.tcsr, nodes, batch_first, 0, self._batching)
-        return model.update_memory(self._inputs.nodes(nodes, mail, state[nodes]))
+    def _nodes(self, state: NDArray[np.float32], nodes: NDArray[np.int64], batch_first: int) -> NodeInputs:
+        """Memory of distinct ``nodes`` with the mail that is pending when the batch at ``batch_first`` begins."""
+        mail = pending_mail(self.stream.tcsr, nodes, batch_first, 0, self._batching)
+        return self._inputs.nodes(nodes, mail, state[nodes])
 
 
 def _chunks(mfg: Mfg, roots_at_once: int) -> Iterator[Mfg]:
@@ -183,19 +184,15 @@ def _chunks(mfg: Mfg, roots_at_once: int) -> Iterator[Mfg]:
 
 
 def final_results(
-    run: RunDirectory,
-    stream: EventStream,
-    config: TrainConfig,
-    evaluator: Evaluator,
-    model: Tgn,
-    state: NDArray[np.float32],
+    run: RunDirectory, evaluator: Evaluator, model: Tgn, state: NDArray[np.float32]
 ) -> dict[str, Any]:
     """Validation and test with a run's best weights, which ``model`` takes on, and the memory they left.
 
     Collective over the evaluator's team. ``state`` (N, 2·dim_memory) is where the memory is loaded, shared by the
     trainers of a node. The heuristics beside the model are added by the team's first member only.
     """
-    team, parts = evaluator.team, held_out_parts(stream, config)
+    team, stream, config = evaluator.team, evaluator.stream, evaluator.config
+    parts = held_out_parts(stream, config)
     checkpoint = load_weights(run.best_checkpoint, model)
     team.fence()
     if team.node_index == 0:
@@ -213,7 +210,7 @@ def final_results(
 def _heuristics(
     stream: EventStream, config: TrainConfig, validation: Part, test: Part
 ) -> dict[str, dict[str, float | int]]:
-    """Metrics of the heuristics on test, with the candidates the model had; validation sets PopTrack's half-life."""
+    """Metrics of the heuristics on test, on the model's candidates; validation sets PopTrack's half-life."""
     candidates = Candidates(stream, config)
     ranges = [(part.first, part.scored_last) for part in (validation, test)]
     tuning, asked = (candidates.of(*bounds) for bounds in ranges)
@@ -237,9 +234,9 @@ def evaluate_run(run: RunDirectory, events: Path | None, world: Any) -> dict[str
             f"{store.path}: the run was trained on events of checksum {settings['checksum'][:16]}…, these have "
             f"{store.checksum[:16]}…: give the original store with --events"
         )
-    stream, shape = store.stream, GridShape.parse(config.grid)
-    batching = Batching(stream.split, shape.minibatch * config.local_batch, config.evaluation_batch)
+    stream = store.stream
+    batching = batching_of(stream, config, GridShape.parse(config.grid))
     team = Team(index=world.rank, size=world.size, gather=world.allgather)
     model = build_model(stream, config).to(config.device)
     state = np.empty((stream.num_nodes, 2 * config.dim_memory), np.float32)
-    return final_results(run, stream, config, Evaluator(stream, config, batching, team), model, state)
+    return final_results(run, Evaluator(stream, config, batching, team), model, state)

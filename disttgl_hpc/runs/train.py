@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.mail import Batching
 from disttgl_hpc.core.memory import MemoryService, MemorySizes
 from disttgl_hpc.core.schedule import GridShape, num_steps
 from disttgl_hpc.errors import TrainingError
@@ -20,6 +19,7 @@ from disttgl_hpc.parallel.client import open_memory
 from disttgl_hpc.parallel.daemon import serve_memory
 from disttgl_hpc.parallel.grid import Grid, check_slices
 from disttgl_hpc.parallel.waiting import sleeping_barrier, sleeping_sum
+from disttgl_hpc.runs.batches import batching_of
 from disttgl_hpc.runs.checkpoints import save
 from disttgl_hpc.runs.directory import RunDirectory, run_settings
 from disttgl_hpc.runs.evaluate import Evaluator, Team, final_results, held_out_parts
@@ -39,8 +39,7 @@ def train(store: EventStore, config: TrainConfig, run: RunDirectory, world: Any)
     stream = store.stream
     grid = Grid.create(world, GridShape.parse(config.grid) if config.grid else None)
     check_slices(grid.shape, stream.split.train_end)
-    batching = Batching(stream.split, grid.shape.minibatch * config.local_batch, config.evaluation_batch)
-    num_batches = batching.num_batches
+    num_batches = batching_of(stream, config, grid.shape).num_batches
     steps = num_steps(config.epochs, grid.shape, num_batches)
     sizes = MemorySizes.of(
         num_nodes=stream.num_nodes,
@@ -57,7 +56,7 @@ def train(store: EventStore, config: TrainConfig, run: RunDirectory, world: Any)
         memory = open_memory(
             grid, sizes, num_batches, steps, snapshots=sweep_ends, timeout_s=config.timeout_s
         )
-        _Training(store, config, run, grid, memory, steps).run()
+        _Training(store, config, run, grid, memory).run()
         memory.close()
     grid.free()
 
@@ -66,20 +65,13 @@ class _Training:
     """A trainer rank's walk through the schedule, and what all trainers do together between sweeps."""
 
     def __init__(
-        self,
-        store: EventStore,
-        config: TrainConfig,
-        run: RunDirectory,
-        grid: Grid,
-        memory: MemoryService,
-        steps: int,
+        self, store: EventStore, config: TrainConfig, run: RunDirectory, grid: Grid, memory: MemoryService
     ) -> None:
-        self._store, self._config, self._run = store, config, run
-        self._grid, self._memory, self._steps = grid, memory, steps
+        self._config, self._run, self._grid, self._memory = config, run, grid, memory
         self._settings = run_settings(store, config, grid.shape)
         self._copy = np.empty((0, 2 * config.dim_memory), np.float32)  # of the memory, for evaluation
         self._is_root = grid.trainer == 0
-        self._trainer = Trainer(store.stream, config, grid, memory, steps)
+        self._trainer = Trainer(store.stream, config, grid, memory)
         batching = self._trainer.sampler.batching
         self._num_batches = batching.num_batches
         self._evaluator = Evaluator(store.stream, config, batching, self._team())
@@ -90,9 +82,9 @@ class _Training:
         """Train; validate after each sweep of replica 0 and keep the best weights; test those at the end."""
         if self._is_root:
             self._run.create(self._settings)
-        totals, started_s = np.zeros(2), time.perf_counter()
-        with progress(self._steps, "training", unit="steps", shown=self._is_root) as bar:
-            for step in range(self._steps):
+        steps, totals, started_s = self._trainer.num_steps, np.zeros(2), time.perf_counter()
+        with progress(steps, "training", unit="steps", shown=self._is_root) as bar:
+            for step in range(steps):
                 loss, num_events = self._trainer.step(step)
                 _check_loss(loss, step)
                 totals += loss, num_events
@@ -153,9 +145,7 @@ class _Training:
         """Evaluate the best weights with the memory they left, and record the result. Collective."""
         sleeping_barrier(self._grid.trainer_comm, self._config.timeout_s, "the best checkpoint to be written")
         started_s = time.perf_counter()
-        results = final_results(
-            self._run, self._store.stream, self._config, self._evaluator, self._trainer.model, self._copy
-        )
+        results = final_results(self._run, self._evaluator, self._trainer.model, self._copy)
         if self._is_root:
             timing = {"evaluate_s": time.perf_counter() - started_s}
             self._run.record("test", {**results, "timing": timing})

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.memory import MemoryService
-from disttgl_hpc.core.schedule import Assignment, assignment
+from disttgl_hpc.core.schedule import Assignment, assignment, num_steps
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.nn.link_head import link_loss
 from disttgl_hpc.parallel.gradients import GradientSum
@@ -34,16 +34,15 @@ class Reading:
 class Trainer:
     """A copy of the model, its optimiser, and the batch in hand."""
 
-    def __init__(
-        self, stream: EventStream, config: TrainConfig, grid: Grid, memory: MemoryService, num_steps: int
-    ) -> None:
+    def __init__(self, stream: EventStream, config: TrainConfig, grid: Grid, memory: MemoryService) -> None:
         device = torch.device(config.device)
         self.model = build_model(stream, config).to(device)
         learning_rate = config.lr * (grid.shape.num_trainers if config.scale_lr else 1)
         self.optimiser = torch.optim.Adam(self.model.parameters(), learning_rate)
         self.sampler = BatchSampler(stream, grid.shape, grid.coordinates, config)
         self.clock = PhaseClock()
-        self._config, self._grid, self._memory, self._num_steps = config, grid, memory, num_steps
+        self._config, self._grid, self._memory = config, grid, memory
+        self.num_steps = num_steps(config.epochs, grid.shape, self.sampler.batching.num_batches)
         self._gradients = GradientSum(self.model.parameters(), grid.trainer_comm)
         self._inputs = InputBuilder(stream, device)
         self._readings = self._read_batches()
@@ -90,7 +89,7 @@ class Trainer:
 
     def _sample(self, counter: int) -> LocalBatch | None:
         """Sample this trainer's batch with that counter; None behind the last step."""
-        work = self.work(counter) if counter < self._num_steps else None
+        work = self.work(counter) if counter < self.num_steps else None
         if work is None:
             return None
         with self.clock("sample"):
@@ -112,7 +111,7 @@ class Trainer:
             with self.clock("write"):
                 self._write(work, batch, turn.mfg.nodes, memory.detach())
         with self.clock("backward"):
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         return loss.item()
 
     def _write(self, work: Assignment, batch: LocalBatch, nodes: NDArray[np.int64], memory: Tensor) -> None:

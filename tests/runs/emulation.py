@@ -1,0 +1,158 @@
+"""Any grid in one process, with stored mail: the slow and simple form of training that real runs must equal.
+
+No T-CSR, no schedule, no daemon: neighbours come from a walk over the events, mail and memory times are kept in
+dictionaries as TGN keeps them, and the trainers of a step take turns.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from disttgl_hpc.core.draws import Purpose
+from disttgl_hpc.core.negatives import NegativeSampler, training_candidates
+from disttgl_hpc.nn.inputs import GraphInputs, NodeInputs
+from disttgl_hpc.nn.link_head import link_loss
+from disttgl_hpc.runs.inputs import build_model
+
+
+@dataclass
+class Replica:
+    """A copy of the node memory, with what TGN stores beside it."""
+
+    state: np.ndarray
+    mail: dict = field(default_factory=dict)  # node → event
+    memory_time: dict = field(default_factory=dict)
+
+    @classmethod
+    def empty(cls, num_nodes, dim_memory):
+        return cls(np.zeros((num_nodes, 2 * dim_memory), np.float32))
+
+
+def neighbors_of(stream, node, event, count):
+    """Events of ``node`` strictly before the time of ``event``, newest first."""
+    found = []
+    for past in range(event - 1, -1, -1):
+        if stream.time[past] < stream.time[event] and node in (stream.src[past], stream.dst[past]):
+            other = stream.dst[past] if stream.src[past] == node else stream.src[past]
+            found.append((int(other), past))
+        if len(found) == count:
+            break
+    return found
+
+
+def model_inputs(stream, config, replica, roots, events):
+    """Nodes and graph of ``roots`` at the times of ``events``, on a replica's memory."""
+    hoods = [
+        neighbors_of(stream, node, event, config.num_neighbors)
+        for node, event in zip(roots, events, strict=True)
+    ]
+    nodes = sorted({*roots, *(node for hood in hoods for node, _ in hood)})
+    row = {node: index for index, node in enumerate(nodes)}
+    mailed = [node for node in nodes if node in replica.mail]
+    mail_time = [stream.time[replica.mail[node]] for node in mailed]
+    elapsed = [
+        float(time - replica.memory_time.get(node, time))
+        for node, time in zip(mailed, mail_time, strict=True)
+    ]
+    slots = np.zeros((3, len(roots), config.num_neighbors))
+    for root, hood in enumerate(hoods):
+        for slot, (node, past) in enumerate(hood):
+            slots[:, root, slot] = row[node], past, stream.time[events[root]] - stream.time[past]
+    features = stream.edge_features
+    inputs = NodeInputs(
+        state=torch.from_numpy(replica.state[nodes]),
+        mail_rows=torch.tensor([row[node] for node in mailed], dtype=torch.int64),
+        mail_elapsed=torch.tensor(elapsed, dtype=torch.float32),
+        mail_edge=None
+        if features is None
+        else torch.from_numpy(features[[replica.mail[node] for node in mailed]]),
+        node_features=None if stream.node_features is None else torch.from_numpy(stream.node_features[nodes]),
+    )
+    graph = GraphInputs(
+        roots=torch.tensor([row[node] for node in roots]),
+        neighbors=torch.from_numpy(slots[0].astype(np.int64)),
+        counts=torch.tensor([len(hood) for hood in hoods]),
+        elapsed=torch.from_numpy(slots[2].astype(np.float32)),
+        edge_features=None if features is None else torch.from_numpy(features[slots[1].astype(np.int64)]),
+        keep=None,
+    )
+    return inputs, graph, row
+
+
+def write_batch(stream, model, config, replica, first, last):
+    """Process events [first, last) one after the other on the memory that the whole batch has read."""
+    roots = [int(node) for event in range(first, last) for node in (stream.src[event], stream.dst[event])]
+    inputs, _, row = model_inputs(stream, config, replica, roots, [first] * len(roots))
+    with torch.no_grad():
+        memory = model.update_memory(inputs).numpy()
+    for node in set(roots):
+        if node in replica.mail:
+            replica.memory_time[node] = stream.time[replica.mail[node]]
+    for event in range(first, last):
+        source, destination = int(stream.src[event]), int(stream.dst[event])
+        for node, peer in ((source, destination), (destination, source)):
+            replica.state[node] = np.concatenate([memory[row[node]], memory[row[peer]]])
+            replica.mail[node] = event
+
+
+def slices(first, last, parts):
+    """Bounds of ``parts`` contiguous slices."""
+    edges = [first + (last - first) * part // parts for part in range(parts + 1)]
+    return list(itertools.pairwise(edges))
+
+
+def emulate(stream, config, shape, num_steps):
+    """Train ``num_steps`` steps; → (loss per event of every step, model, replicas). Dropout must be 0."""
+    model = build_model(stream, config)
+    optimiser = torch.optim.Adam(model.parameters(), config.lr)
+    negatives = NegativeSampler(stream, training_candidates(stream), config.seed, Purpose.TRAINING_NEGATIVES)
+    train_end, size = stream.split.train_end, config.local_batch * shape.minibatch
+    num_batches = -(-train_end // size)
+    replicas = [Replica.empty(stream.num_nodes, config.dim_memory) for _ in range(shape.memory)]
+    held = {}  # (replica, lane) → (batch counter, memory as its batch was read)
+    losses = []
+    for step in range(num_steps):
+        optimiser.zero_grad()
+        total, count = torch.zeros(()), 0
+        for number in range(shape.memory):
+            start = number * num_batches // shape.memory
+            batch = (step + start) % num_batches
+            if batch == 0:
+                replicas[number] = Replica.empty(stream.num_nodes, config.dim_memory)
+            held[number, step % shape.epoch] = step, copy.deepcopy(replicas[number])
+            for lane in range(min(step + 1, shape.epoch)):
+                counter, memory = held[number, lane]
+                sweep, at = divmod(counter + start, num_batches)
+                for first, last in slices(at * size, min((at + 1) * size, train_end), shape.minibatch):
+                    if first == last:
+                        continue
+                    drawn = negatives.draw(
+                        first,
+                        last,
+                        config.negatives_per_event,
+                        sweep=sweep,
+                        pass_index=step - counter,
+                        replica=number,
+                    )
+                    events = list(range(first, last))
+                    roots = [*stream.src[first:last], *stream.dst[first:last], *drawn.T.ravel()]
+                    repeats = len(roots) // len(events)
+                    inputs, graph, _ = model_inputs(
+                        stream, config, memory, [int(node) for node in roots], events * repeats
+                    )
+                    h = model.represent(model.update_memory(inputs), inputs)
+                    by_role = model.embed(h, graph).view(repeats, len(events), -1)
+                    logits = model.scores(by_role[0], by_role[1:])
+                    total = total + link_loss(logits[0], logits[1:])
+                    count += len(events)
+            bounds = batch * size, min((batch + 1) * size, train_end)
+            write_batch(stream, model, config, replicas[number], *bounds)
+        (total / count).backward()
+        optimiser.step()
+        losses.append(float(total) / count)
+    return losses, model, replicas
