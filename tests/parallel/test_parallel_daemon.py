@@ -2,6 +2,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from disttgl_hpc.core.memory import MemorySizes
 from disttgl_hpc.core.schedule import (
@@ -16,6 +17,7 @@ from disttgl_hpc.errors import DeadlineError, GridError, PeerError, ProtocolErro
 from disttgl_hpc.parallel import shared
 from disttgl_hpc.parallel.client import open_memory
 from disttgl_hpc.parallel.daemon import serve_memory
+from disttgl_hpc.parallel.doorbell import Doorbell
 from disttgl_hpc.parallel.grid import Grid
 from disttgl_hpc.parallel.shared import SharedTables, num_bytes, table_shapes
 
@@ -109,26 +111,42 @@ def case(ranks, shape, num_nodes=1):
     ],
 )
 def test_training_under_a_daemon_is_the_serial_emulation(comm, on_all_ranks, shape, num_nodes):
+    on_all_ranks(lambda: run(comm, shape, num_nodes))
+
+
+def run(comm, shape, num_nodes=1):
+    """A whole run of a grid on this rank, compared with the emulation and the schedule."""
     num_batches = 5
     steps = num_steps(3 * shape.epoch * shape.memory, shape, num_batches)
     snapshots = range(num_batches - 1, steps, num_batches)
+    grid = Grid.create(comm, shape, comm.Split(comm.rank * num_nodes // comm.size, comm.rank))
+    if grid.is_daemon:
+        record = {}
+        serve_memory(grid, SIZES, num_batches, steps, snapshots=snapshots, timeout_s=TIMEOUT_S, record=record)
+        for replica in grid.local_replicas:
+            due = () if replica else snapshots
+            order = replica_operations(replica, shape, num_batches, 0, steps, snapshots=due)
+            assert record.pop(replica) == list(order)
+        assert not record
+    else:
+        memory = open_memory(grid, SIZES, num_batches, steps, snapshots=snapshots, timeout_s=TIMEOUT_S)
+        train(grid, memory, num_batches, steps, snapshots)
+    grid.free()
 
+
+@pytest.mark.ranks(3)
+def test_a_daemon_out_of_earshot_polls(comm, on_all_ranks, monkeypatch):
+    monkeypatch.setattr(Doorbell, "ring", lambda bell: None)
+    on_all_ranks(lambda: run(comm, GridShape(1, 2, 1)))
+
+
+@pytest.mark.ranks(2)
+def test_pitfall_6_a_daemon_is_a_rank_that_may_have_used_threads_before(comm, on_all_ranks):
     def body():
-        grid = Grid.create(comm, shape, comm.Split(comm.rank * num_nodes // comm.size, comm.rank))
-        if grid.is_daemon:
-            record = {}
-            serve_memory(
-                grid, SIZES, num_batches, steps, snapshots=snapshots, timeout_s=TIMEOUT_S, record=record
-            )
-            for replica in grid.local_replicas:
-                due = () if replica else snapshots
-                order = replica_operations(replica, shape, num_batches, 0, steps, snapshots=due)
-                assert record.pop(replica) == list(order)
-            assert not record
-        else:
-            memory = open_memory(grid, SIZES, num_batches, steps, snapshots=snapshots, timeout_s=TIMEOUT_S)
-            train(grid, memory, num_batches, steps, snapshots)
-        grid.free()
+        torch.rand(400, 400) @ torch.rand(
+            400, 400
+        )  # starts torch's threads, after which a fork could not reset
+        run(comm, GridShape(1, 1, 1))
 
     on_all_ranks(body)
 
