@@ -33,6 +33,7 @@ class Doorbell:
             self.ring()
         node_comm.Barrier()
         self.is_heard = self._silence() == listener
+        node_comm.Barrier()  # no request rings before the trials are counted
 
     def ring(self) -> None:
         """Wake the listener; never waits and never fails (a listener that is not there is the launcher's)."""
