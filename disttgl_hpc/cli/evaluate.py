@@ -13,18 +13,14 @@ from disttgl_hpc.runs.directory import RunDirectory
 from disttgl_hpc.runs.evaluate import evaluate_run
 
 
-@click.command()
+@click.command(epilog="Example:  disttgl evaluate runs/flights")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--events", type=click.Path(path_type=Path), help="The event store, if it has moved.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def evaluate(run: Path, events: Path | None, as_json: bool) -> None:
-    r"""Repeat the final evaluation of RUN: its best weights and their memory, on validation and test.
+    """Repeat the final evaluation of RUN: its best weights and their memory, on validation and test.
 
     The numbers are those that training printed. Under mpiexec all ranks share the scoring.
-
-    \b
-    Example:
-      disttgl evaluate runs/flights
     """
     results = evaluate_run(RunDirectory(run), events, MPI.COMM_WORLD)
     if MPI.COMM_WORLD.rank == 0:

@@ -41,7 +41,14 @@ def _shown(value: Any) -> str:
     )
 
 
-@click.command()
+_EXAMPLES = """\b
+Examples:
+  disttgl train flights.events.h5 --run runs/flights --epochs 2
+  mpiexec -n 3 disttgl train flights.events.h5 --run runs/two-trainers
+"""
+
+
+@click.command(epilog=_EXAMPLES)
 @click.argument("events", type=click.Path(path_type=Path))
 @click.option(
     "--run", "run_path", required=True, type=click.Path(path_type=Path), help="Run directory to make."
@@ -49,15 +56,10 @@ def _shown(value: Any) -> str:
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings.")
 @_config_options
 def train(events: Path, run_path: Path, config_file: Path | None, **options: Any) -> None:
-    r"""Train on the event store EVENTS and evaluate the best weights.
+    """Train on the event store EVENTS and evaluate the best weights.
 
     Alone it trains in one process; under mpiexec the last rank of each node serves the node memory and the others
     train. Options win over the TOML file, which wins over the defaults.
-
-    \b
-    Example:
-      disttgl train flights.events.h5 --run runs/flights --epochs 2
-      mpiexec -n 3 disttgl train flights.events.h5 --run runs/two-trainers
     """
     given = {name: value for name, value in options.items() if value is not None}
     config = train_config(read_toml(config_file) if config_file else {}, given)

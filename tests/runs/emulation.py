@@ -154,5 +154,5 @@ def emulate(stream, config, shape, num_steps):
             write_batch(stream, model, config, replicas[number], *bounds)
         (total / count).backward()
         optimiser.step()
-        losses.append(float(total) / count)
+        losses.append(total.item() / count)
     return losses, model, replicas

@@ -1,0 +1,63 @@
+"""Small event stores, and records of runs, for tests of whole runs."""
+
+import numpy as np
+
+from disttgl_hpc.core.stream import Split
+from disttgl_hpc.log import progress
+from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.store.events_writer import Contents, EventPart, write_event_store
+
+
+SMALL = {
+    "epochs": 2,
+    "local_batch": 25,
+    "dim_memory": 8,
+    "dim_time": 6,
+    "dim_embedding": 8,
+    "num_neighbors": 4,
+    "evaluation_batch": 20,
+    "evaluation_negatives": 9,
+}
+"""Settings of a run of a second."""
+
+
+def make_store(folder, *, num_events=220, num_nodes=17, dim_edge=0, seed=0, feature_scale=1.0):
+    """Store of a random stream of one node set: self-loops, equal times, nodes that appear late."""
+    rng = np.random.default_rng(seed)
+    latest = np.linspace(num_nodes // 2, num_nodes, num_events)[:, None]
+    ends = (rng.random((num_events, 2)) ** 2 * latest).astype(np.int64)
+    features = (rng.normal(size=(num_events, dim_edge)) * feature_scale).astype(np.float32)
+    part = EventPart(
+        src=ends[:, 0],
+        dst=ends[:, 1],
+        time=1_200_000_000 + np.cumsum(rng.integers(0, 3, num_events)),
+        edge_features=features if dim_edge else None,
+    )
+    contents = Contents(
+        name="random",
+        num_events=num_events,
+        num_nodes=num_nodes,
+        num_src=0,
+        split=Split(num_events * 7 // 10, num_events * 17 // 20),
+        node_ids=np.arange(num_nodes),
+    )
+    path = folder / "random.events.h5"
+    with progress(num_events, "writing", shown=False) as bar:
+        write_event_store(path, contents, [part], chunk_events=1000, progress=bar)
+    return EventStore.open(path)
+
+
+def assert_same_weights(one, other):
+    """Equal within 1e-5, but for the keys.
+
+    A root's softmax does not see a shift of all its logits, so the true gradient of that part of the keys is zero;
+    Adam turns the rounding errors in its place into steps of a tenth of the learning rate.
+    """
+    for (name, mine), (_, theirs) in zip(one.named_parameters(), other.named_parameters(), strict=True):
+        tolerance = 1e-3 if name.startswith("attention.key") else 1e-5
+        assert (mine - theirs).abs().max().item() <= tolerance, name
+
+
+def without_timing(run):
+    """The records of a run but for how long things took."""
+    return [{key: value for key, value in record.items() if key != "timing"} for record in run.records()]

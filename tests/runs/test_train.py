@@ -1,0 +1,104 @@
+"""Training in one process against the emulation, and what a run leaves behind."""
+
+import json
+
+import numpy as np
+import pytest
+from emulation import emulate
+from mpi4py import MPI
+from run_helpers import SMALL, assert_same_weights, make_store, without_timing
+
+from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.core.schedule import GridShape
+from disttgl_hpc.errors import ConfigError, StoreError, TrainingError
+from disttgl_hpc.runs.checkpoints import load_weights
+from disttgl_hpc.runs.directory import RunDirectory
+from disttgl_hpc.runs.evaluate import evaluate_run
+from disttgl_hpc.runs.inputs import build_model
+from disttgl_hpc.runs.train import train
+from disttgl_hpc.store.checkpoint import read_checkpoint
+
+def run_in(path, store, **settings):
+    """A finished serial run in ``path``."""
+    run = RunDirectory(path)
+    train(store, TrainConfig(**{**SMALL, **settings}), run, MPI.COMM_SELF)
+    return run
+
+
+@pytest.mark.parametrize("dim_edge", [0, 3])
+def test_a_serial_run_equals_the_emulation(tmp_path, dim_edge):
+    store = make_store(tmp_path, dim_edge=dim_edge)
+    config = TrainConfig(**SMALL, dropout=0.0)
+    run = run_in(tmp_path / "run", store, dropout=0.0)
+    sweep = -(-store.stream.split.train_end // config.local_batch)
+    losses, model, replicas = emulate(store.stream, config, GridShape(1, 1, 1), 2 * sweep)
+    trained = build_model(store.stream, config)
+    checkpoint = load_weights(run.last_checkpoint, trained)
+    assert_same_weights(trained, model)
+    assert np.allclose(checkpoint.arrays["memory"], replicas[0].state, atol=1e-5)
+    recorded = [record["loss"] for record in run.records() if record["record"] == "sweep"]
+    sizes = np.full(sweep, config.local_batch)
+    sizes[-1] = store.stream.split.train_end - sizes[:-1].sum()
+    expected = (np.reshape(losses, (2, sweep)) * sizes).sum(axis=1) / sizes.sum()
+    assert np.allclose(recorded, expected, atol=1e-5)
+
+
+def test_pitfall_27_a_seed_decides_the_numbers(tmp_path):
+    store = make_store(tmp_path)
+    records = [
+        without_timing(run_in(tmp_path / name, store, seed=seed))
+        for name, seed in (("one", 5), ("same", 5), ("other", 6))
+    ]
+    assert records[0] == records[1]
+    assert records[0] != records[2]
+
+
+def test_pitfall_27_checkpoints_hold_what_resuming_needs(tmp_path):
+    store = make_store(tmp_path)
+    run = run_in(tmp_path / "run", store)
+    checkpoint = read_checkpoint(run.last_checkpoint)
+    weights, optimiser = checkpoint.group("weights"), checkpoint.group("optimiser")
+    assert weights
+    for name, array in weights.items():
+        assert optimiser[f"{name}/exp_avg"].shape == array.shape
+        assert optimiser[f"{name}/exp_avg_sq"].shape == array.shape
+    assert checkpoint.arrays["memory"].shape == (store.stream.num_nodes, 2 * SMALL["dim_memory"])
+    assert checkpoint.attributes["step"] == 2 * -(-store.stream.split.train_end // SMALL["local_batch"])
+    assert checkpoint.attributes["checksum"] == store.checksum
+
+
+def test_evaluate_repeats_the_numbers_of_the_test_record(tmp_path):
+    store = make_store(tmp_path)
+    run = run_in(tmp_path / "run", store)
+    recorded = run.records()[-1]
+    assert recorded.pop("record") == "test"
+    recorded.pop("timing")
+    assert json.loads(json.dumps(evaluate_run(run, None, MPI.COMM_SELF))) == recorded
+
+
+def test_the_best_sweep_is_tested(tmp_path):
+    run = run_in(tmp_path / "run", make_store(tmp_path), epochs=3)
+    *sweeps, test = run.records()
+    best = max(sweeps, key=lambda record: record["validation"]["mrr"])
+    assert (test["best_sweep"], test["validation"]) == (best["sweep"], best["validation"])
+
+
+def test_evaluation_of_other_events_is_refused(tmp_path):
+    run = run_in(tmp_path / "run", make_store(tmp_path))
+    (tmp_path / "other").mkdir()
+    other = make_store(tmp_path / "other", seed=1)
+    with pytest.raises(StoreError, match=r"checksum .*--events"):
+        evaluate_run(run, other.path, MPI.COMM_SELF)
+
+
+def test_a_finished_run_is_not_overwritten(tmp_path):
+    store = make_store(tmp_path)
+    run_in(tmp_path / "run", store)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        run_in(tmp_path / "run", store)
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
+    store = make_store(tmp_path, dim_edge=2, feature_scale=1e37)
+    with pytest.raises(TrainingError, match=r"loss must be a number.*step \d+"):
+        run_in(tmp_path / "run", store)
