@@ -97,8 +97,10 @@ class _Inbox:
 
     def take(self) -> list[tuple[int, tuple[int, int, int]]]:
         """(trainer, (kind, counter, nodes)) of every request that has arrived; nothing follows a CLOSE."""
+        # Open MPI fetches messages when a test finds none, and tells of them in the next test only.
+        arrived = MPI.Request.Testsome(self._receives) or MPI.Request.Testsome(self._receives) or ()
         requests = []
-        for trainer in MPI.Request.Testsome(self._receives) or ():
+        for trainer in arrived:
             kind, counter, count = self._fields[trainer].tolist()
             requests.append((trainer, (kind, counter, count)))
             if kind != CLOSE:

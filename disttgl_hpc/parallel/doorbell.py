@@ -40,10 +40,10 @@ class Doorbell:
         with suppress(OSError):
             self._socket.sendto(b"!", self._address)
 
-    def sleep(self, seconds: float) -> None:
-        """Sleep until rung, for ``seconds`` at most. Rings are forgotten once heard."""
-        if select.select([self._socket], [], [], seconds)[0]:
-            self._silence()
+    def sleep(self, seconds: float) -> bool:
+        """Sleep until rung, for ``seconds`` at most; returns whether it rang. Rings are heard once."""
+        select.select([self._socket], [], [], seconds)
+        return self._silence() > 0
 
     def _silence(self) -> int:
         """Forget the rings so far; returns how many there were."""

@@ -21,6 +21,7 @@ class Pause:
     """Sleeps that lengthen from ``first_s`` to ``longest_s`` while nothing happens, and one deadline over all.
 
     Short first sleeps keep latency low where an answer is near; long later ones keep a core free for others.
+    sleep: time.sleep, or one that can be cut short and then returns True: what is awaited is near again.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class Pause:
         first_s: float = 20e-6,
         longest_s: float = 1e-3,
         growth: float = 1.3,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], bool | None] = time.sleep,
     ) -> None:
         self._timeout_s = timeout_s
         self._what = what
@@ -53,8 +54,8 @@ class Pause:
                 f"waited {self._timeout_s:g} s for {self._what()}: a rank is stuck or much slower than "
                 "the others; look for its last message, or allow more time with --timeout-s"
             )
-        self._sleep(self._sleep_s)
-        self._sleep_s = min(self._sleep_s * self._growth, self._longest_s)
+        was_woken = self._sleep(self._sleep_s)
+        self._sleep_s = self._first_s if was_woken else min(self._sleep_s * self._growth, self._longest_s)
 
 
 def wait_until(is_ready: Callable[[], bool], timeout_s: float, what: str, *, longest_s: float = 1e-3) -> None:

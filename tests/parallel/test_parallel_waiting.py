@@ -6,7 +6,7 @@ import pytest
 from disttgl_hpc.errors import DeadlineError, GridError, PeerError
 from disttgl_hpc.parallel.doorbell import Doorbell
 from disttgl_hpc.parallel.together import raise_together
-from disttgl_hpc.parallel.waiting import sleeping_barrier, sleeping_sum, wait_until
+from disttgl_hpc.parallel.waiting import Pause, sleeping_barrier, sleeping_sum, wait_until
 
 
 def test_a_wait_ends_when_its_condition_holds():
@@ -20,6 +20,16 @@ def test_a_wait_has_a_deadline_and_a_name():
     with pytest.raises(DeadlineError, match=r"waited 0\.05 s for Godot: .*--timeout-s"):
         wait_until(lambda: False, 0.05, "Godot")
     assert time.monotonic() - started_s >= 0.05
+
+
+def test_sleeps_lengthen_until_woken():
+    slept, wakes = [], iter([False, False, False, True, False, False])
+    pause = Pause(
+        60, lambda: "", first_s=1, longest_s=5, growth=2, sleep=lambda s: slept.append(s) or next(wakes)
+    )
+    for _ in range(6):
+        pause.sleep()
+    assert slept == [1, 2, 4, 5, 1, 2]
 
 
 def test_a_wait_sleeps():
@@ -80,14 +90,15 @@ def test_a_ring_ends_a_sleep_and_is_forgotten(comm, on_all_ranks):
         comm.barrier()
         if comm.rank == 1:
             started_s = time.monotonic()
-            bell.sleep(10)
+            heard = [bell.sleep(10)]
             rung_s = time.monotonic() - started_s
-            bell.sleep(0.05)
+            heard.append(bell.sleep(0.05))
             silent_s = time.monotonic() - started_s - rung_s
         comm.barrier()
         bell.close()
         if comm.rank == 1:
             assert bell.is_heard
+            assert heard == [True, False]
             assert rung_s < 5
             assert silent_s >= 0.05
         if comm.rank == 0:
