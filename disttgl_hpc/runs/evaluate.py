@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.batch import Mfg, NodeIndex, last_events
+from disttgl_hpc.core.batch import NodeIndex, last_events
 from disttgl_hpc.core.draws import Purpose
 from disttgl_hpc.core.heuristics import best_half_life, heuristic_metrics
 from disttgl_hpc.core.mail import Batching, pending_mail
@@ -31,8 +32,10 @@ from disttgl_hpc.runs.directory import RunDirectory, saved_config
 from disttgl_hpc.runs.inputs import InputBuilder, build_model
 from disttgl_hpc.store.events import EventStore
 
-# Roots embedded at once: few enough for their neighbours' features to stay in the cache.
-_ROOTS_AT_ONCE = 4096
+# Matrix products round differently for other numbers of rows. Units of fixed size, which members of a team take
+# whole, make every score the same however many share the work.
+EVENTS_AT_ONCE = 40
+NODES_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,8 @@ class Candidates:
 class Team:
     """The trainers that share an evaluation; one process alone by default.
 
-    All ``size`` trainers score slices of every batch. The ``node_size`` trainers of a node share one memory:
-    they write it in slices and meet at ``fence`` between reading it and writing it. ``gather`` collects one
+    All ``size`` trainers score parts of every batch. The ``node_size`` trainers of a node share one memory: each
+    writes a part of it, and they meet at ``fence`` between reading it and writing it. ``gather`` collects one
     object a trainer, in order of ``index``, on all of them.
     """
 
@@ -107,20 +110,16 @@ class Evaluator:
         ``state`` (N, 2·dim_memory) is the memory after all events before ``part.first``. It is modified in place
         and is the memory after the part's last event on return.
         """
-        model.eval()
-        own: list[NDArray[np.float32]] = []
-        with progress(part.last - part.first, part.name, shown=self.team.index == 0) as bar:
+        team, own = self.team, []
+        with progress(part.last - part.first, part.name, shown=team.index == 0) as bar:
             for first, last in self._batching.evaluation_bounds(part.first, part.last):
-                ranked = slice_bounds(
-                    first, max(first, min(last, part.scored_last)), self.team.size, self.team.index
-                )
-                own.append(self._score(model, state, first, *ranked))
+                scored_last = min(last, part.scored_last)
+                units = _units(first, scored_last, EVENTS_AT_ONCE, parts=team.size, index=team.index)
+                own += [(unit[0], self._score(model, state, first, *unit)) for unit in units]
                 self._advance(model, state, first, last)
                 bar.advance(last - first)
-        model.train()
-        scores = np.concatenate(
-            [piece for batch in zip(*self.team.gather(own), strict=True) for piece in batch]
-        )
+        scored = sorted((piece for member in team.gather(own) for piece in member), key=itemgetter(0))
+        scores = np.concatenate([scores for _, scores in scored])
         return link_metrics(scores[:, 0], scores[:, 1:])
 
     def _score(
@@ -128,39 +127,35 @@ class Evaluator:
     ) -> NDArray[np.float32]:
         """Logits of events [first, last) of the batch that begins at ``batch_first``: (n, 1 + negatives)."""
         stream = self.stream
-        if first == last:
-            return np.empty((0, 1 + self.config.evaluation_negatives), np.float32)
         roots = np.concatenate(
             [stream.src[first:last, None].astype(np.int64), self._candidates.of(first, last)], axis=1
         )
         num_events, repeats = roots.shape
         bounds = np.repeat(event_bounds(stream.time, first, last), repeats)
         root_time = np.repeat(stream.time[first:last], repeats)
-        hood = recent_neighbors(stream.tcsr, roots.ravel(), root_time, bounds, self.config.num_neighbors)
-        mfg = self._index.mfg(hood)
+        mfg = self._index.mfg(
+            recent_neighbors(stream.tcsr, roots.ravel(), root_time, bounds, self.config.num_neighbors)
+        )
         nodes = self._nodes(state, mfg.nodes, batch_first)
         h = model.represent(model.update_memory(nodes), nodes)
-        embeddings = torch.cat(
-            [
-                model.embed(h, self._inputs.graph(part))
-                for part in _chunks(mfg, max(1, _ROOTS_AT_ONCE // repeats) * repeats)
-            ]
-        ).view(num_events, repeats, -1)
+        embeddings = model.embed(h, self._inputs.graph(mfg)).view(num_events, repeats, -1)
         logits = model.scores(embeddings[:, :1], embeddings[:, 1:])
         return np.asarray(logits.cpu().numpy())
 
     def _advance(self, model: Tgn, state: NDArray[np.float32], first: int, last: int) -> None:
         """Write what events [first, last), one evaluation batch, leave in the memory."""
         writes, team = last_events(self.stream.src[first:last], self.stream.dst[first:last]), self.team
-        own = slice(*slice_bounds(0, len(writes.nodes), team.node_size, team.node_index))
-        nodes, partners = writes.nodes[own], writes.partners[own]
-        involved = self._index.distinct(np.concatenate([nodes, partners]))
-        memory = model.update_memory(self._nodes(state, involved, first)).cpu().numpy()
-        rows = np.concatenate(
-            [memory[self._index.rows(involved, nodes)], memory[self._index.rows(involved, partners)]], axis=1
-        )
+        updates = []
+        units = _units(0, len(writes.nodes), NODES_AT_ONCE, parts=team.node_size, index=team.node_index)
+        for bounds in units:
+            nodes, partners = writes.nodes[slice(*bounds)], writes.partners[slice(*bounds)]
+            involved = self._index.distinct(np.concatenate([nodes, partners]))
+            memory = model.update_memory(self._nodes(state, involved, first)).cpu().numpy()
+            own, peer = (memory[self._index.rows(involved, ids)] for ids in (nodes, partners))
+            updates.append((nodes, np.concatenate([own, peer], axis=1)))
         team.fence()
-        state[nodes] = rows
+        for nodes, rows in updates:
+            state[nodes] = rows
         team.fence()
 
     def _nodes(self, state: NDArray[np.float32], nodes: NDArray[np.int64], batch_first: int) -> NodeInputs:
@@ -169,18 +164,10 @@ class Evaluator:
         return self._inputs.nodes(nodes, mail, state[nodes])
 
 
-def _chunks(mfg: Mfg, roots_at_once: int) -> Iterator[Mfg]:
-    """The same graph in pieces of at most ``roots_at_once`` roots."""
-    for first in range(0, len(mfg.roots), roots_at_once):
-        part = slice(first, first + roots_at_once)
-        yield replace(
-            mfg,
-            roots=mfg.roots[part],
-            neighbors=mfg.neighbors[part],
-            event_ids=mfg.event_ids[part],
-            elapsed=mfg.elapsed[part],
-            counts=mfg.counts[part],
-        )
+def _units(first: int, last: int, size: int, *, parts: int, index: int) -> list[tuple[int, int]]:
+    """Ranges of at most ``size`` that cover [first, last): those that fall to one of ``parts`` members."""
+    units = [(start, min(start + size, last)) for start in range(first, last, size)]
+    return units[slice(*slice_bounds(0, len(units), parts, index))]
 
 
 def final_results(

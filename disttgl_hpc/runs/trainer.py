@@ -38,7 +38,7 @@ class Trainer:
         device = torch.device(config.device)
         self.model = build_model(stream, config).to(device)
         learning_rate = config.lr * (grid.shape.num_trainers if config.scale_lr else 1)
-        self.optimiser = torch.optim.Adam(self.model.parameters(), learning_rate)
+        self.optimiser = torch.optim.Adam(self.model.parameters(), learning_rate, fused=True)
         self.sampler = BatchSampler(stream, grid.shape, grid.coordinates, config)
         self.clock = PhaseClock()
         self._config, self._grid, self._memory = config, grid, memory

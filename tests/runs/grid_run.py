@@ -36,7 +36,9 @@ def main(folder: Path, grid: str) -> None:
     by_rank = world.gather(own_losses)
     if by_rank is None:
         return
-    totals = np.array([steps for steps in by_rank if steps]).sum(axis=0)  # over trainers; daemons have no steps
+    totals = np.array([steps for steps in by_rank if steps]).sum(
+        axis=0
+    )  # over trainers; daemons have no steps
     num_batches = batching_of(store.stream, config, shape).num_batches
     losses, model, replicas = emulate(
         store.stream, config, shape, num_steps(config.epochs, shape, num_batches)

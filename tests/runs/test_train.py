@@ -18,6 +18,7 @@ from disttgl_hpc.runs.inputs import build_model
 from disttgl_hpc.runs.train import train
 from disttgl_hpc.store.checkpoint import read_checkpoint
 
+
 def run_in(path, store, **settings):
     """A finished serial run in ``path``."""
     run = RunDirectory(path)
