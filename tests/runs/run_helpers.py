@@ -7,7 +7,6 @@ from disttgl_hpc.log import progress
 from disttgl_hpc.store.events import EventStore
 from disttgl_hpc.store.events_writer import Contents, EventPart, write_event_store
 
-
 SMALL = {
     "epochs": 2,
     "local_batch": 25,
