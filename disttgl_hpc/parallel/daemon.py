@@ -163,13 +163,14 @@ class _Daemon:
             self._tables.sync()
             for trainer, (kind, counter, count) in requests:
                 if kind == CLOSE:
-                    self._close(trainer)
+                    self._open -= 1
                 else:
                     self._accept(trainer, OperationKind(kind), counter, count)
             for local in range(len(self._replicas)):
                 while self._serve_next(local):
                     pass
             pause.restart()
+        self._check_nothing_waits()
 
     def _accept(self, trainer: int, kind: OperationKind, counter: int, count: int) -> None:
         """Keep a request until its turn. Raises ProtocolError if the schedule does not have it."""
@@ -185,15 +186,14 @@ class _Daemon:
             )
         desk.accept(kind, counter, count)
 
-    def _close(self, trainer: int) -> None:
-        """A trainer is done. Raises ProtocolError if it leaves a request behind."""
-        if self._desks[trainer].waiting:
-            kind, (counter, _) = next(iter(self._desks[trainer].waiting.items()))
-            raise ProtocolError(
-                f"{self._name(trainer)} closed while its {kind.name} of batch {counter} was waiting for "
-                f"{self._what_is_due()}; take every read that was posted, on all ranks"
-            )
-        self._open -= 1
+    def _check_nothing_waits(self) -> None:
+        """All trainers have closed. Raises ProtocolError if one left a request that never had its turn."""
+        for trainer, desk in enumerate(self._desks):
+            for kind, (counter, _) in desk.waiting.items():
+                raise ProtocolError(
+                    f"{self._name(trainer)} closed before its {kind.name} of batch {counter} had its turn: "
+                    f"{self._what_is_due()} is next; every rank must run the same schedule to its end"
+                )
 
     def _serve_next(self, local: int) -> bool:
         """Do the operation that is due on a replica, if it has been asked for; tells whether it was."""

@@ -1,9 +1,9 @@
 """Tables that the ranks of a node share through one MPI window: node memory and the slots of its traffic.
 
-Slots do not grow with j. R(c+1, x) is served after W(c, x), which its trainer sends after it has copied
-R(c, x) out. So one reply slot and one write slot for each (replica, slice x) are free whenever the schedule
-comes to use them, whichever lane that is. Only the node ids of a request are kept per trainer, because a read
-may be posted up to j steps before its turn.
+Slots are as few as the axis j allows. R(c+1, x) is served after W(c, x), which its trainer sends after it has
+copied R(c, x) out. So one reply slot and one write slot for each (replica, slice x) are free whenever the
+schedule comes to use them, whichever lane that is. Only the node ids of a read (1 % of its rows) are kept per
+trainer, because a read may be posted up to j steps before its turn.
 """
 
 from __future__ import annotations

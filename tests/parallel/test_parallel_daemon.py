@@ -140,6 +140,27 @@ def test_a_daemon_out_of_earshot_polls(comm, on_all_ranks, monkeypatch):
     on_all_ranks(lambda: run(comm, GridShape(1, 2, 1)))
 
 
+@pytest.mark.ranks(3)
+def test_a_trainer_may_close_while_its_last_write_waits_for_another_slice(comm, on_all_ranks):
+    def body():
+        grid = Grid.create(comm, GridShape(2, 1, 1))
+        if grid.is_daemon:
+            serve_memory(grid, SIZES, 1, 1, timeout_s=TIMEOUT_S)
+        else:
+            memory = open_memory(grid, SIZES, 1, 1, timeout_s=TIMEOUT_S)
+            memory.post_read(0, np.arange(3))
+            rows = memory.wait_read(0)
+            if grid.trainer == 0:
+                comm.recv(source=1)
+            memory.write(0, np.arange(3), rows)
+            if grid.trainer == 1:
+                comm.isend("written, and about to close", 0).wait()
+            memory.close()
+        grid.free()
+
+    on_all_ranks(body)
+
+
 @pytest.mark.ranks(2)
 def test_pitfall_6_a_daemon_is_a_rank_that_may_have_used_threads_before(comm, on_all_ranks):
     def body():
@@ -202,7 +223,10 @@ def asks_after_the_run(memory, nodes):
         (repeats_a_read, r"rank 0 .*: READ of batch 0 is out of order, the schedule has that of batch 1"),
         (writes_first, r"rank 0 .*: WRITE of batch 0 is out of order, the schedule has none now"),
         (writes_twice, r"rank 0 .*: WRITE of batch 0 is out of order, the schedule has none now"),
-        (leaves_a_read_behind, r"rank 0 .* closed while its READ of batch 1 was waiting"),
+        (
+            leaves_a_read_behind,
+            r"rank 0 .* closed before its READ of batch 1 had its turn: replica 0: WRITE of batch 0",
+        ),
         (takes_a_snapshot_that_nobody_planned, r"SNAPSHOT of batch 0 is out of order"),
         (asks_after_the_run, r"READ of batch 4 is out of order, the schedule has none now"),
     ],
@@ -299,16 +323,24 @@ def test_an_idle_daemon_sleeps(comm, on_all_ranks):
     on_all_ranks(body)
 
 
-def test_pitfall_8_slots_do_not_grow_with_j():
-    """Rows of a slot grow with the negatives that one read fetches, which is all of j; their number does not."""
-
+def test_pitfall_8_slots_do_not_grow_with_the_square_of_j():
     def slots(j):
-        shapes = table_shapes(SIZES, GridShape(2, j, 1), num_replicas=1)
-        return num_bytes({name: shapes[name] for name in ("reply_rows", "write_rows", "write_nodes")})
+        sizes = MemorySizes.of(
+            num_nodes=10**8,
+            dim_memory=100,
+            local_batch=3200,
+            epoch=j,
+            negatives_per_event=1,
+            num_neighbors=10,
+        )
+        shapes = table_shapes(sizes, GridShape(1, j, 1), num_replicas=1)
+        return {
+            name: num_bytes({name: shapes[name]}) for name in shapes if name not in ("state", "evaluation")
+        }
 
-    assert slots(1) == slots(8)
-    with_ids = [num_bytes(table_shapes(SIZES, GridShape(1, j, 1), 1)) for j in (1, 2, 3)]
-    assert with_ids[2] - with_ids[1] == with_ids[1] - with_ids[0]
+    rows = [slots(j)["reply_rows"] + slots(j)["write_rows"] for j in (1, 2, 3, 8)]
+    assert rows[2] - rows[1] == rows[1] - rows[0], "each of the j negative sets adds its nodes to one slot"
+    assert sum(slots(8).values()) < 0.4e9, "where the reference takes 8 GB"
 
 
 @pytest.mark.ranks(2)
