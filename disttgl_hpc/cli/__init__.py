@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import sys
 import traceback
+from typing import NoReturn
 
 import click
 from mpi4py import MPI
 
 from disttgl_hpc import __version__, log
-from disttgl_hpc.errors import ConfigError, DisttglError, GridError
+from disttgl_hpc.errors import ConfigError, DeadlineError, DisttglError, GridError, InputError, StoreError
+from disttgl_hpc.parallel.waiting import wait_request
 
 _COMMANDS = ("prepare", "inspect", "train", "evaluate")
 _USAGE, _FAILED, _INTERRUPTED = 2, 1, 130
+_PEERS_TURN_UP_S = 3.0
 
 
 class _LazyGroup(click.Group):
@@ -39,47 +41,66 @@ def disttgl(verbose: bool) -> None:
 
 
 def main() -> None:
-    """Run a command; on an error say it once, readably, and end every rank of the job.
-
-    Errors that all ranks find alike (usage, settings, a grid that does not fit) are told by rank 0 and each rank
-    leaves by itself. Any other error may be one rank's alone, so that rank tells it and ends the whole job.
-    """
-    world = MPI.COMM_WORLD
+    """Run a command; on an error say it once, readably, and end every rank of the job."""
     try:
         disttgl.main(standalone_mode=False)
     except click.exceptions.Exit as leave:
         sys.exit(leave.exit_code)
     except click.Abort:
         sys.exit(_INTERRUPTED)
-    except (click.ClickException, ConfigError, GridError) as error:
-        if world.rank == 0:
-            _tell_usage(error)
-        sys.exit(_USAGE)
+    except (click.ClickException, ConfigError, GridError, InputError, StoreError) as error:
+        _leave_together(error)
     except BaseException as error:
         _tell_failure(error)
-        if world.size > 1:
-            world.Abort(_FAILED)
-        sys.exit(_INTERRUPTED if isinstance(error, KeyboardInterrupt) else _FAILED)
+        _end_job(_INTERRUPTED if isinstance(error, KeyboardInterrupt) else _FAILED)
 
 
-def _tell_usage(error: Exception) -> None:
-    """Print an error that every rank has."""
-    if isinstance(error, click.ClickException):
-        error.show()
-    else:
-        click.echo(f"Error: {error}", err=True)
+def _leave_together(error: Exception) -> None:
+    """End on an error of usage or input. Most often every rank has found the same: then it is told once.
 
-
-def _tell_failure(error: BaseException) -> None:
-    """Print one rank's error: a line if it explains itself, else with its traceback."""
+    Ranks that do not turn up soon are at work and know nothing of the error: then it ends the job.
+    """
     world = MPI.COMM_WORLD
-    where = f"rank {world.rank} of {world.size} ({MPI.Get_processor_name()}): " if world.size > 1 else ""
-    if isinstance(error, KeyboardInterrupt):
-        click.echo(f"{where}interrupted", err=True)
-    elif isinstance(error, DisttglError):
-        click.echo(f"Error: {where}{error}", err=True)
-    else:
-        click.echo(f"Error: {where}unexpected {type(error).__name__}", err=True)
+    status = _USAGE if isinstance(error, click.ClickException | ConfigError | GridError) else _FAILED
+    try:
+        wait_request(world.Ibarrier(), _PEERS_TURN_UP_S, "the other ranks")
+    except DeadlineError:
+        _tell_failure(error)
+        _end_job(status)
+    errors = world.allgather(_text(error))
+    if world.rank == errors.index(_text(error)):
+        _tell_failure(error, alone=len(set(errors)) == 1)
+    sys.exit(status)
+
+
+def _end_job(status: int) -> NoReturn:
+    """Leave, and take the other ranks along."""
+    if MPI.COMM_WORLD.size > 1:
+        MPI.COMM_WORLD.Abort(status)
+    sys.exit(status)
+
+
+def _tell_failure(error: BaseException, *, alone: bool = False) -> None:
+    """Print an error: a line if it explains itself, else with its traceback; ``alone``: not one rank's own."""
+    world = MPI.COMM_WORLD
+    several = world.size > 1 and not alone
+    where = f"rank {world.rank} of {world.size} ({MPI.Get_processor_name()}): " if several else ""
+    click.echo(f"Error: {where}{_text(error)}", err=True)
+    if not isinstance(error, click.ClickException | DisttglError | KeyboardInterrupt):
         traceback.print_exception(error)
     sys.stderr.flush()
-    logging.shutdown()
+
+
+def _text(error: BaseException) -> str:
+    """What an error says for itself."""
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"{error.format_message()}\n{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help'."
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, DisttglError):
+        return f"{error}"
+    return (
+        "interrupted"
+        if isinstance(error, KeyboardInterrupt)
+        else f"unexpected {type(error).__name__}: {error}"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from disttgl_hpc.runs.train import train as run_training
 from disttgl_hpc.store.events import EventStore
 
 
-def _config_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command one option for each setting; an option that is not given is None."""
+def config_options(command: Callable[..., Any], *, but: Container[str] = ()) -> Callable[..., Any]:
+    """Give a command one option for each setting not in ``but``; an option that is not given is None."""
     for setting in reversed(dataclasses.fields(TrainConfig)):
+        if setting.name in but:
+            continue
         flag = setting.name.replace("_", "-")
         among = setting.metadata["among"]
         is_switch = isinstance(setting.default, bool)
@@ -54,7 +56,7 @@ Examples:
     "--run", "run_path", required=True, type=click.Path(path_type=Path), help="Run directory to make."
 )
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings.")
-@_config_options
+@config_options
 def train(events: Path, run_path: Path, config_file: Path | None, **options: Any) -> None:
     """Train on the event store EVENTS and evaluate the best weights.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Container
 
 import numpy as np
@@ -38,13 +39,17 @@ def open_memory(
 
 
 class MemoryClient:
-    """Memory service of a trainer beside a daemon; contracts as in :class:`~.memory.MemoryService`."""
+    """Memory service of a trainer beside a daemon; contracts as in :class:`~.memory.MemoryService`.
+
+    waited_s: seconds spent waiting for the daemon's replies so far.
+    """
 
     def __init__(self, grid: Grid, tables: SharedTables, timeout_s: float) -> None:
         at = grid.coordinates
         self._grid = grid
         self._tables = tables
         self._timeout_s = timeout_s
+        self.waited_s = 0.0
         self._daemon = grid.node_comm.size - 1
         self._slot = at.memory - grid.local_replicas.start, at.minibatch
         self._posted: int | None = None
@@ -128,7 +133,9 @@ class MemoryClient:
 
     def _await_reply(self, kind: OperationKind, what: str) -> int:
         """Wait for the reply to a request; returns how many rows it has."""
+        started_s = time.perf_counter()
         wait_request(self._receives.pop(kind), self._timeout_s, what)
+        self.waited_s += time.perf_counter() - started_s
         self._tables.sync()
         return int(self._replies[kind][2])
 

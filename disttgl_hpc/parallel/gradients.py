@@ -8,6 +8,7 @@ documentation of torch and mpi4py, and have not met a GPU.
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Iterable
 
 import torch
@@ -22,6 +23,9 @@ class GradientSum:
     Every rank gives the same parameters in the same order. The parameters' ``grad`` are these views from the
     start: clear them with :meth:`zero` or ``zero_grad(set_to_none=False)``; a gradient that was replaced by
     another tensor is copied back. An idle trainer takes part with zero gradients and zero events.
+
+    waited_s: seconds this rank has spent in sums so far, for the others and for the exchange itself.
+    summed_bytes: what it has handed to them so far.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class GradientSum:
         self._parameters = list(parameters)
         self._comm = comm
         self._timeout_s = timeout_s
+        self.waited_s, self.summed_bytes = 0.0, 0
         sizes = [parameter.numel() for parameter in self._parameters]
         device = self._parameters[0].device
         # The last element counts events: float32 is exact up to 16.7 million of them in a step.
@@ -62,7 +67,10 @@ class GradientSum:
                 parameter.grad = view
         self._flat[-1] = num_events
         if self._comm.size > 1:
+            started_s = time.perf_counter()
             self._reduce()
+            self.waited_s += time.perf_counter() - started_s
+            self.summed_bytes += self._flat.nbytes
         total = int(self._flat[-1].item())
         if total == 0:
             raise ValueError("a step has at least one event, got none on any trainer")

@@ -26,10 +26,13 @@ class RunDirectory:
         self.best_checkpoint = path / "checkpoints" / "best.h5"
         self.last_checkpoint = path / "checkpoints" / "last.h5"
 
-    def create(self, config: dict[str, Any]) -> None:
-        """Make the directory and write config.json; a directory that holds a run is refused."""
+    def check_free(self) -> None:
+        """Raise ConfigError if the directory holds a run; asked on every rank before any of them writes."""
         if self.metrics_file.exists():
             raise ConfigError(f"{self.path} holds a run already: choose another --run, or remove it")
+
+    def create(self, config: dict[str, Any]) -> None:
+        """Make the directory and write config.json."""
         self.best_checkpoint.parent.mkdir(parents=True, exist_ok=True)
         self.config_file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         self.metrics_file.touch()

@@ -36,6 +36,7 @@ def train(store: EventStore, config: TrainConfig, run: RunDirectory, world: Any)
     the grid, before anything is allocated, and TrainingError when the loss is no longer a number.
     """
     torch.set_num_threads(config.threads)
+    run.check_free()
     stream = store.stream
     grid = Grid.create(world, GridShape.parse(config.grid) if config.grid else None)
     check_slices(grid.shape, stream.split.train_end)

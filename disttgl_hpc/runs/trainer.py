@@ -32,9 +32,21 @@ class Reading:
 
 
 class Trainer:
-    """A copy of the model, its optimiser, and the batch in hand."""
+    """A copy of the model, its optimiser, and the batch in hand.
 
-    def __init__(self, stream: EventStream, config: TrainConfig, grid: Grid, memory: MemoryService) -> None:
+    steps: how many it will take, by default those of the configured epochs. The memory's order of operations
+    must have been opened for as many.
+    """
+
+    def __init__(
+        self,
+        stream: EventStream,
+        config: TrainConfig,
+        grid: Grid,
+        memory: MemoryService,
+        *,
+        steps: int | None = None,
+    ) -> None:
         device = torch.device(config.device)
         self.model = build_model(stream, config).to(device)
         learning_rate = config.lr * (grid.shape.num_trainers if config.scale_lr else 1)
@@ -42,8 +54,8 @@ class Trainer:
         self.sampler = BatchSampler(stream, grid.shape, grid.coordinates, config)
         self.clock = PhaseClock()
         self._config, self._grid, self._memory = config, grid, memory
-        self.num_steps = num_steps(config.epochs, grid.shape, self.sampler.batching.num_batches)
-        self._gradients = GradientSum(self.model.parameters(), grid.trainer_comm)
+        self.num_steps = steps or num_steps(config.epochs, grid.shape, self.sampler.batching.num_batches)
+        self.gradients = GradientSum(self.model.parameters(), grid.trainer_comm, config.timeout_s)
         self._inputs = InputBuilder(stream, device)
         self._readings = self._read_batches()
 
@@ -53,7 +65,7 @@ class Trainer:
 
     def step(self, step: int) -> tuple[float, int]:
         """One synchronous gradient step; returns the summed loss of this trainer's events and their number."""
-        self._gradients.zero()
+        self.gradients.zero()
         work = self.work(step)
         loss, num_events = 0.0, 0
         if work is not None:
@@ -62,7 +74,7 @@ class Trainer:
             num_events = self._reading.batch.num_events
             loss = self._learn(work, self._reading) if num_events else self._pass_by(work)
         with self.clock("optimiser"):
-            self._gradients.sum(num_events)
+            self.gradients.sum(num_events)
             self.optimiser.step()
         return loss, num_events
 

@@ -1,0 +1,114 @@
+"""``disttgl train`` and ``evaluate`` as a user types them, alone and under mpiexec."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+needs_mpi = pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
+SMALL_TEXT = (
+    "--epochs 2 --local-batch 30 --dim-memory 8 --dim-time 6 --dim-embedding 8 --num-neighbors 4 "
+    "--evaluation-batch 20 --evaluation-negatives 9"
+)
+SMALL = SMALL_TEXT.split()
+
+
+def disttgl(*arguments, ranks=0, check=True):
+    """Run the command, under mpiexec if ``ranks`` is given."""
+    launcher = ["timeout", "100", *(["mpiexec", "-n", f"{ranks}"] if ranks else [])]
+    command = [*launcher, sys.executable, "-m", "disttgl_hpc", *(str(word) for word in arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory):
+    """A small bipartite store, prepared from a CSV file as a user would."""
+    folder = tmp_path_factory.mktemp("events")
+    rng = np.random.default_rng(0)
+    rows = zip(rng.integers(0, 9, 200), rng.integers(0, 6, 200), np.arange(200) * 3, strict=True)
+    text = "user,item,when\n" + "\n".join(f"{user},{item},{when}" for user, item, when in rows)
+    (folder / "ratings.csv").write_text(text + "\n")
+    store = folder / "ratings.events.h5"
+    columns = "src=user,dst=item,time=when"
+    disttgl("prepare", folder / "ratings.csv", store, "--columns", columns, "--bipartite")
+    return store
+
+
+def records(run):
+    """Records of a run without how long things took."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "timing"} for line in lines]
+
+
+@needs_mpi
+def test_one_process_and_two_ranks_give_the_same_numbers(tmp_path, events):
+    for ranks in (0, 1, 2):
+        disttgl("train", events, "--run", tmp_path / f"{ranks}", *SMALL, ranks=ranks)
+    alone, one, two = (records(tmp_path / f"{ranks}") for ranks in (0, 1, 2))
+    assert [record["record"] for record in alone] == ["sweep", "sweep", "test"]
+    assert alone == one == two
+
+
+@needs_mpi
+def test_evaluate_prints_the_numbers_of_train_for_any_number_of_ranks(tmp_path, events):
+    trained = disttgl("train", events, "--run", tmp_path / "run", *SMALL)
+    assert "TGN (test)" in trained.stdout
+    for ranks in (0, 1, 3):
+        assert disttgl("evaluate", tmp_path / "run", ranks=ranks).stdout == trained.stdout
+    told = json.loads(disttgl("evaluate", tmp_path / "run", "--json").stdout)
+    assert told["test"] == records(tmp_path / "run")[-1]["test"]
+
+
+def test_options_win_over_the_file_which_wins_over_the_defaults(tmp_path, events):
+    file = tmp_path / "settings.toml"
+    file.write_text("lr = 0.01\nseed = 7\nscale_lr = true\n")
+    options = [*SMALL, "--config", file, "--seed", "8", "--epochs", "1"]
+    disttgl("train", events, "--run", tmp_path / "run", *options)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["lr"], config["seed"], config["scale_lr"]) == (0.01, 8, True)
+    assert config["grid"] == "1x1x1"
+    assert config["num_heads"] == 2
+
+
+MISTAKES = {
+    "--gird 1x1x1": ("No such option '--gird'", "--grid"),
+    "--lr -1": ("lr must be at least 0: got -1",),
+    "--grid 2x2": ("IxJxK", "2x2"),
+    "--grid 2x1x2": ("need 5 ranks", "mpiexec -n 5"),
+    "--dim-embedding 5": ("multiple of num_heads",),
+}
+
+
+@needs_mpi
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_a_mistake_is_told_once(tmp_path, events, mistake, ranks):
+    done = disttgl("train", events, "--run", tmp_path / "run", *mistake.split(), ranks=ranks, check=False)
+    assert done.returncode == 2
+    for text in MISTAKES[mistake]:
+        assert text in done.stderr
+    assert done.stderr.count("Error:") == 1
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@needs_mpi
+def test_a_missing_store_is_told_once(tmp_path):
+    done = disttgl("train", tmp_path / "no.events.h5", "--run", tmp_path / "run", ranks=2, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("Error:") == 1
+    assert "no.events.h5: no such file" in done.stderr
+
+
+@needs_mpi
+def test_one_ranks_error_ends_the_job_with_its_name(tmp_path, events):
+    """Rank 0 alone finds that the run directory cannot be made; the daemon is waiting by then."""
+    (tmp_path / "file").write_text("not a folder")
+    done = disttgl("train", events, "--run", tmp_path / "file" / "run", *SMALL, ranks=2, check=False)
+    assert done.returncode != 0
+    assert "Error: rank 0 of 2" in done.stderr

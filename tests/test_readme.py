@@ -1,0 +1,85 @@
+"""The README is true: its commands run as printed, its options are those of the program."""
+
+import dataclasses
+import gzip
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from disttgl_hpc.cli import _COMMANDS
+from disttgl_hpc.config import TrainConfig
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RUN_ELSEWHERE = (
+    "bash jobs/",
+    "sbatch ",
+)  # the demo by hand, the others by tests/jobs and by being this suite
+
+
+def commands():
+    """Command lines of the README's shell blocks, without comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    lines = (line.partition("#")[0].strip() for block in blocks for line in block.splitlines())
+    return [line for line in lines if line]
+
+
+def shown(value):
+    """A default as the table of options writes it."""
+    return {True: "on", False: "off", "": "none"}.get(
+        value, f"{value:g}" if isinstance(value, float) else f"{value}"
+    )
+
+
+@pytest.mark.parametrize("setting", dataclasses.fields(TrainConfig), ids=lambda setting: setting.name)
+def test_every_option_stands_in_the_readme(setting):
+    flag = setting.name.replace("_", "-")
+    row = f"| `--{flag}` | {shown(setting.default)} | {setting.metadata['help']} |"
+    assert row in README
+
+
+def test_every_command_stands_in_the_readme():
+    for name in _COMMANDS:
+        assert f"`disttgl {name}`" in README
+
+
+def test_every_file_of_the_tour_exists():
+    for path in re.findall(r"`((?:core|runs|parallel|nn|store)/\w+\.py)`", README):
+        assert (ROOT / "disttgl_hpc" / path).is_file(), path
+    for path in re.findall(r"`(jobs/[\w./-]+)`", README):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
+@pytest.mark.timeout(280)
+def test_the_commands_run_as_printed(tmp_path):
+    write_inputs(tmp_path)
+    lines = [line for line in commands() if not line.startswith((*RUN_ELSEWHERE, "pip "))]
+    assert len(lines) >= 8
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+    }
+    for line in lines:
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+
+
+def write_inputs(folder):
+    """The files that the README's examples name."""
+    rng = np.random.default_rng(0)
+    ends = rng.integers(0, 12, (90, 2))
+    rows = [f"{one},{other},{time}" for time, (one, other) in enumerate(ends)]
+    (folder / "ratings.csv").write_text("user,item,when\n" + "\n".join(rows) + "\n")
+    text = "".join(row.replace(",", " ") + "\n" for row in rows)
+    (folder / "messages.txt.gz").write_bytes(gzip.compress(text.encode()))
+    for name in ("answers.txt", "comments.txt"):
+        (folder / name).write_text(text)
