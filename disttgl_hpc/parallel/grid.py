@@ -6,6 +6,7 @@ they share its memory; replicas are spread evenly; each node's last rank is its 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
@@ -221,6 +222,18 @@ class Grid:
         """Replicas whose memory this node holds."""
         count = self.placement.replicas_per_node
         return range(self.node * count, (self.node + 1) * count)
+
+    def roster(self) -> list[str]:
+        """One line a rank, in order: its role, process and host. Collective over world.
+
+        Launchers name a dead process by its id only; with this a log tells which rank it was.
+        """
+        at = None if self.is_daemon else self.coordinates
+        role = f"daemon of node {self.node}"
+        if at is not None:
+            role = f"trainer of replica {at.memory}, lane {at.epoch}, slice {at.minibatch}"
+        own = f"rank {self.world.rank}: {role}, process {os.getpid()} on {MPI.Get_processor_name()}"
+        return list(self.world.allgather(own))
 
     def free(self) -> None:
         """Release the communicators. Collective."""

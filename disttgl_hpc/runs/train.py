@@ -40,6 +40,8 @@ def train(store: EventStore, config: TrainConfig, run: RunDirectory, world: Any)
     stream = store.stream
     grid = Grid.create(world, GridShape.parse(config.grid) if config.grid else None)
     check_slices(grid.shape, stream.split.train_end)
+    for line in grid.roster():
+        log.info("%s", line)
     num_batches = batching_of(stream, config, grid.shape).num_batches
     steps = num_steps(config.epochs, grid.shape, num_batches)
     sizes = MemorySizes.of(

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from run_records import records
 
 needs_mpi = pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
 SMALL_TEXT = (
@@ -37,12 +38,6 @@ def events(tmp_path_factory):
     columns = "src=user,dst=item,time=when"
     disttgl("prepare", folder / "ratings.csv", store, "--columns", columns, "--bipartite")
     return store
-
-
-def records(run):
-    """Records of a run without how long things took."""
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key != "timing"} for line in lines]
 
 
 @needs_mpi

@@ -55,8 +55,3 @@ def assert_same_weights(one, other):
     for (name, mine), (_, theirs) in zip(one.named_parameters(), other.named_parameters(), strict=True):
         tolerance = 1e-3 if name.startswith("attention.key") else 1e-5
         assert (mine - theirs).abs().max().item() <= tolerance, name
-
-
-def without_timing(run):
-    """The records of a run but for how long things took."""
-    return [{key: value for key, value in record.items() if key != "timing"} for record in run.records()]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from emulation import emulate
 from mpi4py import MPI
-from run_helpers import SMALL, assert_same_weights, make_store, without_timing
+from run_helpers import SMALL, assert_same_weights, make_store
+from run_records import records
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.schedule import GridShape
@@ -46,12 +47,12 @@ def test_a_serial_run_equals_the_emulation(tmp_path, dim_edge):
 
 def test_pitfall_27_a_seed_decides_the_numbers(tmp_path):
     store = make_store(tmp_path)
-    records = [
-        without_timing(run_in(tmp_path / name, store, seed=seed))
+    found = [
+        records(run_in(tmp_path / name, store, seed=seed).path)
         for name, seed in (("one", 5), ("same", 5), ("other", 6))
     ]
-    assert records[0] == records[1]
-    assert records[0] != records[2]
+    assert found[0] == found[1]
+    assert found[0] != found[2]
 
 
 def test_pitfall_27_checkpoints_hold_what_resuming_needs(tmp_path):
