@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from statistics import fmean
 from typing import Any
 
 _COLUMNS = {"mrr": "MRR", "hits_at_10": "Hits@10", "average_precision": "AP", "roc_auc": "ROC-AUC"}
@@ -26,4 +28,43 @@ def results_table(record: dict[str, Any]) -> str:
         f"{record['test']['num_events']:,} test events, each ranked among {negatives} negatives, ties at mid-rank; "
         f"weights of sweep {record['best_sweep'] + 1}; heuristics on test."
     )
+    return "\n".join(lines)
+
+
+def _milliseconds_a_step(name: str) -> Callable[[dict[str, Any], int], str]:
+    """Mean over trainers of a list of seconds, for one step."""
+    return lambda entry, steps: f"{1e3 * fmean(entry[name]) / steps:.2f}"
+
+
+_SCALING: tuple[tuple[str, str, Callable[[dict[str, Any], int], str]], ...] = (
+    ("", "grid", lambda entry, _: entry["grid"] + ("*" if entry["oversubscribed"] else " ")),
+    ("", "trainers", lambda entry, _: f"{entry['trainers']}"),
+    ("", "daemons", lambda entry, _: f"{entry['daemons']}"),
+    ("", "events/s", lambda entry, _: f"{entry['events_per_s']:,.0f}"),
+    ("", "speed-up", lambda entry, _: f"{entry['speed_up']:.2f}"),
+    ("CPU-µs", "trainers", lambda entry, _: f"{entry['trainer_cpu_us']:.1f}"),
+    ("an event", "daemons", lambda entry, _: f"{entry['daemon_cpu_us']:.2f}"),
+    ("daemon of", "a trainer", lambda entry, _: f"{entry['daemon_share']:.2%}"),
+    ("waiting,", "memory", _milliseconds_a_step("memory_wait_s")),
+    ("ms a step", "gradients", _milliseconds_a_step("gradient_wait_s")),
+    ("", "share", lambda entry, _: f"{entry['waiting_share']:.1%}"),
+    ("bytes a step", "gradients", lambda entry, _: f"{entry['gradient_bytes']:,.0f}"),
+    ("", "TCP", lambda entry, _: f"{entry['tcp_bytes']:,.0f}"),
+)
+
+
+def scaling_table(record: dict[str, Any]) -> str:
+    """Table of what :func:`~.runs.bench.measure_scaling` found: a row for each grid, and what it ran on."""
+    rows = [[group for group, _, _ in _SCALING], [title for _, title, _ in _SCALING]]
+    rows += [[show(entry, record["steps"]) for _, _, show in _SCALING] for entry in record["grids"]]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.rjust, row, widths)).rstrip() for row in rows]
+    machine, rounds = record["machine"], len(record["grids"][0]["rounds"])
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    lines += [
+        f"Medians of {rounds} rounds of {record['steps']} steps after {record['warmup']}; speed-up over the first "
+        "row, round by round. An event counts each time it is trained. *: more threads of trainers than cores.",
+        f"{record['stream']} on {machine['processor']}: {machine['ranks']} ranks on {machine['cores']} cores of "
+        f"{machine['nodes']} node{'' if machine['nodes'] == 1 else 's'}; {versions}.",
+    ]
     return "\n".join(lines)

@@ -14,7 +14,7 @@ from disttgl_hpc import __version__, log
 from disttgl_hpc.errors import ConfigError, DeadlineError, DisttglError, GridError, InputError, StoreError
 from disttgl_hpc.parallel.waiting import wait_request
 
-_COMMANDS = ("prepare", "inspect", "train", "evaluate")
+_COMMANDS = ("prepare", "inspect", "train", "evaluate", "bench")
 _USAGE, _FAILED, _INTERRUPTED = 2, 1, 130
 _PEERS_TURN_UP_S = 3.0
 

@@ -12,6 +12,7 @@ from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.batch import LastEvents, Mfg, NodeIndex, last_events
 from disttgl_hpc.core.draws import Purpose, keep_mask
 from disttgl_hpc.core.mail import Batching, PendingMail, pending_mail
+from disttgl_hpc.core.memory import MemorySizes
 from disttgl_hpc.core.negatives import NegativeSampler, training_candidates
 from disttgl_hpc.core.sampler import event_bounds, recent_neighbors
 from disttgl_hpc.core.schedule import Assignment, Coordinates, GridShape, batch_bounds, slice_bounds
@@ -54,6 +55,18 @@ class LocalBatch:
 def batching_of(stream: EventStream, config: TrainConfig, shape: GridShape) -> Batching:
     """How a run cuts its stream: global batches of i·b events in training, evaluation batches behind them."""
     return Batching(stream.split, shape.minibatch * config.local_batch, config.evaluation_batch)
+
+
+def memory_sizes(stream: EventStream, config: TrainConfig, shape: GridShape) -> MemorySizes:
+    """How large a replica's memory and a trainer's requests to it become in a run."""
+    return MemorySizes.of(
+        num_nodes=stream.num_nodes,
+        dim_memory=config.dim_memory,
+        local_batch=config.local_batch,
+        epoch=shape.epoch,
+        negatives_per_event=config.negatives_per_event,
+        num_neighbors=config.num_neighbors,
+    )
 
 
 class BatchSampler:

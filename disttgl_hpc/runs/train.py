@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.memory import MemoryService, MemorySizes
+from disttgl_hpc.core.memory import MemoryService
 from disttgl_hpc.core.schedule import GridShape, num_steps
 from disttgl_hpc.errors import TrainingError
 from disttgl_hpc.log import get_logger, progress
@@ -19,7 +19,7 @@ from disttgl_hpc.parallel.client import open_memory
 from disttgl_hpc.parallel.daemon import serve_memory
 from disttgl_hpc.parallel.grid import Grid, check_slices
 from disttgl_hpc.parallel.waiting import sleeping_barrier, sleeping_sum
-from disttgl_hpc.runs.batches import batching_of
+from disttgl_hpc.runs.batches import batching_of, memory_sizes
 from disttgl_hpc.runs.checkpoints import save
 from disttgl_hpc.runs.directory import RunDirectory, run_settings
 from disttgl_hpc.runs.evaluate import Evaluator, Team, final_results, held_out_parts
@@ -44,14 +44,7 @@ def train(store: EventStore, config: TrainConfig, run: RunDirectory, world: Any)
         log.info("%s", line)
     num_batches = batching_of(stream, config, grid.shape).num_batches
     steps = num_steps(config.epochs, grid.shape, num_batches)
-    sizes = MemorySizes.of(
-        num_nodes=stream.num_nodes,
-        dim_memory=config.dim_memory,
-        local_batch=config.local_batch,
-        epoch=grid.shape.epoch,
-        negatives_per_event=config.negatives_per_event,
-        num_neighbors=config.num_neighbors,
-    )
+    sizes = memory_sizes(stream, config, grid.shape)
     sweep_ends = range(num_batches - 1, steps, num_batches)  # of replica 0, whose memory is evaluated
     if grid.is_daemon:
         serve_memory(grid, sizes, num_batches, steps, snapshots=sweep_ends, timeout_s=config.timeout_s)

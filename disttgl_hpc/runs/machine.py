@@ -1,0 +1,68 @@
+"""What a measurement ran on, and what only the operating system can count. Linux; elsewhere less is known."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+_OPEN_FILES = Path("/proc/self/fd")
+_PROCESSORS = Path("/proc/cpuinfo")
+_TCP_INFO = getattr(socket, "TCP_INFO", None)
+_BYTES_SENT = slice(200, 208)  # tcpi_bytes_sent in struct tcp_info, since Linux 4.19
+
+
+def own_cores() -> frozenset[int]:
+    """Numbers of the cores on which this process may run."""
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
+
+
+def processor() -> str:
+    """The processor's name as its maker gives it."""
+    with suppress(OSError):
+        for line in _PROCESSORS.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a step's time depends on."""
+    return {"python": platform.python_version()} | {
+        name: version(name) for name in ("torch", "numpy", "mpi4py")
+    }
+
+
+def tcp_bytes_sent() -> int:
+    """Bytes that this process has sent through the TCP connections it has now, as the kernel counts them.
+
+    An MPI library that talks over TCP between nodes does so from the rank's own process, so this is its traffic,
+    with its headers and without those of TCP and IP. Shared memory and InfiniBand are not in it, and elsewhere
+    than on Linux it is 0.
+    """
+    if _TCP_INFO is None or not _OPEN_FILES.is_dir():
+        return 0
+    sent = 0
+    for entry in os.listdir(_OPEN_FILES):
+        with suppress(OSError):
+            if os.readlink(_OPEN_FILES / entry).startswith("socket:"):
+                sent += _sent_by(int(entry))
+    return sent
+
+
+def _sent_by(descriptor: int) -> int:
+    """Bytes sent by a socket, 0 if it is not of TCP. Raises OSError for one that was closed meanwhile."""
+    with socket.socket(fileno=os.dup(descriptor)) as connection:
+        is_tcp = connection.family in (socket.AF_INET, socket.AF_INET6) and (
+            connection.type == socket.SOCK_STREAM
+        )
+        if not is_tcp or _TCP_INFO is None:
+            return 0
+        counted = connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _BYTES_SENT.stop)[_BYTES_SENT]
+    return int.from_bytes(counted, sys.byteorder)
