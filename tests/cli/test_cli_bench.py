@@ -1,0 +1,98 @@
+"""``disttgl bench scaling`` under mpiexec."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from disttgl_hpc.cli.bench import bench
+from disttgl_hpc.cli.prepare import prepare
+from disttgl_hpc.errors import GridError
+
+SMALL = ["--local-batch", "20", "--dim-memory", "8", "--dim-time", "4", "--dim-embedding", "8"]
+
+
+@pytest.fixture
+def store(tmp_path):
+    lines = [f"{number % 5} {number % 7 + 5} {number}" for number in range(120)]
+    (tmp_path / "in.txt").write_text("\n".join(lines) + "\n")
+    output = tmp_path / "x.events.h5"
+    result = CliRunner().invoke(prepare, [str(tmp_path / "in.txt"), str(output)])
+    assert result.exit_code == 0, result.output
+    return output
+
+
+def started(ranks, *arguments):
+    """The command on so many ranks."""
+    command = [
+        "timeout",
+        "100",
+        "mpiexec",
+        "-n",
+        f"{ranks}",
+        sys.executable,
+        "-m",
+        "disttgl_hpc",
+        "bench",
+        "scaling",
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, *map(str, arguments)], capture_output=True, text=True, check=False, env=environment
+    )
+
+
+@pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
+def test_grids_are_measured_in_turns(store, tmp_path):
+    file = tmp_path / "scaling.json"
+    plan = ["--steps", 9, "--warmup", 2, "--rounds", 2, "--json", file]
+    done = started(3, store, "--grids", "1x1x1,1x1x2,1x2x1", *plan, *SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads(file.read_text())
+    assert [entry["grid"] for entry in record["grids"]] == ["1x1x1", "1x1x2", "1x2x1"]
+    assert record["machine"]["ranks"] == 3
+    assert record["settings"]["local_batch"] == 20
+    # Batches of 20, 20, 20, 20 and 4 events: from step 2 on, 9 steps are 7 full batches and 2 short ones a trainer.
+    for entry, events in zip(record["grids"], (148, 296, 296), strict=True):
+        assert [run["events_per_s"] * run["elapsed_s"] for run in entry["rounds"]] == [
+            pytest.approx(events)
+        ] * 2
+    for entry in record["grids"]:
+        assert (entry["daemons"], len(entry["memory_wait_s"])) == (1, entry["trainers"])
+        assert entry["trainer_cpu_us"] > entry["daemon_cpu_us"] > 0
+        assert (entry["gradient_bytes"], entry["tcp_bytes"]) == (0, 0), "one node"
+        assert all((wait > 0) == (entry["trainers"] > 1) for wait in entry["gradient_wait_s"])
+    lines = done.stdout.splitlines()
+    assert [line.split()[0].rstrip("*") for line in lines[2:5]] == ["1x1x1", "1x1x2", "1x2x1"]
+    assert "Medians of 2 rounds of 9 steps after 2" in lines[5]
+    assert len(lines) == 7
+
+
+@pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
+def test_a_grid_without_ranks_is_told_once(store):
+    done = started(2, store, "--grids", "1x1x1,2x1x1")
+    assert done.returncode == 2
+    assert done.stderr.count("2×1×1 needs 2 trainers and a daemon, 3 ranks, on one node; started were 2") == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--grids", "1x1"], "a grid is written IxJxK"),
+        (["--grids", ""], "a grid is written IxJxK"),
+        (["--grids", "1x1x1", "--steps", "0"], "'--steps'"),
+        (["--grids", "1x1x1", "--json", "/nowhere/at/all.json"], "no such folder"),
+        (["--grids", "1x1x1", "--grid", "1x1x1"], "--grid"),
+        ([], "--grids"),
+    ],
+)
+def test_usage_errors(store, options, message):
+    result = CliRunner().invoke(bench, ["scaling", str(store), *options])
+    assert result.exit_code != 0
+    told = str(result.exception) if isinstance(result.exception, GridError) else result.output
+    assert message in told
