@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import leaky_relu
 
-from disttgl_hpc.nn.initial import Linear
+from disttgl_hpc.nn.initial import Linear, WeightDraws
 from disttgl_hpc.nn.inputs import GraphInputs, ModelDims
 from disttgl_hpc.nn.time_encoding import TimeEncoding, phase_angle
 
@@ -141,14 +141,14 @@ class _MixNeighbors(torch.autograd.Function):
 class TemporalAttention(nn.Module):
     """One layer of multi-head attention of a root over its recent neighbours (TGN; TGL's variant)."""
 
-    def __init__(self, dims: ModelDims, dropout: float, generator: torch.Generator):
+    def __init__(self, dims: ModelDims, dropout: float, draws: WeightDraws):
         super().__init__()
         self.dims, self.dropout = dims, dropout
         dim_slot = dims.memory + dims.time + dims.edge
-        self.query = Linear(dims.memory + dims.time, dims.embedding, generator)
-        self.key = Linear(dim_slot, dims.embedding, generator)
-        self.value = Linear(dim_slot, dims.embedding, generator)
-        self.out = Linear(dims.embedding + dims.memory, dims.embedding, generator)
+        self.query = Linear(dims.memory + dims.time, dims.embedding, draws)
+        self.key = Linear(dim_slot, dims.embedding, draws)
+        self.value = Linear(dim_slot, dims.embedding, draws)
+        self.out = Linear(dims.embedding + dims.memory, dims.embedding, draws)
         self.norm = nn.LayerNorm(dims.embedding)
 
     def forward(self, h: Tensor, graph: GraphInputs, time_encoding: TimeEncoding) -> Tensor:

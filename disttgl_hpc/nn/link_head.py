@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from disttgl_hpc.nn.initial import Linear
+from disttgl_hpc.nn.initial import Linear, WeightDraws
 
 
 class LinkHead(nn.Module):
     """W(ReLU(W_s h_src + W_d h_dst)): the logit of an event between two nodes."""
 
-    def __init__(self, dim: int, generator: torch.Generator):
+    def __init__(self, dim: int, draws: WeightDraws):
         super().__init__()
-        self.src = Linear(dim, dim, generator)
-        self.dst = Linear(dim, dim, generator)
-        self.out = Linear(dim, 1, generator)
+        self.src = Linear(dim, dim, draws)
+        self.dst = Linear(dim, dim, draws)
+        self.out = Linear(dim, 1, draws)
 
     def forward(self, h_src: Tensor, h_dst: Tensor) -> Tensor:
         """Logits (…,) of h_src (…, D) with h_dst (…, D), which broadcast against each other.

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from disttgl_hpc.nn.initial import uniform
+from disttgl_hpc.nn.initial import WeightDraws
 from disttgl_hpc.nn.inputs import ModelDims
 
 
@@ -19,15 +19,15 @@ class MemoryUpdate(nn.Module):
     make of both, need one weight for the two. Only the new gate tells them apart: it resets the memory's part.
     """
 
-    def __init__(self, dims: ModelDims, generator: torch.Generator):
+    def __init__(self, dims: ModelDims, draws: WeightDraws):
         super().__init__()
         self.dim = dims.memory
         bound = 1 / sqrt(dims.memory)
         self.widths = [2 * dims.memory, dims.edge, dims.time]
-        self.mail_weight = uniform((3 * dims.memory, sum(self.widths)), bound, generator)
-        self.mail_bias = uniform((3 * dims.memory,), bound, generator)
-        self.reset_weight = uniform((dims.memory, dims.memory), bound, generator)
-        self.reset_bias = uniform((dims.memory,), bound, generator)
+        self.mail_weight = draws.uniform((3 * dims.memory, sum(self.widths)), bound)
+        self.mail_bias = draws.uniform((3 * dims.memory,), bound)
+        self.reset_weight = draws.uniform((dims.memory, dims.memory), bound)
+        self.reset_bias = draws.uniform((dims.memory,), bound)
 
     def forward(self, state: Tensor, edge: Tensor | None, encoded: Tensor) -> Tensor:
         """Updated memory (V, memory) from state (V, 2·memory), edge (V, edge) or None, encoded (V, time)."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.nn.attention import TemporalAttention
-from disttgl_hpc.nn.initial import uniform
+from disttgl_hpc.nn.initial import WeightDraws
 from disttgl_hpc.nn.inputs import GraphInputs, ModelDims, NodeInputs
 from disttgl_hpc.nn.link_head import LinkHead
 from disttgl_hpc.nn.memory_update import MemoryUpdate
@@ -29,13 +29,13 @@ class Tgn(nn.Module):
         super().__init__()
         if not 0 <= dropout < 1:
             raise ConfigError(f"dropout must lie in [0, 1), found {dropout}: 0 switches it off")
-        generator = torch.Generator().manual_seed(seed)
+        draws = WeightDraws(seed)
         self.dims = dims
         self.time_encoding = TimeEncoding(dims.time, time_mode)
-        self.memory_update = MemoryUpdate(dims, generator)
-        self.attention = TemporalAttention(dims, dropout, generator)
-        self.link_head = LinkHead(dims.embedding, generator)
-        self.static = uniform((dims.memory, dims.node), 1 / sqrt(dims.node), generator) if dims.node else None
+        self.memory_update = MemoryUpdate(dims, draws)
+        self.attention = TemporalAttention(dims, dropout, draws)
+        self.link_head = LinkHead(dims.embedding, draws)
+        self.static = draws.uniform((dims.memory, dims.node), 1 / sqrt(dims.node)) if dims.node else None
 
     def update_memory(self, nodes: NodeInputs) -> Tensor:
         """Memory after the mail (U, memory); nodes without mail keep theirs bit for bit."""
