@@ -109,7 +109,7 @@ class MemoryClient:
         """Tell the daemon that this trainer is done, and release the tables with the others of the node."""
         self._tell(CLOSE, 0, 0)
         self._doorbell.close()
-        close_tables(self._grid, self._tables, self._timeout_s)
+        close_tables(self._grid, self._tables)
 
     def _fetch_snapshot(self, counter: int) -> None:
         """First trainer of a node: have replica 0's daemon copy its memory, then hand it on between nodes."""

@@ -38,7 +38,8 @@ def serve_memory(
     Collective with the trainers' ``open_memory`` and ``close``, with equal arguments on all ranks. snapshots:
     counters after which replica 0's memory is copied for evaluation. record: filled with the operations done,
     in their order, by replica. Raises ProtocolError for a request that the schedule does not have at this
-    point, DeadlineError when no request has come for ``timeout_s`` seconds.
+    point, DeadlineError when no request has come for ``timeout_s`` seconds of a step: between a step after
+    which memory is copied and the next one, and after the last, trainers may be silent for any time.
     """
     tables = open_tables(grid, sizes, timeout_s)
     replicas = [
@@ -53,7 +54,7 @@ def serve_memory(
         for local, replica in enumerate(grid.local_replicas)
     ]
     _Daemon(grid, tables, replicas, num_steps=num_steps, snapshots=snapshots, timeout_s=timeout_s).run()
-    close_tables(grid, tables, timeout_s)
+    close_tables(grid, tables)
 
 
 @dataclass
@@ -131,6 +132,8 @@ class _Daemon:
         self._replicas = replicas
         self._snapshots = snapshots
         self._timeout_s = timeout_s
+        self._num_steps = num_steps
+        self._begun = -1  # the last step that a request has shown to have begun
         num_trainers = grid.node_comm.size - 1
         self._inbox = _Inbox(grid.node_comm, num_trainers)
         places = [coordinates_of(trainer, grid.shape) for trainer in range(num_trainers)]
@@ -169,7 +172,7 @@ class _Daemon:
             for local in range(len(self._replicas)):
                 while self._serve_next(local):
                     pass
-            pause.restart()
+            pause.restart(has_deadline=not self._is_between_steps())
         self._check_nothing_waits()
 
     def _accept(self, trainer: int, kind: OperationKind, counter: int, count: int) -> None:
@@ -185,6 +188,18 @@ class _Daemon:
                 f"{allowed}; every rank must run the same schedule"
             )
         desk.accept(kind, counter, count)
+        # A read is posted when the lane's batch before it, j steps earlier, has been taken.
+        step = counter - self._grid.shape.epoch if kind is OperationKind.READ else counter
+        self._begun = max(self._begun, step)
+
+    def _is_between_steps(self) -> bool:
+        """Whether trainers have a reason to be silent: the step in hand is done, and evaluation follows.
+
+        Reads of the next steps may have been served by then, so what is due says nothing. Nodes without replica
+        0 have the same rest, though no snapshot is asked of them.
+        """
+        is_done = all(memory.next is None or memory.next.counter > self._begun for memory in self._replicas)
+        return is_done and (self._begun in self._snapshots or self._begun == self._num_steps - 1)
 
     def _check_nothing_waits(self) -> None:
         """All trainers have closed. Raises ProtocolError if one left a request that never had its turn."""

@@ -8,9 +8,9 @@ trainer, because a read may be posted up to j steps before its turn.
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -125,12 +125,16 @@ def open_tables(grid: Grid, sizes: MemorySizes, timeout_s: float) -> SharedTable
     return SharedTables.create(grid.node_comm, shapes)
 
 
-def close_tables(grid: Grid, tables: SharedTables, timeout_s: float) -> None:
-    """Release the node's tables once all its ranks are here. Collective over the node."""
+def close_tables(grid: Grid, tables: SharedTables) -> None:
+    """Release the node's tables once all its ranks are here. Collective over the node.
+
+    The only wait without a deadline beside the daemon's between steps: whoever is not here yet is still
+    evaluating, for as long as that takes, and a rank that dies ends the job through the launcher.
+    """
     # Freeing a window waits for everyone and spins while it does, so everyone meets in their sleep first.
-    sleeping_barrier(grid.node_comm, timeout_s, "the node's ranks to close the node memory")
+    sleeping_barrier(grid.node_comm, math.inf, "the node's ranks to close the node memory")
     tables.free()
 
 
 def _padded_bytes(shape: tuple[int, ...], dtype: DTypeLike) -> int:
-    return -(-prod(shape) * np.dtype(dtype).itemsize // _ALIGNMENT) * _ALIGNMENT
+    return -(-math.prod(shape) * np.dtype(dtype).itemsize // _ALIGNMENT) * _ALIGNMENT

@@ -6,6 +6,7 @@ every wait is a non-blocking call that is tested between sleeps, and a wait that
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -42,10 +43,10 @@ class Pause:
         self._sleep = sleep
         self.restart()
 
-    def restart(self) -> None:
-        """Something happened: short sleeps again, and a new deadline."""
+    def restart(self, *, has_deadline: bool = True) -> None:
+        """Something happened: short sleeps again, and a new deadline, if what comes next has one."""
         self._sleep_s = self._first_s
-        self._deadline_s = time.monotonic() + self._timeout_s
+        self._deadline_s = time.monotonic() + (self._timeout_s if has_deadline else math.inf)
 
     def sleep(self) -> None:
         """Sleep once. Raises DeadlineError when the deadline has passed."""

@@ -266,6 +266,59 @@ def test_pitfall_5_a_silent_trainer_and_a_silent_daemon_are_deadline_errors(comm
     on_all_ranks(body)
 
 
+def take_step(grid, memory, step):
+    """One trainer's requests of a step, its next read posted as early as it may be."""
+    work, nodes = assignment(step, grid.coordinates, grid.shape, 2), np.arange(3)
+    if work and work.reads:
+        if step == grid.coordinates.epoch:
+            memory.post_read(work.counter, nodes)
+        rows = memory.wait_read(work.counter)
+        if step + grid.shape.epoch < 6:
+            memory.post_read(work.counter + grid.shape.epoch, nodes)
+        memory.write(work.counter, nodes, rows)
+    grid.trainer_comm.barrier()  # as the sum of gradients is
+
+
+@pytest.mark.parametrize(("shape", "num_nodes"), [case(3, "1x2x1"), case(4, "1x1x2", 2)])
+def test_an_evaluation_may_last_longer_than_any_deadline(comm, on_all_ranks, shape, num_nodes):
+    deadline_s, silence_s, snapshots = 0.3, 0.7, (1, 3, 5)
+
+    def body():
+        grid = Grid.create(comm, shape, comm.Split(comm.rank * num_nodes // comm.size, comm.rank))
+        if grid.is_daemon:
+            serve_memory(grid, SIZES, 2, 6, snapshots=snapshots, timeout_s=deadline_s)
+        else:
+            memory = open_memory(grid, SIZES, 2, 6, snapshots=snapshots, timeout_s=TIMEOUT_S)
+            for step in range(6):
+                take_step(grid, memory, step)
+                if step in snapshots:
+                    memory.snapshot(step)
+                    time.sleep(silence_s if step == 3 else 0)
+            time.sleep(silence_s if grid.trainer == 0 else 0)  # as the first trainer alone has more to do
+            memory.close()
+        grid.free()
+
+    on_all_ranks(body)
+
+
+@pytest.mark.ranks(2)
+def test_pitfall_5_a_step_after_an_evaluation_has_a_deadline_again(comm, on_all_ranks):
+    def body():
+        grid = Grid.create(comm)
+        if grid.is_daemon:
+            with pytest.raises(DeadlineError, match=r"waited 0\.3 s for .*replica 0: WRITE of batch 3"):
+                serve_memory(grid, SIZES, 2, 6, snapshots=(1, 3, 5), timeout_s=0.3)
+        else:
+            memory = open_memory(grid, SIZES, 2, 6, snapshots=(1, 3, 5), timeout_s=TIMEOUT_S)
+            for step in range(3):
+                take_step(grid, memory, step)
+                if step == 1:
+                    memory.snapshot(step)
+            memory._doorbell.close()
+
+    on_all_ranks(body)
+
+
 @pytest.mark.ranks(2)
 def test_a_client_checks_what_only_it_can_know(comm, on_all_ranks):
     def body():
