@@ -34,13 +34,15 @@ def _setting(
 class TrainConfig:
     """Everything that determines a run besides its event store and the number of ranks."""
 
-    epochs: int = _setting(10, "Passes over the training events.", least=1)
+    epochs: int = _setting(
+        10, "Passes over the training events; a grid trains whole sweeps of j·k passes.", least=1
+    )
     local_batch: int = _setting(600, "Events a trainer works on in a step.", least=1)
     lr: float = _setting(1e-3, "Learning rate of Adam.", least=0.0)
     scale_lr: bool = _setting(
         False, "Multiply the learning rate by the number of trainers, as the paper does."
     )
-    grid: str = _setting("", "Trainers as IxJxK (mini-batch x epoch x memory); empty: 1x1x(trainers).")
+    grid: str = _setting("", "Trainers as IxJxK (mini-batch x epoch x memory); none: 1x1x(trainers).")
     dim_memory: int = _setting(100, "Width of the node memory.", least=1)
     dim_time: int = _setting(100, "Width of the time encoding.", least=1)
     dim_embedding: int = _setting(100, "Width of the node embeddings.", least=1)

@@ -26,7 +26,7 @@ def results_table(record: dict[str, Any]) -> str:
     negatives = record["evaluation_negatives"]
     lines.append(
         f"{record['test']['num_events']:,} test events, each ranked among {negatives} negatives, ties at mid-rank; "
-        f"weights of sweep {record['best_sweep'] + 1}; heuristics on test."
+        f"weights of sweep {record['best_sweep']}; heuristics on test."
     )
     return "\n".join(lines)
 

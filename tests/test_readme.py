@@ -44,6 +44,19 @@ def test_every_option_stands_in_the_readme(setting):
     assert row in README
 
 
+def test_defaults_are_shown_as_what_they_are():
+    assert [shown(value) for value in (True, False, 1, 0, 0.1, "")] == ["on", "off", "1", "0", "0.1", "none"]
+    done = subprocess.run(
+        [sys.executable, "-m", "disttgl_hpc", "train", "--help"], capture_output=True, text=True, check=True
+    )
+    for text in ("[default: off]", "[default: 1]", "[default: log-learned]", "[default: none]"):
+        assert text in done.stdout
+
+
+def test_nothing_is_left_to_fill_in():
+    assert not re.findall(r"^[A-Z_]{4,}$", README, re.MULTILINE)
+
+
 def test_every_command_stands_in_the_readme():
     for name in _COMMANDS:
         assert f"`disttgl {name}`" in README

@@ -10,7 +10,7 @@ from mpi4py import MPI
 
 from disttgl_hpc.report import results_table
 from disttgl_hpc.runs.directory import RunDirectory
-from disttgl_hpc.runs.evaluate import evaluate_run
+from disttgl_hpc.runs.results import evaluate_run
 
 
 @click.command(epilog="Example:  disttgl evaluate runs/flights")

@@ -38,9 +38,9 @@ def config_options(command: Callable[..., Any], *, but: Container[str] = ()) -> 
 
 def _shown(value: Any) -> str:
     """A default as the help text shows it."""
-    return {True: "on", False: "off", "": "none"}.get(
-        value, f"{value:g}" if isinstance(value, float) else f"{value}"
-    )
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else f"{value}" or "none"
 
 
 _EXAMPLES = """\b

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disttgl_hpc.core.metrics import LinkMetrics, link_metrics, mid_ranks
+from disttgl_hpc.core.sampler import event_bounds
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.core.tcsr import Ints
 
@@ -63,7 +64,7 @@ def last_meetings(
     """
     num_nodes = stream.num_nodes
     history = _History.of(_pair_keys(stream.src[:last_event], stream.dst[:last_event], num_nodes))
-    sources, bounds = stream.src[first_event:last_event], _visible_before(stream, first_event, last_event)
+    sources, bounds = stream.src[first_event:last_event], event_bounds(stream.time, first_event, last_event)
     meetings = np.empty(candidates.shape, np.int64)
     for part in _parts(candidates):
         keys = _pair_keys(sources[part, None], candidates[part], num_nodes)
@@ -114,7 +115,7 @@ class PopTrack:
     def of(cls, stream: EventStream, first_event: int, last_event: int, candidates: Ints) -> PopTrack:
         """Look up the candidates, (n, 1 + m), of events [first, last): half-lives then share the search."""
         history = _History.of(stream.dst[:last_event].astype(np.int64))
-        bounds = _visible_before(stream, first_event, last_event)[:, None]
+        bounds = event_bounds(stream.time, first_event, last_event)[:, None]
         rows = np.empty(candidates.shape, np.int64)
         for part in _parts(candidates):
             rows[part] = history.last_before(candidates[part], bounds[part])
@@ -178,11 +179,6 @@ def heuristic_metrics(
         "poptrack": metrics(PopTrack.of(stream, first_event, last_event, candidates).scores(half_life)),
         "pair_recency": metrics(recency_scores(stream, meetings)),
     }
-
-
-def _visible_before(stream: EventStream, first_event: int, last_event: int) -> NDArray[np.int64]:
-    """For each event of the range the first event that is not strictly earlier in time; (n,) int64."""
-    return np.searchsorted(stream.time, stream.time[first_event:last_event], "left")
 
 
 def _pair_keys(one: Ints, other: Ints, num_nodes: int) -> NDArray[np.int64]:

@@ -11,25 +11,25 @@ from numpy.typing import NDArray
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.batch import LastEvents, Mfg, NodeIndex, last_events
 from disttgl_hpc.core.draws import Purpose, keep_mask
-from disttgl_hpc.core.mail import Batching, PendingMail, pending_mail
-from disttgl_hpc.core.memory import MemorySizes
+from disttgl_hpc.core.mail import PendingMail, pending_mail
 from disttgl_hpc.core.negatives import NegativeSampler, training_candidates
 from disttgl_hpc.core.sampler import event_bounds, recent_neighbors
-from disttgl_hpc.core.schedule import Assignment, Coordinates, GridShape, batch_bounds, slice_bounds
+from disttgl_hpc.core.schedule import Assignment, Coordinates, batch_bounds, slice_bounds
 from disttgl_hpc.core.stream import EventStream
+from disttgl_hpc.runs.plan import RunPlan
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One turn of a local batch with one negative set.
+    """One pass over a local batch with one negative set.
 
-    mfg: roots ordered src ‖ dst ‖ negatives. mail: of ``mfg.nodes``. rows: (U,) where ``mfg.nodes`` stand among
-    the batch's nodes. keep: (R, num_heads, K) dropout mask or None.
+    mfg: roots ordered src ‖ dst ‖ negatives. mail: of ``mfg.nodes``. positions: (U,) where ``mfg.nodes`` stand
+    among the batch's nodes. keep: (R, num_heads, K) dropout mask or None.
     """
 
     mfg: Mfg
     mail: PendingMail
-    rows: NDArray[np.int64]
+    positions: NDArray[np.int64]
     keep: NDArray[np.bool_] | None
 
 
@@ -52,32 +52,14 @@ class LocalBatch:
         return self.last - self.first
 
 
-def batching_of(stream: EventStream, config: TrainConfig, shape: GridShape) -> Batching:
-    """How a run cuts its stream: global batches of i·b events in training, evaluation batches behind them."""
-    return Batching(stream.split, shape.minibatch * config.local_batch, config.evaluation_batch)
-
-
-def memory_sizes(stream: EventStream, config: TrainConfig, shape: GridShape) -> MemorySizes:
-    """How large a replica's memory and a trainer's requests to it become in a run."""
-    return MemorySizes.of(
-        num_nodes=stream.num_nodes,
-        dim_memory=config.dim_memory,
-        local_batch=config.local_batch,
-        epoch=shape.epoch,
-        negatives_per_event=config.negatives_per_event,
-        num_neighbors=config.num_neighbors,
-    )
-
-
 class BatchSampler:
     """Samples local batches of a stream; what it returns depends on the assignment alone."""
 
     def __init__(
-        self, stream: EventStream, shape: GridShape, coordinates: Coordinates, config: TrainConfig
+        self, stream: EventStream, config: TrainConfig, plan: RunPlan, coordinates: Coordinates
     ) -> None:
-        self.stream, self.shape, self.config = stream, shape, config
+        self.stream, self.config, self.shape, self.batching = stream, config, plan.shape, plan.batching
         self._replica = coordinates.memory
-        self.batching = batching_of(stream, config, shape)
         self.index = NodeIndex(stream.num_nodes)
         self._negatives = NegativeSampler(
             stream, training_candidates(stream), config.seed, Purpose.TRAINING_NEGATIVES
@@ -88,7 +70,7 @@ class BatchSampler:
         stream, batching = self.stream, self.batching
         batch_first, batch_last = batch_bounds(work.batch, batching.global_batch, stream.split.train_end)
         first, last = slice_bounds(batch_first, batch_last, self.shape.minibatch, work.minibatch)
-        graphs = [self._graph(first, last, work.sweep, turn) for turn in range(self.shape.epoch)]
+        graphs = [self._graph(first, last, work.sweep, pass_index) for pass_index in range(self.shape.epoch)]
         nodes = graphs[0].nodes
         if len(graphs) > 1:
             nodes = self.index.distinct(np.concatenate([mfg.nodes for mfg in graphs]))
@@ -98,23 +80,23 @@ class BatchSampler:
                 mfg,
                 pending_mail(stream.tcsr, mfg.nodes, batch_first, mail_since, batching),
                 self.index.rows(nodes, mfg.nodes),
-                self._keep(first, last, work.sweep, turn),
+                self._keep(first, last, work.sweep, pass_index),
             )
-            for turn, mfg in enumerate(graphs)
+            for pass_index, mfg in enumerate(graphs)
         )
         return LocalBatch(
             first, last, nodes, passes, last_events(stream.src[first:last], stream.dst[first:last])
         )
 
-    def _graph(self, first: int, last: int, sweep: int, turn: int) -> Mfg:
-        """Message flow graph of events [first, last) with the negative set of one turn."""
+    def _graph(self, first: int, last: int, sweep: int, pass_index: int) -> Mfg:
+        """Message flow graph of events [first, last) with the negative set of one pass."""
         stream, config = self.stream, self.config
         negatives = self._negatives.draw(
             first,
             last,
             config.negatives_per_event,
             sweep=sweep,
-            pass_index=turn,
+            pass_index=pass_index,
             replica=self._replica,
         )
         roots = np.concatenate([stream.src[first:last], stream.dst[first:last], negatives.T.ravel()])
@@ -123,7 +105,7 @@ class BatchSampler:
         root_time = np.tile(stream.time[first:last], repeats)
         return self.index.mfg(recent_neighbors(stream.tcsr, roots, root_time, bounds, config.num_neighbors))
 
-    def _keep(self, first: int, last: int, sweep: int, turn: int) -> NDArray[np.bool_] | None:
+    def _keep(self, first: int, last: int, sweep: int, pass_index: int) -> NDArray[np.bool_] | None:
         """Dropout mask (R, num_heads, K), drawn per event and ordered as the roots are."""
         config, repeats = self.config, 2 + self.config.negatives_per_event
         if not config.dropout:
@@ -132,7 +114,7 @@ class BatchSampler:
         drawn = keep_mask(
             config.seed,
             sweep,
-            turn,
+            pass_index,
             first,
             last - first,
             draws_per_event=math.prod(shape),

@@ -24,8 +24,8 @@ from disttgl_hpc.parallel.daemon import serve_memory
 from disttgl_hpc.parallel.grid import Grid, check_slices
 from disttgl_hpc.parallel.subset import Nodes, choose_ranks, nodes_of
 from disttgl_hpc.parallel.waiting import wait_request
-from disttgl_hpc.runs.batches import batching_of, memory_sizes
 from disttgl_hpc.runs.machine import own_cores, processor, tcp_bytes_sent, versions
+from disttgl_hpc.runs.plan import RunPlan, batching_of
 from disttgl_hpc.runs.trainer import Trainer
 
 log = get_logger(__name__)
@@ -178,16 +178,17 @@ class _Turns:
         """Share of one rank in a run on ``part``, the ranks that ``shape`` needs; collective over it only."""
         stream, config, plan = self.stream, self.config, self.plan
         grid = Grid.create(part, shape)
-        num_batches, steps = batching_of(stream, config, shape).num_batches, plan.warmup + plan.steps
-        sizes = memory_sizes(stream, config, shape)
+        steps = plan.warmup + plan.steps
+        run = RunPlan.of(stream, config, shape, steps)
+        order = (run.sizes, run.num_batches, run.num_steps)
         if grid.is_daemon:
             # It knows no steps to measure between, so its whole service counts, with its beginning and end.
             before = Counters.now()
-            serve_memory(grid, sizes, num_batches, steps, timeout_s=config.timeout_s)
+            serve_memory(grid, *order, timeout_s=config.timeout_s)
             measure = Measure(True, steps, 0, Counters.now().since(before))
         else:
-            memory = open_memory(grid, sizes, num_batches, steps, timeout_s=config.timeout_s)
-            trainer = Trainer(stream, config, grid, memory, steps=steps)
+            memory = open_memory(grid, *order, timeout_s=config.timeout_s)
+            trainer = Trainer(stream, config, run, grid, memory)
             for step in range(plan.warmup):
                 trainer.step(step)
             before = Counters.now(trainer, memory)

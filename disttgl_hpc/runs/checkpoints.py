@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from disttgl_hpc.errors import StoreError
-from disttgl_hpc.store.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from disttgl_hpc.store.checkpoint import read_array, read_checkpoint, write_checkpoint
 
 
 def save(
@@ -31,12 +31,17 @@ def save(
     write_checkpoint(path, arrays, attributes)
 
 
-def load_weights(path: Path, model: nn.Module) -> Checkpoint:
-    """Set a model's weights from a checkpoint and return the rest of it.
+def load_memory(path: Path, state: NDArray[np.float32]) -> None:
+    """Read a checkpoint's node memory into ``state`` (N, 2·dim_memory). Raises StoreError if it does not fit."""
+    read_array(path, "memory", state)
+
+
+def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
+    """Set a model's weights from a checkpoint and return its attributes.
 
     Raises StoreError when the file's weights are not those of this model.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, "weights")
     stored, own = checkpoint.group("weights"), dict(model.named_parameters())
     shapes = {name: tuple(array.shape) for name, array in stored.items()}
     expected = {name: tuple(parameter.shape) for name, parameter in own.items()}
@@ -49,4 +54,4 @@ def load_weights(path: Path, model: nn.Module) -> Checkpoint:
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(torch.from_numpy(stored[name]))
-    return checkpoint
+    return checkpoint.attributes

@@ -28,12 +28,19 @@ class RunDirectory:
 
     def check_free(self) -> None:
         """Raise ConfigError if the directory holds a run; asked on every rank before any of them writes."""
-        if self.metrics_file.exists():
+        if self.metrics_file.is_file() and self.metrics_file.stat().st_size:
             raise ConfigError(f"{self.path} holds a run already: choose another --run, or remove it")
+        if any(place.exists() and not place.is_dir() for place in (self.path, *self.path.parents)):
+            raise ConfigError(f"{self.path}: a part of this path is a file: choose another --run")
 
     def create(self, config: dict[str, Any]) -> None:
-        """Make the directory and write config.json."""
-        self.best_checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        """Make the directory and write config.json. Raises StoreError where that is not allowed."""
+        try:
+            self.best_checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{self.path}: cannot be made ({error.strerror}): choose another --run"
+            ) from error
         self.config_file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         self.metrics_file.touch()
 
@@ -47,7 +54,7 @@ class RunDirectory:
         try:
             config = json.loads(self.config_file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise StoreError(f"{self.config_file}: no run's configuration: {error}") from error
+            raise StoreError(f"{self.config_file}: no run's configuration: give a run directory") from error
         if not isinstance(config, dict):
             raise StoreError(f"{self.config_file}: expected a JSON object, found {type(config).__name__}")
         return config

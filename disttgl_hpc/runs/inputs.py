@@ -11,9 +11,19 @@ from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.batch import Mfg
 from disttgl_hpc.core.mail import PendingMail
 from disttgl_hpc.core.stream import EventStream
+from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.nn.inputs import GraphInputs, ModelDims, NodeInputs
 from disttgl_hpc.nn.model import Tgn
 from disttgl_hpc.nn.time_encoding import TimeMode
+
+
+def device_of(config: TrainConfig, local_trainer: int) -> torch.device:
+    """Where a trainer computes: on GPUs the trainers of a node take turns. Raises ConfigError without a GPU."""
+    if config.device == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError(f"device {config.device} needs a GPU and a torch built for it: none here, use cpu")
+    return torch.device("cuda", local_trainer % torch.cuda.device_count())
 
 
 def build_model(stream: EventStream, config: TrainConfig) -> Tgn:

@@ -13,55 +13,46 @@ from torch import Tensor
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.memory import MemoryService
-from disttgl_hpc.core.schedule import Assignment, assignment, num_steps
+from disttgl_hpc.core.schedule import Assignment, assignment
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.nn.link_head import link_loss
 from disttgl_hpc.parallel.gradients import GradientSum
 from disttgl_hpc.parallel.grid import Grid
 from disttgl_hpc.runs.batches import BatchSampler, LocalBatch
-from disttgl_hpc.runs.inputs import InputBuilder, build_model
+from disttgl_hpc.runs.inputs import InputBuilder, build_model, device_of
 from disttgl_hpc.runs.phases import PhaseClock
+from disttgl_hpc.runs.plan import RunPlan
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A sampled batch and the memory rows (n, 2·dim_memory) of its nodes, as they were when its turn came."""
+    """A sampled batch and the memory of its nodes, state (n, 2·dim_memory), as it was when its turn came."""
 
     batch: LocalBatch
-    rows: NDArray[np.float32]
+    state: NDArray[np.float32]
 
 
 class Trainer:
-    """A copy of the model, its optimiser, and the batch in hand.
-
-    steps: how many it will take, by default those of the configured epochs. The memory's order of operations
-    must have been opened for as many.
-    """
+    """A copy of the model, its optimiser, and the batch in hand."""
 
     def __init__(
-        self,
-        stream: EventStream,
-        config: TrainConfig,
-        grid: Grid,
-        memory: MemoryService,
-        *,
-        steps: int | None = None,
+        self, stream: EventStream, config: TrainConfig, plan: RunPlan, grid: Grid, memory: MemoryService
     ) -> None:
-        device = torch.device(config.device)
+        device = device_of(config, grid.local_trainer)
+        self.inputs = InputBuilder(stream, device)
         self.model = build_model(stream, config).to(device)
         learning_rate = config.lr * (grid.shape.num_trainers if config.scale_lr else 1)
         self.optimiser = torch.optim.Adam(self.model.parameters(), learning_rate, fused=True)
-        self.sampler = BatchSampler(stream, grid.shape, grid.coordinates, config)
-        self.clock = PhaseClock()
-        self._config, self._grid, self._memory = config, grid, memory
-        self.num_steps = steps or num_steps(config.epochs, grid.shape, self.sampler.batching.num_batches)
         self.gradients = GradientSum(self.model.parameters(), grid.trainer_comm, config.timeout_s)
-        self._inputs = InputBuilder(stream, device)
+        self.clock = PhaseClock()
+        self._config, self._plan, self._grid, self._memory = config, plan, grid, memory
+        self._sampler = BatchSampler(stream, config, plan, grid.coordinates)
         self._readings = self._read_batches()
+        self._reading: Reading | None = None
 
     def work(self, step: int) -> Assignment | None:
         """What the schedule has for this trainer in ``step``; None while its lane has no batch yet."""
-        return assignment(step, self._grid.coordinates, self._grid.shape, self.sampler.batching.num_batches)
+        return assignment(step, self._grid.coordinates, self._plan.shape, self._plan.num_batches)
 
     def step(self, step: int) -> tuple[float, int]:
         """One synchronous gradient step; returns the summed loss of this trainer's events and their number."""
@@ -69,7 +60,7 @@ class Trainer:
         work = self.work(step)
         loss, num_events = 0.0, 0
         if work is not None:
-            if work.reads:
+            if work.reads or self._reading is None:
                 self._reading = next(self._readings)
             num_events = self._reading.batch.num_events
             loss = self._learn(work, self._reading) if num_events else self._pass_by(work)
@@ -84,7 +75,7 @@ class Trainer:
         Sampling runs one batch ahead, while the read of the batch in hand may still be waiting for its turn; the
         next read is posted before the batch in hand is computed, and is served during its backward pass.
         """
-        lane, stride = self._grid.coordinates.epoch, self._grid.shape.epoch
+        lane, stride = self._grid.coordinates.epoch, self._plan.shape.epoch
         batch = self._sample(lane)
         if batch is not None:
             self._memory.post_read(lane, batch.nodes)
@@ -93,35 +84,35 @@ class Trainer:
                 return
             following = self._sample(counter + stride)
             with self.clock("read"):
-                rows = self._memory.wait_read(counter)
+                state = self._memory.wait_read(counter)
             if following is not None:
                 self._memory.post_read(counter + stride, following.nodes)
-            yield Reading(batch, rows)
+            yield Reading(batch, state)
             batch = following
 
     def _sample(self, counter: int) -> LocalBatch | None:
         """Sample this trainer's batch with that counter; None behind the last step."""
-        work = self.work(counter) if counter < self.num_steps else None
+        work = self.work(counter) if counter < self._plan.num_steps else None
         if work is None:
             return None
         with self.clock("sample"):
-            return self.sampler.sample(work)
+            return self._sampler.sample(work)
 
     def _learn(self, work: Assignment, reading: Reading) -> float:
         """Update the memory, attend, score, write, and go backward: one pass over a batch."""
-        batch, turn = reading.batch, reading.batch.passes[work.pass_index]
+        batch, own = reading.batch, reading.batch.passes[work.pass_index]
         with self.clock("forward"):
-            nodes = self._inputs.nodes(turn.mfg.nodes, turn.mail, reading.rows[turn.rows])
+            nodes = self.inputs.nodes(own.mfg.nodes, own.mail, reading.state[own.positions])
             memory = self.model.update_memory(nodes)
             roots = self.model.embed(
-                self.model.represent(memory, nodes), self._inputs.graph(turn.mfg, turn.keep)
+                self.model.represent(memory, nodes), self.inputs.graph(own.mfg, own.keep)
             )
             by_role = roots.view(2 + self._config.negatives_per_event, batch.num_events, -1)
             logits = self.model.scores(by_role[0], by_role[1:])  # a row of true destinations, then negatives
             loss = link_loss(logits[0], logits[1:])
         if work.writes:
             with self.clock("write"):
-                self._write(work, batch, turn.mfg.nodes, memory.detach())
+                self._write(work, batch, own.mfg.nodes, memory.detach())
         with self.clock("backward"):
             loss.backward()  # type: ignore[no-untyped-call]
         return loss.item()
@@ -129,13 +120,13 @@ class Trainer:
     def _write(self, work: Assignment, batch: LocalBatch, nodes: NDArray[np.int64], memory: Tensor) -> None:
         """Write [memory ‖ peer] of the batch's positive nodes; ``memory`` (U, dim_memory) is of ``nodes``."""
         updated, writes = memory.cpu().numpy(), batch.writes
-        own, peer = (self.sampler.index.rows(nodes, ids) for ids in (writes.nodes, writes.partners))
+        own, peer = (self._sampler.index.rows(nodes, ids) for ids in (writes.nodes, writes.partners))
         rows = np.concatenate([updated[own], updated[peer]], axis=1)
         self._memory.write(work.counter, writes.nodes, rows)
 
     def _pass_by(self, work: Assignment) -> float:
         """Take part in the daemon's order with a slice that a short last batch left empty."""
         if work.writes:
-            nothing = np.empty((0, self._reading.rows.shape[1]), np.float32)
+            nothing = np.empty((0, 2 * self._config.dim_memory), np.float32)
             self._memory.write(work.counter, np.empty(0, np.int64), nothing)
         return 0.0

@@ -49,15 +49,31 @@ def write_checkpoint(path: Path, arrays: Mapping[str, NDArray[Any]], attributes:
         ) from error
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a whole checkpoint. Raises StoreError naming the file, what was expected and what to do."""
+def read_checkpoint(path: Path, group: str = "") -> Checkpoint:
+    """Read the arrays of a checkpoint, all or those of one group such as "weights".
+
+    Raises StoreError naming the file, what was expected and what to do.
+    """
     arrays: dict[str, NDArray[Any]] = {}
     with open_checked(path, KIND, SCHEMA_VERSION) as file:
-        file.visititems(lambda name, item: _collect(arrays, name, item))
+        file.visititems(lambda name, item: _collect(arrays, name, item, group))
         return Checkpoint(arrays, json.loads(file.attrs["attributes"]))
 
 
-def _collect(arrays: dict[str, NDArray[Any]], name: str, item: h5py.Group | h5py.Dataset) -> None:
-    """Add a dataset; groups only lead to datasets."""
-    if isinstance(item, h5py.Dataset):
+def read_array(path: Path, name: str, out: NDArray[Any]) -> None:
+    """Read one array of a checkpoint into ``out``. Raises StoreError, also if it has another shape or dtype."""
+    with open_checked(path, KIND, SCHEMA_VERSION) as file:
+        dataset = file[name]
+        if (dataset.shape, dataset.dtype) != (out.shape, out.dtype):
+            raise StoreError(
+                f"{path}: {name} must be {out.shape} {out.dtype}, found {dataset.shape} {dataset.dtype}: use the "
+                "events and the config.json that the run was made with"
+            )
+        if dataset.size:
+            dataset.read_direct(out)
+
+
+def _collect(arrays: dict[str, NDArray[Any]], name: str, item: h5py.Group | h5py.Dataset, group: str) -> None:
+    """Add a dataset of the group; groups only lead to datasets."""
+    if isinstance(item, h5py.Dataset) and name.startswith(group):
         arrays[name] = np.asarray(item)

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disttgl_hpc.core.mail import Batching, pending_mail
+from disttgl_hpc.core.batching import Batching
+from disttgl_hpc.core.mail import pending_mail
 from disttgl_hpc.core.stream import Split
 from disttgl_hpc.core.tcsr import build_tcsr
 

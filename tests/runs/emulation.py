@@ -17,6 +17,7 @@ from disttgl_hpc.core.draws import Purpose
 from disttgl_hpc.core.negatives import NegativeSampler, training_candidates
 from disttgl_hpc.nn.inputs import GraphInputs, NodeInputs
 from disttgl_hpc.nn.link_head import link_loss
+from disttgl_hpc.runs.candidates import Candidates
 from disttgl_hpc.runs.inputs import build_model
 
 
@@ -156,3 +157,18 @@ def emulate(stream, config, shape, num_steps):
         optimiser.step()
         losses.append(total.item() / count)
     return losses, model, replicas
+
+
+def emulate_evaluation(stream, config, model, replica, part):
+    """Scores (n, 1 + negatives) of a held-out part, one event at a time; the replica moves on batch by batch."""
+    candidates, size, scores = Candidates(stream, config), config.evaluation_batch, []
+    for first in range(part.first, part.last, size):
+        last = min(first + size, part.last)
+        for event in range(first, min(last, part.scored_last)):
+            roots = [int(stream.src[event]), *candidates.of(event, event + 1)[0].tolist()]
+            inputs, graph, _ = model_inputs(stream, config, replica, roots, [event] * len(roots))
+            with torch.no_grad():
+                h = model.embed(model.represent(model.update_memory(inputs), inputs), graph)
+                scores.append(model.scores(h[:1], h[1:]).numpy())
+        write_batch(stream, model, config, replica, first, last)
+    return np.array(scores)

@@ -20,11 +20,23 @@ SMALL = {
 """Settings of a run of a second."""
 
 
-def make_store(folder, *, num_events=220, num_nodes=17, dim_edge=0, seed=0, feature_scale=1.0):
+def make_store(
+    folder,
+    *,
+    num_events=220,
+    num_nodes=17,
+    dim_edge=0,
+    seed=0,
+    feature_scale=1.0,
+    split=None,
+    last_event_to=None,
+):
     """Store of a random stream of one node set: self-loops, equal times, nodes that appear late."""
     rng = np.random.default_rng(seed)
     latest = np.linspace(num_nodes // 2, num_nodes, num_events)[:, None]
     ends = (rng.random((num_events, 2)) ** 2 * latest).astype(np.int64)
+    if last_event_to is not None:
+        ends[num_events * 7 // 10 :, 1] = last_event_to
     features = (rng.normal(size=(num_events, dim_edge)) * feature_scale).astype(np.float32)
     part = EventPart(
         src=ends[:, 0],
@@ -37,7 +49,7 @@ def make_store(folder, *, num_events=220, num_nodes=17, dim_edge=0, seed=0, feat
         num_events=num_events,
         num_nodes=num_nodes,
         num_src=0,
-        split=Split(num_events * 7 // 10, num_events * 17 // 20),
+        split=split or Split(num_events * 7 // 10, num_events * 17 // 20),
         node_ids=np.arange(num_nodes),
     )
     path = folder / "random.events.h5"

@@ -1,18 +1,23 @@
 """Evaluation: same numbers for any team, nothing of training touched, no look into the future."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from emulation import emulate, emulate_evaluation
 from run_helpers import SMALL, make_store
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.metrics import link_metrics
 from disttgl_hpc.core.schedule import GridShape
+from disttgl_hpc.core.tcsr import build_tcsr
 from disttgl_hpc.runs import evaluate as evaluation
-from disttgl_hpc.runs.batches import batching_of
-from disttgl_hpc.runs.evaluate import Candidates, Evaluator, Team, held_out_parts
-from disttgl_hpc.runs.inputs import build_model
+from disttgl_hpc.runs.candidates import Candidates, held_out_parts
+from disttgl_hpc.runs.evaluate import Evaluator, Team
+from disttgl_hpc.runs.inputs import InputBuilder, build_model
+from disttgl_hpc.runs.plan import batching_of
 
 
 @pytest.fixture
@@ -22,7 +27,8 @@ def stream(tmp_path):
 
 def evaluator_of(stream, team=None, **settings):
     config = TrainConfig(**{**SMALL, **settings})
-    return Evaluator(stream, config, batching_of(stream, config, GridShape(1, 1, 1)), team)
+    inputs = InputBuilder(stream, torch.device("cpu"))
+    return Evaluator(stream, config, batching_of(stream, config, GridShape(1, 1, 1)), inputs, team or Team())
 
 
 def memory_of(stream):
@@ -33,7 +39,7 @@ def memory_of(stream):
 
 def run_team(stream, size, node_size):
     """Evaluate both parts with ``size`` members, ``node_size`` of which share a memory; → results by member."""
-    gathered, meet = [None] * size, threading.Barrier(size)
+    gathered, shared, meet = [None] * size, [None], threading.Barrier(size)
     states = [memory_of(stream) for _ in range(size // node_size)]
     results = [None] * size
 
@@ -43,9 +49,15 @@ def run_team(stream, size, node_size):
             meet.wait()
             everything = list(gathered)
             meet.wait()
-            return everything
+            return None if index else everything
 
-        team = Team(index, size, index % node_size, node_size, lambda: meet.wait() and None, gather)
+        def share(own):
+            if index == 0:
+                shared[0] = own
+            meet.wait()
+            return shared[0]
+
+        team = Team(index, size, index % node_size, node_size, lambda: meet.wait() and None, gather, share)
         evaluator, state = evaluator_of(stream, team), states[index // node_size]
         model = build_model(stream, evaluator.config)
         parts = held_out_parts(stream, evaluator.config)
@@ -75,7 +87,6 @@ def test_pitfall_20_later_events_do_not_change_earlier_scores(stream):
     validation, test = held_out_parts(stream, evaluator.config)
     model = build_model(stream, evaluator.config)
     before = evaluator.evaluate(model, memory_of(stream), validation)
-    stream.dst.flags.writeable = False
     changed = stream.dst.copy()
     changed[test.first :] = (changed[test.first :] + 1) % stream.num_nodes
     other = changed_stream(stream, changed)
@@ -84,11 +95,55 @@ def test_pitfall_20_later_events_do_not_change_earlier_scores(stream):
 
 
 def changed_stream(stream, dst):
-    from dataclasses import replace
-
-    from disttgl_hpc.core.tcsr import build_tcsr
-
+    """The stream with other destinations."""
     return replace(stream, dst=dst, tcsr=build_tcsr(stream.src, dst, stream.time, stream.num_nodes))
+
+
+def scores_of(monkeypatch, evaluator, model, state, part):
+    """What ``evaluate`` ranks: (n, 1 + negatives)."""
+    seen = []
+
+    def keep(positive, negatives):
+        seen.append(np.concatenate([positive[:, None], negatives], axis=1))
+        return link_metrics(positive, negatives)
+
+    monkeypatch.setattr(evaluation, "link_metrics", keep)
+    evaluator.evaluate(model, state, part)
+    return seen[0]
+
+
+def test_pitfall_20_scores_are_those_of_stored_mail_event_by_event(stream, monkeypatch):
+    """From training through validation to test: weights, memory and mail of one run, and no answer seen early."""
+    evaluator = evaluator_of(stream, dropout=0.0)
+    config = evaluator.config
+    num_batches = batching_of(stream, config, GridShape(1, 1, 1)).num_batches
+    _, model, (replica,) = emulate(stream, config, GridShape(1, 1, 1), num_batches)
+    state = replica.state.copy()
+    for part in held_out_parts(stream, config):
+        scores = scores_of(monkeypatch, evaluator, model, state, part)
+        expected = emulate_evaluation(stream, config, model, replica, part)
+        assert np.allclose(scores, expected, atol=1e-5)
+        assert np.allclose(state, replica.state, atol=1e-5)
+
+
+def test_pitfall_23_candidates_are_treated_alike(stream, monkeypatch):
+    """Another candidate in a column changes that column's scores only."""
+    evaluator, part = evaluator_of(stream), held_out_parts(stream, evaluator_of(stream).config)[0]
+    model = build_model(stream, evaluator.config)
+    plain = scores_of(monkeypatch, evaluator, model, memory_of(stream), part)
+    drawn = Candidates.of
+    monkeypatch.setattr(Candidates, "of", lambda self, *bounds: drawn(self, *bounds)[:, ::-1])
+    turned = scores_of(monkeypatch, evaluator_of(stream), model, memory_of(stream), part)
+    assert np.allclose(plain, turned[:, ::-1], atol=1e-5)
+
+
+def test_pitfall_18_a_model_that_cannot_tell_gets_mid_rank(stream):
+    evaluator = evaluator_of(stream)
+    model = build_model(stream, evaluator.config)
+    torch.nn.init.zeros_(model.link_head.out.weight)
+    metrics = evaluator.evaluate(model, memory_of(stream), held_out_parts(stream, evaluator.config)[0])
+    negatives = evaluator.config.evaluation_negatives
+    assert metrics.mrr == pytest.approx(1 / (1 + negatives / 2))
 
 
 def test_limiting_the_scored_events_changes_neither_memory_nor_their_scores(stream):
@@ -110,8 +165,3 @@ def test_pitfall_23_candidates_are_the_true_destination_then_fixed_negatives(str
     assert (np.concatenate([candidates.of(300, 311), candidates.of(311, 340)]) == whole).all()
     assert (Candidates(stream, TrainConfig(**SMALL, seed=9)).of(300, 340) == whole).all()
     assert (Candidates(stream, TrainConfig(**SMALL, evaluation_seed=9)).of(300, 340) != whole).any()
-
-
-def test_pitfall_18_a_model_that_cannot_tell_gets_mid_rank():
-    metrics = link_metrics(np.zeros(5), np.zeros((5, 49)))
-    assert metrics.mrr == pytest.approx(1 / 25.5)

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from emulation import emulate
 from mpi4py import MPI
 from run_helpers import SMALL, assert_same_weights, make_store
@@ -11,11 +12,12 @@ from run_records import records
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.schedule import GridShape
+from disttgl_hpc.core.stream import Split
 from disttgl_hpc.errors import ConfigError, StoreError, TrainingError
 from disttgl_hpc.runs.checkpoints import load_weights
 from disttgl_hpc.runs.directory import RunDirectory
-from disttgl_hpc.runs.evaluate import evaluate_run
 from disttgl_hpc.runs.inputs import build_model
+from disttgl_hpc.runs.results import evaluate_run
 from disttgl_hpc.runs.train import train
 from disttgl_hpc.store.checkpoint import read_checkpoint
 
@@ -35,9 +37,10 @@ def test_a_serial_run_equals_the_emulation(tmp_path, dim_edge):
     sweep = -(-store.stream.split.train_end // config.local_batch)
     losses, model, replicas = emulate(store.stream, config, GridShape(1, 1, 1), 2 * sweep)
     trained = build_model(store.stream, config)
-    checkpoint = load_weights(run.last_checkpoint, trained)
+    load_weights(run.last_checkpoint, trained)
+    memory = read_checkpoint(run.last_checkpoint).arrays["memory"]
     assert_same_weights(trained, model)
-    assert np.allclose(checkpoint.arrays["memory"], replicas[0].state, atol=1e-5)
+    assert np.allclose(memory, replicas[0].state, atol=1e-5)
     recorded = [record["loss"] for record in run.records() if record["record"] == "sweep"]
     sizes = np.full(sweep, config.local_batch)
     sizes[-1] = store.stream.split.train_end - sizes[:-1].sum()
@@ -91,6 +94,48 @@ def test_evaluation_of_other_events_is_refused(tmp_path):
     other = make_store(tmp_path / "other", seed=1)
     with pytest.raises(StoreError, match=r"checksum .*--events"):
         evaluate_run(run, other.path, MPI.COMM_SELF)
+
+
+@pytest.mark.parametrize(("split", "sizes"), [((0, 10), "0, 10 and 210"), ((200, 200), "200, 0 and 20")])
+def test_an_empty_part_is_refused_before_anything_is_done(tmp_path, split, sizes):
+    store = make_store(tmp_path, split=Split(*split))
+    with pytest.raises(ConfigError, match=f"{sizes} of 220: prepare the events again with another --split"):
+        run_in(tmp_path / "run", store)
+    assert not (tmp_path / "run").exists()
+
+
+def test_held_out_events_do_not_change_training(tmp_path):
+    (tmp_path / "other").mkdir()
+    stores = [make_store(tmp_path), make_store(tmp_path / "other", last_event_to=3)]
+    assert (stores[0].stream.dst != stores[1].stream.dst).any()
+    losses = [
+        [record["loss"] for record in run_in(store.path.parent / "run", store).records()[:-1]]
+        for store in stores
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_a_failed_run_does_not_block_its_name(tmp_path):
+    store = make_store(tmp_path, dim_edge=2, feature_scale=1e37)
+    with pytest.raises(TrainingError):
+        run_in(tmp_path / "run", store)
+    with pytest.raises(StoreError, match="finished no sweep"):
+        evaluate_run(RunDirectory(tmp_path / "run"), None, MPI.COMM_SELF)
+    with pytest.raises(TrainingError):
+        run_in(tmp_path / "run", store)
+
+
+def test_a_run_cannot_lie_in_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="part of this path is a file"):
+        run_in(tmp_path / "file" / "run", make_store(tmp_path))
+
+
+def test_a_gpu_that_is_not_there_is_refused(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(ConfigError, match="needs a GPU"):
+        run_in(tmp_path / "run", make_store(tmp_path), device="cuda")
 
 
 def test_a_finished_run_is_not_overwritten(tmp_path):

@@ -1,0 +1,94 @@
+"""The final results of a run: its best weights on validation and test, beside the heuristics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.core.heuristics import best_half_life, heuristic_metrics
+from disttgl_hpc.core.schedule import GridShape
+from disttgl_hpc.core.stream import EventStream
+from disttgl_hpc.errors import StoreError
+from disttgl_hpc.nn.model import Tgn
+from disttgl_hpc.runs.candidates import Candidates, Part, held_out_parts
+from disttgl_hpc.runs.checkpoints import load_memory, load_weights
+from disttgl_hpc.runs.directory import RunDirectory, saved_config
+from disttgl_hpc.runs.evaluate import Evaluator, Team
+from disttgl_hpc.runs.inputs import InputBuilder, build_model, device_of
+from disttgl_hpc.runs.plan import batching_of
+from disttgl_hpc.store.events import EventStore
+
+
+def final_results(
+    run: RunDirectory, evaluator: Evaluator, model: Tgn, state: NDArray[np.float32]
+) -> dict[str, Any]:
+    """Validation and test with a run's best weights, which ``model`` takes on, and the memory they left.
+
+    Collective over the evaluator's team. ``state`` (N, 2·dim_memory) is where the memory is loaded, shared by the
+    team's members of a node. The heuristics beside the model are added by the team's first member only.
+    """
+    team, stream, config = evaluator.team, evaluator.stream, evaluator.config
+    attributes = load_weights(run.best_checkpoint, model)
+    team.fence()
+    if team.node_index == 0:
+        load_memory(run.best_checkpoint, state)
+    team.fence()
+    results: dict[str, Any] = {"best_sweep": attributes["sweep"]}
+    parts = held_out_parts(stream, config)
+    for part in parts:
+        results[part.name] = evaluator.evaluate(model, state, part).as_dict()
+    if team.index == 0:
+        results["heuristics"] = _heuristics(stream, config, *parts)
+        results["evaluation_negatives"] = config.evaluation_negatives
+    return results
+
+
+def _heuristics(
+    stream: EventStream, config: TrainConfig, validation: Part, test: Part
+) -> dict[str, dict[str, float | int]]:
+    """Metrics of the heuristics on test, on the model's candidates; validation sets PopTrack's half-life."""
+    candidates = Candidates(stream, config)
+    ranges = [(part.first, part.scored_last) for part in (validation, test)]
+    tuning, asked = (candidates.of(*bounds) for bounds in ranges)
+    half_life = best_half_life(stream, *ranges[0], tuning)
+    found = heuristic_metrics(stream, *ranges[1], asked, half_life)
+    return {name: metrics.as_dict() for name, metrics in found.items()}
+
+
+def evaluate_run(run: RunDirectory, events: Path | None, world: Any) -> dict[str, Any]:
+    """Repeat the final evaluation of a run from its files, shared among all ranks of ``world`` (collective).
+
+    events: the event store, if it is no longer where the run found it. Raises StoreError if a file is missing or
+    is not the one the run was made with.
+    """
+    settings = run.read_config()
+    if not run.best_checkpoint.exists():
+        raise StoreError(f"{run.best_checkpoint}: the run has finished no sweep yet: train it further")
+    config = saved_config(settings)
+    torch.set_num_threads(config.threads)
+    store = _open_events(Path(events or settings["events"]), settings["checksum"])
+    stream = store.stream
+    device = device_of(config, world.rank)
+    team = Team(index=world.rank, size=world.size, gather=world.gather, share=world.bcast)
+    batching = batching_of(stream, config, GridShape.parse(config.grid))
+    evaluator = Evaluator(stream, config, batching, InputBuilder(stream, device), team)
+    state = np.empty((stream.num_nodes, 2 * config.dim_memory), np.float32)
+    return final_results(run, evaluator, build_model(stream, config).to(device), state)
+
+
+def _open_events(path: Path, checksum: str) -> EventStore:
+    """The events that a run was made with; StoreError names --events where they are not these."""
+    if not path.exists():
+        raise StoreError(f"{path}: the run's events are not there any more: say where with --events")
+    store = EventStore.open(path)
+    if store.checksum != checksum:
+        raise StoreError(
+            f"{path}: the run was trained on events of checksum {checksum[:16]}…, these have "
+            f"{store.checksum[:16]}…: give the original store with --events"
+        )
+    return store
