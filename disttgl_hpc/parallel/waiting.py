@@ -43,9 +43,12 @@ class Pause:
         self._sleep = sleep
         self.restart()
 
-    def restart(self, *, has_deadline: bool = True) -> None:
-        """Something happened: short sleeps again, and a new deadline, if what comes next has one."""
-        self._sleep_s = self._first_s
+    def restart(self, *, has_deadline: bool = True, sleep_s: float | None = None) -> None:
+        """Something happened: a new deadline, if what comes next has one, and sleeps from ``sleep_s`` on.
+
+        Without it they are short again.
+        """
+        self._sleep_s = self._first_s if sleep_s is None else sleep_s
         self._deadline_s = time.monotonic() + (self._timeout_s if has_deadline else math.inf)
 
     def sleep(self) -> None:
