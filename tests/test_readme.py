@@ -32,9 +32,9 @@ def commands():
 
 def shown(value):
     """A default as the table of options writes it."""
-    return {True: "on", False: "off", "": "none"}.get(
-        value, f"{value:g}" if isinstance(value, float) else f"{value}"
-    )
+    if value is True or value is False:
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else f"{value}" or "none"
 
 
 @pytest.mark.parametrize("setting", dataclasses.fields(TrainConfig), ids=lambda setting: setting.name)

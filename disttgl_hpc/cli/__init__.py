@@ -12,6 +12,7 @@ from mpi4py import MPI
 
 from disttgl_hpc import __version__, log
 from disttgl_hpc.errors import ConfigError, DeadlineError, DisttglError, GridError, InputError, StoreError
+from disttgl_hpc.parallel.leftovers import drop_names_of_segments
 from disttgl_hpc.parallel.waiting import wait_request
 
 _COMMANDS = ("prepare", "inspect", "train", "evaluate", "bench")
@@ -38,6 +39,7 @@ class _LazyGroup(click.Group):
 def disttgl(verbose: bool) -> None:
     """Train temporal graph neural networks on event streams, from a laptop to a cluster."""
     log.configure(MPI.COMM_WORLD.rank, verbose=verbose)
+    drop_names_of_segments(MPI.COMM_WORLD)
 
 
 def main() -> None:

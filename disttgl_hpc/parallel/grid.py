@@ -16,7 +16,6 @@ from mpi4py import MPI
 
 from disttgl_hpc.core.schedule import Coordinates, GridShape
 from disttgl_hpc.errors import GridError
-from disttgl_hpc.parallel.leftovers import drop_names_of_segments
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,6 @@ class Grid:
         """
         shared = MPI.COMM_TYPE_SHARED
         node_comm = cast(MPI.Intracomm, node_comm or world.Split_type(shared, world.rank))
-        drop_names_of_segments(node_comm)
         first_of_node = node_comm.bcast(world.rank)
         homes = world.allgather(first_of_node)
         firsts = sorted(set(homes))

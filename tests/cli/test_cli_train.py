@@ -128,9 +128,9 @@ def test_a_missing_store_is_told_once(tmp_path):
 
 
 @needs_mpi
-def test_one_ranks_error_ends_the_job_with_its_name(tmp_path, events):
+def test_one_ranks_error_ends_the_job_with_its_name(events):
     """Rank 0 alone finds that the run directory cannot be made; the daemon is waiting by then."""
-    (tmp_path / "file").write_text("not a folder")
-    done = disttgl("train", events, "--run", tmp_path / "file" / "run", *SMALL, ranks=2, check=False)
+    done = disttgl("train", events, "--run", "/proc/no/run", *SMALL, ranks=2, check=False)
     assert done.returncode != 0
     assert "Error: rank 0 of 2" in done.stderr
+    assert "/proc/no/run: cannot be made" in done.stderr
