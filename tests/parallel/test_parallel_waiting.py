@@ -32,6 +32,16 @@ def test_sleeps_lengthen_until_woken():
     assert slept == [1, 2, 4, 5, 1, 2]
 
 
+def test_sleeps_after_a_restart_are_short_or_as_asked():
+    slept = []
+    pause = Pause(60, lambda: "", first_s=1, longest_s=5, growth=2, sleep=slept.append)
+    for restart in ({}, {"sleep_s": 4}, {}):
+        pause.restart(**restart)
+        pause.sleep()
+        pause.sleep()
+    assert slept == [1, 2, 4, 5, 1, 2]
+
+
 def test_a_wait_sleeps():
     started_s = time.process_time()
     with pytest.raises(DeadlineError):
