@@ -22,7 +22,7 @@ from disttgl_hpc.ingest.ids import NodeNumbers, number_nodes
 from disttgl_hpc.ingest.order import stable_time_order
 from disttgl_hpc.ingest.spill import FlatColumn, Spill
 from disttgl_hpc.log import get_logger, progress
-from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.store.events import EventStore, is_event_store
 from disttgl_hpc.store.events_writer import Contents, EventPart, write_event_store
 
 log = get_logger(__name__)
@@ -52,8 +52,8 @@ class PrepareSettings:
     chunk_events: int = 1_000_000
 
     def __post_init__(self) -> None:
-        if self.output.exists() and not self.force:
-            raise ConfigError(f"{self.output}: exists already: choose another name, or --force to replace it")
+        if self.output.exists():
+            self._check_replaceable()
         if not self.output.parent.is_dir():
             raise ConfigError(f"{self.output.parent}: no such folder: create it first")
         if sum(self.split) != 1 or min(self.split) < 0:
@@ -72,6 +72,17 @@ class PrepareSettings:
             raise ConfigError(
                 f"--label-by-file needs files of different names, found {', '.join(stems)}: rename"
             )
+
+    def _check_replaceable(self) -> None:
+        """Refuse an output that is there already, unless it is an event store and ``force`` is given."""
+        if any(path.exists() and path.samefile(self.output) for path in self.inputs):
+            raise ConfigError(f"{self.output}: is an input: name the event store to make last")
+        if not is_event_store(self.output):
+            raise ConfigError(
+                f"{self.output}: exists already and is no event store: name the event store to make last"
+            )
+        if not self.force:
+            raise ConfigError(f"{self.output}: exists already: choose another name, or --force to replace it")
 
     @property
     def input_format(self) -> str:
@@ -113,6 +124,8 @@ def prepare(settings: PrepareSettings) -> EventStore:
     ) as folder:
         spill = _read(settings, files, Path(folder))
         nodes = number_nodes(spill.src_ids, spill.dst_ids)
+        if not nodes.num_src:
+            _warn_of_two_kinds(spill, len(nodes.ids), settings.chunk_events)
         class_of_code, class_names = spill.edge_class_numbers()
         contents = Contents(
             name=settings.name or stem(settings.output),
@@ -195,11 +208,24 @@ def _split(settings: PrepareSettings, time: FlatColumn) -> Split:
         for start in range(0, num_events, settings.chunk_events):
             before += (time[start : start + settings.chunk_events] < begins[:, None]).sum(axis=1)
         split = Split(int(before[0]), int(before[1]))
-    if split.train_end == 0:
-        log.warning(
-            "none of %d events falls into training: nothing can be learnt from this store", num_events
-        )
+    ends = (0, split.train_end, split.validation_end, num_events)
+    for name, first, end in zip(("training", "validation", "test"), ends[:-1], ends[1:], strict=True):
+        if first == end:
+            log.warning("none of %d events falls into %s: training needs some in each part", num_events, name)
     return split
+
+
+def _warn_of_two_kinds(spill: Spill, num_nodes: int, chunk_events: int) -> None:
+    """Tell when nodes look like two kinds though one id space was asked for: it decides the negatives."""
+    roles = np.zeros((2, num_nodes), np.bool_)
+    for start in range(0, len(spill.src), chunk_events):
+        for role, column in enumerate((spill.src, spill.dst)):
+            roles[role, column[start : start + chunk_events]] = True
+    if not roles.all(axis=0).any():
+        log.warning(
+            "no node is both source and destination: if these are two kinds, such as users and items, prepare "
+            "again with --bipartite; it decides which negatives are drawn"
+        )
 
 
 def _in_order(

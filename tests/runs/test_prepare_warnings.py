@@ -1,0 +1,62 @@
+"""What ``prepare`` accepts with a word of warning, and outputs that it refuses to replace."""
+
+import logging
+
+import pytest
+
+from disttgl_hpc.errors import ConfigError
+from disttgl_hpc.runs.prepare import PrepareSettings, prepare
+from disttgl_hpc.store.events import EventStore
+
+
+@pytest.fixture
+def warnings(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("disttgl_hpc"), "propagate", True)
+    caplog.set_level(logging.WARNING)
+    return caplog
+
+
+def csv(folder, rows, name="events.csv"):
+    path = folder / name
+    path.write_text("src,dst,time\n" + "".join(f"{row}\n" for row in rows))
+    return path
+
+
+def prepared(folder, rows, **settings):
+    out = folder / "out.events.h5"
+    return prepare(PrepareSettings(inputs=(csv(folder, rows),), output=out, **settings))
+
+
+def test_two_kinds_of_nodes_in_one_id_space_are_pointed_out(tmp_path, warnings):
+    prepared(tmp_path, [f"{e % 3},{10 + e % 4},{e}" for e in range(20)])
+    assert "--bipartite" in warnings.text
+
+
+@pytest.mark.parametrize("bipartite", [False, True])
+def test_nothing_is_said_of_one_kind_or_of_a_bipartite_stream(tmp_path, warnings, bipartite):
+    prepared(tmp_path, [f"{e % 3},{e % 4},{e}" for e in range(20)], bipartite=bipartite)
+    assert "--bipartite" not in warnings.text
+
+
+def test_an_empty_part_is_pointed_out(tmp_path, warnings):
+    prepared(tmp_path, [f"{e % 3},{e % 4},{e}" for e in range(20)], split_times=(50, 60))
+    assert "falls into validation" in warnings.text
+    assert "falls into test" in warnings.text
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_raw_data_is_never_replaced(tmp_path, force):
+    raw, other = csv(tmp_path, ["0,1,2"]), csv(tmp_path, ["0,1,2"], "other.csv")
+    for inputs, message in (((raw,), "is an input"), ((other,), "is no event store")):
+        with pytest.raises(ConfigError, match=message):
+            PrepareSettings(inputs=inputs, output=raw, force=force)
+    assert raw.read_text().startswith("src,dst,time")
+
+
+def test_an_event_store_is_replaced_by_force_only(tmp_path):
+    rows = [f"{e % 3},{e % 4},{e}" for e in range(20)]
+    prepared(tmp_path, rows)
+    with pytest.raises(ConfigError, match="--force"):
+        prepared(tmp_path, rows[:10])
+    prepared(tmp_path, rows[:10], force=True)
+    assert EventStore.open(tmp_path / "out.events.h5").stream.num_events == 10
