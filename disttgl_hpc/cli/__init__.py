@@ -39,11 +39,11 @@ class _LazyGroup(click.Group):
 def disttgl(verbose: bool) -> None:
     """Train temporal graph neural networks on event streams, from a laptop to a cluster."""
     log.configure(MPI.COMM_WORLD.rank, verbose=verbose)
-    drop_names_of_segments(MPI.COMM_WORLD)
 
 
 def main() -> None:
     """Run a command; on an error say it once, readably, and end every rank of the job."""
+    drop_names_of_segments(MPI.COMM_WORLD)  # whatever the command, and before it takes seconds to load
     try:
         disttgl.main(standalone_mode=False)
     except click.exceptions.Exit as leave:

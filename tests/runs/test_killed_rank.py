@@ -1,0 +1,64 @@
+"""A job one of whose ranks is killed: it ends, all of it, says who it was, and leaves nothing behind."""
+
+import os
+import re
+import shutil
+import signal
+import sys
+
+import pytest
+from run_helpers import SMALL, make_store
+from watched_job import WatchedJob, needs_proc, wait_for
+
+pytestmark = [
+    needs_proc,
+    pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher"),
+]
+
+DISTTGL = [sys.executable, "-m", "disttgl_hpc"]
+
+
+def small_options(**changes):
+    """SMALL as command-line options."""
+    settings = {**SMALL, **changes}
+    return [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)]
+
+
+def assert_all_ends(job, files):
+    """Within ten seconds no process is left, the launcher has failed, and the files are gone."""
+    assert wait_for(lambda: not job.processes(), 10), job.output
+    assert job.wait(1) != 0
+    assert not [file for file in files if file.exists()]
+
+
+@pytest.mark.parametrize("victim", [0, 1, 2], ids=["first-trainer", "second-trainer", "daemon"])
+def test_a_killed_rank_ends_the_training_and_is_named(tmp_path, victim):
+    store, metrics = make_store(tmp_path), tmp_path / "run" / "metrics.jsonl"
+    options = ["--run", metrics.parent, "--grid", "1x1x2", *small_options(epochs=10**5)]
+    with WatchedJob(["mpiexec", "-n", 3, *DISTTGL, "train", store.path, *options], tmp_path) as job:
+        assert wait_for(lambda: metrics.exists() and '"sweep"' in metrics.read_text(), 60), job.output
+        roster, files = job.roster(), job.shared_files()
+        assert sorted(roster) == [0, 1, 2]
+        assert any("mpi" in file.name for file in files)
+        role, pid = roster[victim]
+        os.kill(pid, signal.SIGKILL)
+        assert_all_ends(job, files)
+        # MPICH's launcher kills the others before it asks who died first, and may name one of those instead.
+        named = re.search(r"PID (\d+) RUNNING AT .*\n.*EXIT CODE: 9", job.output)
+        assert int(named[1]) in [process for _, process in roster.values()]
+        assert f"rank {victim}: {role}, process {pid} on" in job.output, "the roster names its rank"
+
+
+def test_a_rank_killed_in_an_evaluation_leaves_nothing(tmp_path):
+    store, run = make_store(tmp_path, num_events=3000), tmp_path / "run"
+    with WatchedJob(
+        [*DISTTGL, "train", store.path, "--run", run, *small_options(epochs=1, local_batch=1000)], tmp_path
+    ) as job:
+        assert job.wait(60) == 0, job.output
+    with WatchedJob(["mpiexec", "-n", 2, *DISTTGL, "evaluate", run], tmp_path) as job:
+        # Torch comes with the command, later than what all commands begin with.
+        assert wait_for(lambda: len(job.processes(mapping="libtorch")) == 2, 60), job.output
+        files = job.shared_files()
+        assert any("mpi" in file.name for file in files)
+        os.kill(job.processes(mapping="libtorch")[0], signal.SIGKILL)
+        assert_all_ends(job, files)
