@@ -1,3 +1,4 @@
+import os
 import time
 
 import numpy as np
@@ -164,10 +165,18 @@ def test_a_trainer_may_close_while_its_last_write_waits_for_another_slice(comm, 
 @pytest.mark.ranks(2)
 def test_pitfall_6_a_daemon_is_a_rank_that_may_have_used_threads_before(comm, on_all_ranks):
     def body():
-        torch.rand(400, 400) @ torch.rand(
-            400, 400
-        )  # starts torch's threads, after which a fork could not reset
-        run(comm, GridShape(1, 1, 1))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(2)
+        try:
+            before = num_threads()
+            torch.rand(10**6).exp_()  # in parallel: starts threads, after which a fork could not reset
+            assert num_threads() > before
+            run(comm, GridShape(1, 1, 1))
+        finally:
+            torch.set_num_threads(threads)
+
+    def num_threads():
+        return len(os.listdir("/proc/self/task"))
 
     on_all_ranks(body)
 

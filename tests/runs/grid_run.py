@@ -1,9 +1,10 @@
-"""Started under mpiexec: a run of one grid, whose rank 0 compares it with the emulation.
+"""Started under mpiexec: a run of one grid, compared with the emulation and with the schedule.
 
 python -m mpi4py grid_run.py FOLDER IxJxK
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +13,18 @@ from mpi4py import MPI
 from run_helpers import SMALL, assert_same_weights, make_store
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.schedule import GridShape, num_steps
+from disttgl_hpc.core.schedule import GridShape, Operation, num_steps, replica_operations
+from disttgl_hpc.runs import train as training
 from disttgl_hpc.runs.checkpoints import load_memory, load_weights
 from disttgl_hpc.runs.directory import RunDirectory
 from disttgl_hpc.runs.inputs import build_model
 from disttgl_hpc.runs.plan import batching_of
-from disttgl_hpc.runs.train import train
 from disttgl_hpc.runs.trainer import Trainer
 from disttgl_hpc.store.events import EventStore
 
 
 def main(folder: Path, grid: str) -> None:
-    """Train on all ranks; on rank 0 compare weights, memory and losses with one process taking turns."""
+    """Train on all ranks; compare the daemon's order with the schedule, all else with one process taking turns."""
     world, shape = MPI.COMM_WORLD, GridShape.parse(grid)
     if world.rank == 0:
         make_store(folder, dim_edge=2)
@@ -31,18 +32,16 @@ def main(folder: Path, grid: str) -> None:
     store = EventStore.open(folder / "random.events.h5")
     config = TrainConfig(**{**SMALL, "dropout": 0.0, "grid": grid})
     run = RunDirectory(folder / "run")
-    own_losses = recorded_losses()
-    train(store, config, run, world)
-    by_rank = world.gather(own_losses)
+    own_losses, own_orders = recorded_losses(), recorded_orders()
+    training.train(store, config, run, world)
+    by_rank, orders = world.gather(own_losses), world.gather(own_orders)
     if by_rank is None:
         return
-    totals = np.array([steps for steps in by_rank if steps]).sum(
-        axis=0
-    )  # over trainers; daemons have no steps
     num_batches = batching_of(store.stream, config, shape).num_batches
-    losses, model, replicas = emulate(
-        store.stream, config, shape, num_steps(config.epochs, shape, num_batches)
-    )
+    steps = num_steps(config.epochs, shape, num_batches)
+    assert orders == [{}] * shape.num_trainers + [expected_orders(shape, num_batches, steps)]
+    totals = np.array(by_rank[:-1]).sum(axis=0)  # over trainers; the last rank is the daemon
+    losses, model, replicas = emulate(store.stream, config, shape, steps)
     trained = build_model(store.stream, config)
     load_weights(run.last_checkpoint, trained)
     memory = np.empty_like(replicas[0].state)
@@ -64,6 +63,24 @@ def recorded_losses() -> list[tuple[float, int]]:
 
     Trainer.step = step
     return losses
+
+
+def recorded_orders() -> dict[int, list[Operation]]:
+    """What this rank will do to each replica's memory, in its order; a trainer does nothing to it."""
+    orders: dict[int, list[Operation]] = {}
+    training.serve_memory = partial(training.serve_memory, record=orders)
+    return orders
+
+
+def expected_orders(shape: GridShape, num_batches: int, steps: int) -> dict[int, list[Operation]]:
+    """The schedule's order for each replica, the first of which is copied for evaluation after its sweeps."""
+    copied = range(num_batches - 1, steps, num_batches)
+    return {
+        replica: list(
+            replica_operations(replica, shape, num_batches, 0, steps, snapshots=() if replica else copied)
+        )
+        for replica in range(shape.memory)
+    }
 
 
 if __name__ == "__main__":

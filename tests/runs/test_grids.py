@@ -11,13 +11,35 @@ from disttgl_hpc.core.schedule import GridShape
 
 SHAPES = ["1x1x1", "2x1x1", "1x2x1", "1x1x2", "2x2x1", "1x2x2", "2x1x2", "1x4x2", "2x2x2"]
 
+pytestmark = pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
 
-@pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
-@pytest.mark.parametrize("grid", SHAPES)
-def test_a_grid_trains_as_its_emulation(tmp_path, grid):
+
+def start(folder, grid):
+    """A run of ``grid`` that compares itself with the emulation and the schedule."""
     ranks = GridShape.parse(grid).num_trainers + 1
     script = Path(__file__).with_name("grid_run.py")
     command = ["timeout", "120", "mpiexec", "-n", f"{ranks}", sys.executable, "-m", "mpi4py", script]
-    done = subprocess.run([*command, tmp_path, grid], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "equal").exists()
+    return subprocess.Popen(
+        [*command, folder, grid], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def assert_equal(job, folder):
+    """The job has ended well, after its comparison."""
+    output, _ = job.communicate()
+    assert job.returncode == 0, output
+    assert (folder / "equal").exists()
+
+
+@pytest.mark.parametrize("grid", SHAPES)
+def test_a_grid_trains_as_its_emulation(tmp_path, grid):
+    assert_equal(start(tmp_path, grid), tmp_path)
+
+
+def test_pitfall_9_jobs_on_one_host_do_not_meet(tmp_path):
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir()
+    jobs = [start(folder, "1x2x1") for folder in folders]
+    for job, folder in zip(jobs, folders, strict=True):
+        assert_equal(job, folder)
