@@ -83,7 +83,7 @@ lint-imports --no-logo
 begin "tests"
 pytest_passes python -m pytest --ignore tests/parallel "$@"
 
-for ranks in 1 2 4; do
+for ranks in 1 2 4 10; do # 10: 2x2x2 on two nodes, the largest case
     begin "MPI tests, $ranks rank(s)"
     run_mpi_tests "$ranks" "$@"
 done

@@ -13,6 +13,10 @@ from contextlib import suppress
 
 from mpi4py import MPI
 
+from disttgl_hpc.log import get_logger
+
+log = get_logger(__name__)
+
 
 class Doorbell:
     """Bell of one node; its last rank listens, the others ring. Collective over ``node_comm``.
@@ -29,11 +33,23 @@ class Doorbell:
         if node_comm.rank == listener:
             self._socket.bind("")
         self._address = node_comm.bcast(self._socket.getsockname(), root=listener)
-        if node_comm.rank != listener:
-            self.ring()
-        node_comm.Barrier()
-        self.is_heard = self._silence() == listener
+        self.is_heard = self._try(node_comm) == listener
+        if node_comm.rank == listener and not self.is_heard:
+            log.warning("not every rank of this node can ring: its memory daemon polls, at some CPU time")
+
+    def _try(self, node_comm: MPI.Intracomm) -> int:
+        """Ring once on every rank but the last, in turns; returns how many rings arrived here.
+
+        A socket keeps about ten rings and drops what comes on top: enough to wake, too few to be counted at once.
+        """
+        heard = 0
+        for turn in range(node_comm.size - 1):
+            if node_comm.rank == turn:
+                self.ring()
+            node_comm.Barrier()
+            heard += self._silence()
         node_comm.Barrier()  # no request rings before the trials are counted
+        return heard
 
     def ring(self) -> None:
         """Wake the listener; never waits and never fails (a listener that is not there is the launcher's)."""

@@ -2,8 +2,9 @@
 
 Slots are as few as the axis j allows. R(c+1, x) is served after W(c, x), which its trainer sends after it has
 copied R(c, x) out. So one reply slot and one write slot for each (replica, slice x) are free whenever the
-schedule comes to use them, whichever lane that is. Only the node ids of a read (1 % of its rows) are kept per
-trainer, because a read may be posted up to j steps before its turn.
+schedule comes to use them, whichever lane that is. Only the node ids of a read are kept per trainer, because
+a read may be posted up to j steps before its turn. A read names b·(2 + j·m)·(1 + K) nodes, N at most, so the
+ids of j lanes do grow as j², up to j·N; but an id takes 1/d of its row, and they stay at j/d of the reply slots.
 """
 
 from __future__ import annotations

@@ -136,9 +136,14 @@ def run(comm, shape, num_nodes=1):
 
 
 @pytest.mark.ranks(3)
-def test_a_daemon_out_of_earshot_polls(comm, on_all_ranks, monkeypatch):
+def test_a_daemon_out_of_earshot_polls_and_says_so(comm, on_all_ranks, monkeypatch, caplog):
     monkeypatch.setattr(Doorbell, "ring", lambda bell: None)
-    on_all_ranks(lambda: run(comm, GridShape(1, 2, 1)))
+
+    def body():
+        run(comm, GridShape(1, 2, 1))
+        assert ["polls" in message for message in caplog.messages] == [True] * (comm.rank == 2)
+
+    on_all_ranks(body)
 
 
 @pytest.mark.ranks(3)
@@ -385,11 +390,13 @@ def test_an_idle_daemon_sleeps(comm, on_all_ranks):
     on_all_ranks(body)
 
 
-def test_pitfall_8_slots_do_not_grow_with_the_square_of_j():
+def test_pitfall_8_rows_do_not_grow_with_the_square_of_j():
+    page, dim_memory = 4096, 100
+
     def slots(j):
         sizes = MemorySizes.of(
             num_nodes=10**8,
-            dim_memory=100,
+            dim_memory=dim_memory,
             local_batch=3200,
             epoch=j,
             negatives_per_event=1,
@@ -400,8 +407,12 @@ def test_pitfall_8_slots_do_not_grow_with_the_square_of_j():
             name: num_bytes({name: shapes[name]}) for name in shapes if name not in ("state", "evaluation")
         }
 
-    rows = [slots(j)["reply_rows"] + slots(j)["write_rows"] for j in (1, 2, 3, 8)]
+    rows = [slots(j)["reply_rows"] + slots(j)["write_rows"] for j in (1, 2, 3)]
     assert rows[2] - rows[1] == rows[1] - rows[0], "each of the j negative sets adds its nodes to one slot"
+    for j in (1, 2, 3, 8):
+        assert slots(j)["read_nodes"] <= slots(j)["reply_rows"] * j / dim_memory + page, (
+            "ids, 1/d of their rows"
+        )
     assert sum(slots(8).values()) < 0.4e9, "where the reference takes 8 GB"
 
 

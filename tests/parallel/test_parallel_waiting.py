@@ -1,4 +1,6 @@
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -116,6 +118,35 @@ def test_a_ring_ends_a_sleep_and_is_forgotten(comm, on_all_ranks):
                 bell._socket.getsockname()
 
     on_all_ranks(body)
+
+
+class Thread:
+    """One of several threads as a rank: what a doorbell asks of a communicator."""
+
+    def __init__(self, rank, size, barrier, board):
+        self.rank, self.size, self.Barrier, self._board = rank, size, barrier.wait, board
+
+    def bcast(self, value, root):
+        if self.rank == root:
+            self._board.append(value)
+        self.Barrier()
+        return self._board[0]
+
+
+def test_a_bell_is_tried_by_more_ranks_than_its_socket_keeps_rings():
+    size = 40
+    barrier, board = threading.Barrier(size, timeout=20), []
+    with ThreadPoolExecutor(size) as pool:
+        ranks = [Thread(rank, size, barrier, board) for rank in range(size)]
+        bells = list(pool.map(Doorbell, ranks))
+    assert bells[-1].is_heard
+    assert not bells[-1].sleep(0), "the trials are forgotten"
+    for _ in range(3):
+        for bell in bells[:-1]:
+            bell.ring()
+    assert bells[-1].sleep(10), "rings that find no room are dropped, and wake all the same"
+    for bell in bells:
+        bell.close()
 
 
 @pytest.mark.ranks(2)
