@@ -11,7 +11,15 @@ import click
 from mpi4py import MPI
 
 from disttgl_hpc import __version__, log
-from disttgl_hpc.errors import ConfigError, DeadlineError, DisttglError, GridError, InputError, StoreError
+from disttgl_hpc.errors import (
+    ConfigError,
+    DeadlineError,
+    DisttglError,
+    GridError,
+    InputError,
+    PeerError,
+    StoreError,
+)
 from disttgl_hpc.parallel.leftovers import drop_names_of_segments
 from disttgl_hpc.parallel.waiting import wait_request
 
@@ -48,18 +56,24 @@ def main() -> None:
         disttgl.main(standalone_mode=False)
     except click.exceptions.Exit as leave:
         sys.exit(leave.exit_code)
-    except click.Abort:
-        sys.exit(_INTERRUPTED)
-    except (click.ClickException, ConfigError, GridError, InputError, StoreError) as error:
+    except click.exceptions.NoArgsIsHelpError as asked:
+        if MPI.COMM_WORLD.rank == 0:
+            click.echo(asked.format_message())
+        sys.exit(_USAGE)
+    except click.Abort:  # what click makes of Ctrl-C
+        _tell_failure(KeyboardInterrupt())
+        _end_job(_INTERRUPTED)
+    except (click.ClickException, ConfigError, GridError, InputError, StoreError, PeerError) as error:
         _leave_together(error)
     except BaseException as error:
         _tell_failure(error)
-        _end_job(_INTERRUPTED if isinstance(error, KeyboardInterrupt) else _FAILED)
+        _end_job(_FAILED)
 
 
 def _leave_together(error: Exception) -> None:
     """End on an error of usage or input. Most often every rank has found the same: then it is told once.
 
+    What some ranks alone have found, one of them tells, and the status is theirs: a PeerError only repeats it.
     Ranks that do not turn up soon are at work and know nothing of the error: then it ends the job.
     """
     world = MPI.COMM_WORLD
@@ -69,9 +83,11 @@ def _leave_together(error: Exception) -> None:
     except DeadlineError:
         _tell_failure(error)
         _end_job(status)
-    errors = world.allgather(_text(error))
-    if world.rank == errors.index(_text(error)):
-        _tell_failure(error, alone=len(set(errors)) == 1)
+    own = None if isinstance(error, PeerError) else (_text(error), status)
+    verdicts = world.allgather(own)
+    if own is not None and world.rank == verdicts.index(own):
+        _tell_failure(error, alone=len(set(verdicts)) == 1)
+    _, status = next(verdict for verdict in verdicts if verdict is not None)
     sys.exit(status)
 
 
@@ -101,8 +117,6 @@ def _text(error: BaseException) -> str:
         return error.format_message()
     if isinstance(error, DisttglError):
         return f"{error}"
-    return (
-        "interrupted"
-        if isinstance(error, KeyboardInterrupt)
-        else f"unexpected {type(error).__name__}: {error}"
-    )
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return f"unexpected {type(error).__name__}: {error}"

@@ -62,3 +62,16 @@ def test_a_rank_killed_in_an_evaluation_leaves_nothing(tmp_path):
         assert any("mpi" in file.name for file in files)
         os.kill(job.processes(mapping="libtorch")[0], signal.SIGKILL)
         assert_all_ends(job, files)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_an_interrupted_rank_says_so_and_ends_the_job(tmp_path, ranks):
+    store, metrics = make_store(tmp_path), tmp_path / "run" / "metrics.jsonl"
+    options = ["--run", metrics.parent, *small_options(epochs=10**5)]
+    with WatchedJob(["mpiexec", "-n", ranks, *DISTTGL, "train", store.path, *options], tmp_path) as job:
+        assert wait_for(lambda: metrics.exists() and '"sweep"' in metrics.read_text(), 60), job.output
+        _, pid = job.roster()[ranks - 1]
+        os.kill(pid, signal.SIGINT)
+        assert_all_ends(job, [])
+        assert "interrupted" in job.output
+        assert "Traceback" not in job.output
