@@ -224,7 +224,8 @@ class Grid:
     def roster(self) -> list[str]:
         """One line a rank, in order: its role, process and host. Collective over world.
 
-        Launchers name a dead process by its id only; with this a log tells which rank it was.
+        Launchers name a dead process by its id only; with this a log tells which rank it was. (MPICH's kills the
+        others before it asks, and may name one of those; Slurm's names the task itself.)
         """
         at = None if self.is_daemon else self.coordinates
         role = f"daemon of node {self.node}"
