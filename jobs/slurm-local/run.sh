@@ -11,6 +11,8 @@
 # configured: their services need not run and /etc is not read. Runs as root or as any user; the job runs as
 # the caller. Everything is kept in a temporary folder, on free ports, and is gone afterwards.
 #
+#   UCX_TLS=tcp,self      transports between nodes; MPICH's UCX would notice that both are one machine and share
+#                         memory between them
 #   SLURM_LOCAL_CPUS=32   processor slots per node; more than there are cores is fine (default 32)
 #   SLURM_LOCAL_KEEP=1    keep the temporary folder with the daemons' logs, and say where it is
 set -euo pipefail
@@ -20,6 +22,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cpus=${SLURM_LOCAL_CPUS:-32}
 start_deadline_s=30
 end_deadline_s=20
+export UCX_TLS=${UCX_TLS:-tcp,self} # sbatch hands it to the job
 
 fail() {
     printf 'slurm-local: %s\n' "$*" >&2
