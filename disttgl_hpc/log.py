@@ -34,7 +34,6 @@ class Progress:
     """A bar on a terminal; in a log file a plain line every half minute."""
 
     def __init__(self, total: int | None, unit: str, description: str, *, shown: bool) -> None:
-        self._shown = shown
         self._description, self._unit, self._total = description, unit, total
         on_terminal = shown and sys.stderr.isatty()
         self._bar: Any = tqdm(

@@ -58,7 +58,7 @@ class Evaluator:
     ) -> None:
         self.stream, self.config, self.team = stream, config, team
         self._batching, self._inputs = batching, inputs
-        self._candidates = Candidates(stream, config)
+        self.candidates = Candidates(stream, config)
         self._index = NodeIndex(stream.num_nodes)
 
     def evaluate(self, model: Tgn, state: NDArray[np.float32], part: Part) -> LinkMetrics:
@@ -100,7 +100,7 @@ class Evaluator:
         """Logits of events [first, last) of the batch that begins at ``batch_first``: (n, 1 + negatives)."""
         stream = self.stream
         roots = np.concatenate(
-            [stream.src[first:last, None].astype(np.int64), self._candidates.of(first, last)], axis=1
+            [stream.src[first:last, None].astype(np.int64), self.candidates.of(first, last)], axis=1
         )
         num_events, repeats = roots.shape
         bounds = np.repeat(event_bounds(stream.time, first, last), repeats)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.heuristics import best_half_life, heuristic_metrics
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.core.stream import EventStream
@@ -43,16 +42,15 @@ def final_results(
     for part in parts:
         results[part.name] = evaluator.evaluate(model, state, part).as_dict()
     if team.index == 0:
-        results["heuristics"] = _heuristics(stream, config, *parts)
+        results["heuristics"] = _heuristics(stream, evaluator.candidates, *parts)
         results["evaluation_negatives"] = config.evaluation_negatives
     return results
 
 
 def _heuristics(
-    stream: EventStream, config: TrainConfig, validation: Part, test: Part
+    stream: EventStream, candidates: Candidates, validation: Part, test: Part
 ) -> dict[str, dict[str, float | int]]:
     """Metrics of the heuristics on test, on the model's candidates; validation sets PopTrack's half-life."""
-    candidates = Candidates(stream, config)
     ranges = [(part.first, part.scored_last) for part in (validation, test)]
     tuning, asked = (candidates.of(*bounds) for bounds in ranges)
     half_life = best_half_life(stream, *ranges[0], tuning)
