@@ -79,11 +79,6 @@ class NodeMemory:
         """N."""
         return len(self.state)
 
-    @property
-    def dim(self) -> int:
-        """Floats of a row, 2·d."""
-        return int(self.state.shape[1])
-
     def read(self, nodes: Nodes, out: Rows | None = None) -> Rows:
         """Copy of the rows of nodes (n,) → (n, 2·d) float32, into ``out`` if given.
 
