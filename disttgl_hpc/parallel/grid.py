@@ -6,7 +6,6 @@ they share its memory; replicas are spread evenly; each node's last rank is its 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
@@ -221,18 +220,13 @@ class Grid:
         count = self.placement.replicas_per_node
         return range(self.node * count, (self.node + 1) * count)
 
-    def roster(self) -> list[str]:
-        """One line a rank, in order: its role, process and host. Collective over world.
-
-        Launchers name a dead process by its id only; with this a log tells which rank it was. (MPICH's kills the
-        others before it asks, and may name one of those; Slurm's names the task itself.)
-        """
-        at = None if self.is_daemon else self.coordinates
-        role = f"daemon of node {self.node}"
-        if at is not None:
-            role = f"trainer of replica {at.memory}, lane {at.epoch}, slice {at.minibatch}"
-        own = f"rank {self.world.rank}: {role}, process {os.getpid()} on {MPI.Get_processor_name()}"
-        return list(self.world.allgather(own))
+    @property
+    def role(self) -> str:
+        """What this rank does, for people."""
+        if self.is_daemon:
+            return f"daemon of node {self.node}"
+        at = self.coordinates
+        return f"trainer of replica {at.memory}, lane {at.epoch}, slice {at.minibatch}"
 
     def free(self) -> None:
         """Release the communicators. Collective."""

@@ -13,7 +13,9 @@ from disttgl_hpc.core.heuristics import best_half_life, heuristic_metrics
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.errors import StoreError
+from disttgl_hpc.log import get_logger
 from disttgl_hpc.nn.model import Tgn
+from disttgl_hpc.parallel.watch import watching
 from disttgl_hpc.runs.candidates import Candidates, Part, held_out_parts
 from disttgl_hpc.runs.checkpoints import load_memory, load_weights
 from disttgl_hpc.runs.directory import RunDirectory, saved_config
@@ -21,6 +23,8 @@ from disttgl_hpc.runs.evaluate import Evaluator, Team
 from disttgl_hpc.runs.inputs import InputBuilder, build_model, device_of
 from disttgl_hpc.runs.plan import batching_of
 from disttgl_hpc.store.events import EventStore
+
+log = get_logger(__name__)
 
 
 def final_results(
@@ -76,7 +80,10 @@ def evaluate_run(run: RunDirectory, events: Path | None, world: Any) -> dict[str
     batching = batching_of(stream, config, GridShape.parse(config.grid))
     evaluator = Evaluator(stream, config, batching, InputBuilder(stream, device), team)
     state = np.empty((stream.num_nodes, 2 * config.dim_memory), np.float32)
-    return final_results(run, evaluator, build_model(stream, config).to(device), state)
+    with watching(world, "scorer") as roster:
+        for line in roster:
+            log.info("%s", line)
+        return final_results(run, evaluator, build_model(stream, config).to(device), state)
 
 
 def _open_events(path: Path, checksum: str) -> EventStore:

@@ -20,6 +20,7 @@ from disttgl_hpc.parallel.client import open_memory
 from disttgl_hpc.parallel.daemon import serve_memory
 from disttgl_hpc.parallel.grid import Grid, check_slices
 from disttgl_hpc.parallel.waiting import sleeping_barrier, sleeping_sum
+from disttgl_hpc.parallel.watch import watching
 from disttgl_hpc.runs.candidates import held_out_parts
 from disttgl_hpc.runs.checkpoints import save
 from disttgl_hpc.runs.directory import RunDirectory, run_settings
@@ -45,20 +46,21 @@ def train(store: EventStore, config: TrainConfig, run: RunDirectory, world: Any)
     grid = Grid.create(world, GridShape.parse(config.grid) if config.grid else None)
     check_slices(grid.shape, store.stream.split.train_end)
     plan = RunPlan.of(store.stream, config, grid.shape)
-    _introduce(grid, plan)
     order = (plan.sizes, plan.num_batches, plan.num_steps)
-    if grid.is_daemon:
-        serve_memory(grid, *order, snapshots=plan.sweep_ends, timeout_s=config.timeout_s)
-    else:
-        memory = open_memory(grid, *order, snapshots=plan.sweep_ends, timeout_s=config.timeout_s)
-        _Training(store, config, run, plan, grid, memory).run()
-        memory.close()
+    with watching(grid.world, grid.role) as roster:
+        _introduce(roster, plan)
+        if grid.is_daemon:
+            serve_memory(grid, *order, snapshots=plan.sweep_ends, timeout_s=config.timeout_s)
+        else:
+            memory = open_memory(grid, *order, snapshots=plan.sweep_ends, timeout_s=config.timeout_s)
+            _Training(store, config, run, plan, grid, memory).run()
+            memory.close()
     grid.free()
 
 
-def _introduce(grid: Grid, plan: RunPlan) -> None:
-    """Log who does what, and what the run comes to. Collective."""
-    for line in grid.roster():
+def _introduce(roster: list[str], plan: RunPlan) -> None:
+    """Log who does what, and what the run comes to."""
+    for line in roster:
         log.info("%s", line)
     log.info(
         "%d sweeps of %d steps on %s: every event is trained %d times",

@@ -18,6 +18,12 @@ pytestmark = [
 DISTTGL = [sys.executable, "-m", "disttgl_hpc"]
 
 
+def last_words(job):
+    """(rank, role, process) of those of which a peer says that they died."""
+    found = re.findall(r"rank (\d+): (.+), process (\d+) on .*, died", job.output)
+    return [(int(rank), role, int(pid)) for rank, role, pid in found]
+
+
 def small_options(**changes):
     """SMALL as command-line options."""
     settings = {**SMALL, **changes}
@@ -43,10 +49,7 @@ def test_a_killed_rank_ends_the_training_and_is_named(tmp_path, victim):
         role, pid = roster[victim]
         os.kill(pid, signal.SIGKILL)
         assert_all_ends(job, files)
-        # MPICH's launcher kills the others before it asks who died first, and may name one of those instead.
-        named = re.search(r"PID (\d+) RUNNING AT .*\n.*EXIT CODE: 9", job.output)
-        assert int(named[1]) in [process for _, process in roster.values()]
-        assert f"rank {victim}: {role}, process {pid} on" in job.output, "the roster names its rank"
+        assert last_words(job) == [(victim, role, pid)]
 
 
 def test_a_rank_killed_in_an_evaluation_leaves_nothing(tmp_path):
@@ -60,8 +63,11 @@ def test_a_rank_killed_in_an_evaluation_leaves_nothing(tmp_path):
         assert wait_for(lambda: len(job.processes(mapping="libtorch")) == 2, 60), job.output
         files = job.shared_files()
         assert any("mpi" in file.name for file in files)
-        os.kill(job.processes(mapping="libtorch")[0], signal.SIGKILL)
+        assert wait_for(lambda: len(job.roster()) == 2, 60), job.output
+        role, pid = job.roster()[1]
+        os.kill(pid, signal.SIGKILL)
         assert_all_ends(job, files)
+        assert last_words(job) == [(1, role, pid)]
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

@@ -1,0 +1,97 @@
+"""The job's ranks by name, and the first of a node's that dies.
+
+Launchers end a job when one of its processes dies, but not all can say which: MPICH's kills the others before it
+asks, and may name one of those. So every rank holds a robust mutex in memory that its node shares, and another one
+waits for it: when an owner dies the kernel hands its mutex on first of all, while the launcher only notices once
+the dead process' memory has been taken apart. That leaves some milliseconds for a line.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import getpid
+from typing import cast
+
+from mpi4py import MPI
+
+from disttgl_hpc.log import get_logger
+from disttgl_hpc.parallel.waiting import sleeping_barrier
+
+log = get_logger(__name__)
+_MUTEX_BYTES = 64  # room for a pthread_mutex_t or its attributes, of whatever C library
+_SHARED, _ROBUST = 1, 1
+
+
+@contextmanager
+def watching(world: MPI.Intracomm, role: str) -> Iterator[list[str]]:
+    """Watch the ranks of each node while the context lasts; gives one line about each rank of ``world``, in order.
+
+    role: what this rank does. A node's last rank watches the others, and its first one the last. A rank that fails
+    with an error is not reported: it speaks for itself. Collective, at the end too unless it ends with an error.
+    """
+    own = f"rank {world.rank}: {role}, process {getpid()} on {MPI.Get_processor_name()}"
+    node_comm = cast(MPI.Intracomm, world.Split_type(MPI.COMM_TYPE_SHARED, world.rank))
+    watch = _Watch(node_comm, node_comm.allgather(own))
+    try:
+        yield world.allgather(own)
+    finally:
+        watch.release()
+    # Without a deadline: the others are at work for as long as that takes, or their death ends the job.
+    sleeping_barrier(world, math.inf, "the other ranks to be done")
+    watch.free()
+    node_comm.Free()
+
+
+class _Watch:
+    """One mutex for each rank of a node, held by that rank, and threads that wait for some of the others'.
+
+    names: of the node's ranks. Collective over ``node_comm``.
+    """
+
+    def __init__(self, node_comm: MPI.Intracomm, names: list[str]) -> None:
+        self._pthread = ctypes.CDLL(None)
+        self._window = MPI.Win.Allocate_shared(_MUTEX_BYTES, 1, comm=node_comm)
+        self._mutexes = [self._mutex(rank) for rank in range(node_comm.size)]
+        self._own = self._mutexes[node_comm.rank]
+        attributes = ctypes.create_string_buffer(_MUTEX_BYTES)
+        self._pthread.pthread_mutexattr_init(attributes)
+        self._pthread.pthread_mutexattr_setpshared(attributes, _SHARED)
+        self._pthread.pthread_mutexattr_setrobust(attributes, _ROBUST)
+        self._pthread.pthread_mutex_init(self._own, attributes)
+        self._pthread.pthread_mutex_lock(self._own)
+        node_comm.Barrier()
+        first, last = 0, node_comm.size - 1
+        watched = {first: [last], last: range(last)}.get(node_comm.rank, []) if last else []
+        # Daemon threads: when this rank fails, nobody waits for what they wait for.
+        self._threads = [
+            threading.Thread(target=self._report_death, args=(rank, names[rank]), daemon=True)
+            for rank in watched
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _mutex(self, rank: int) -> ctypes.Array[ctypes.c_char]:
+        memory, _ = self._window.Shared_query(rank)
+        return (ctypes.c_char * _MUTEX_BYTES).from_buffer(memory)  # type: ignore[arg-type]
+
+    def _report_death(self, rank: int, name: str) -> None:
+        """Sleep until a rank releases its mutex, or dies: then say so."""
+        if self._pthread.pthread_mutex_lock(self._mutexes[rank]) == errno.EOWNERDEAD:
+            log.error("%s, died", name)
+            self._pthread.pthread_mutex_consistent(self._mutexes[rank])
+        self._pthread.pthread_mutex_unlock(self._mutexes[rank])
+
+    def release(self) -> None:
+        """Leave the watch: from here on this rank may end."""
+        self._pthread.pthread_mutex_unlock(self._own)
+
+    def free(self) -> None:
+        """Give the memory back, once all ranks have left the watch. Collective."""
+        for thread in self._threads:
+            thread.join()
+        self._window.Free()
