@@ -24,6 +24,8 @@ class Purpose(IntEnum):
     EVALUATION_NEGATIVES = 1
     DROPOUT = 2
     WEIGHTS = 3
+    SYNTHETIC_EVENTS = 4
+    SYNTHETIC_FEATURES = 5
 
 
 def philox_words(

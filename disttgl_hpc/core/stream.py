@@ -24,7 +24,8 @@ class EventStream:
 
     src, dst: (E,) node ids. time: (E,) ascending int64 or float64, as it came. Bipartite streams have sources
     in [0, num_src) and destinations in [num_src, num_nodes); otherwise num_src is 0.
-    edge_features: (E, dim_edge) or None; node_features: (N, dim_node) or None.
+    edge_features: (E, dim_edge) or None; node_features: (N, dim_node) or None. edge_scale: (dim_edge,) where edge
+    features are int8, which stand for value · scale; None where they are floats.
     edge_labels: (E,) int64 classes or None.
     """
 
@@ -36,9 +37,10 @@ class EventStream:
     time: Times
     split: Split
     tcsr: TCsr
-    edge_features: NDArray[np.floating] | None = None
+    edge_features: NDArray[np.floating] | NDArray[np.int8] | None = None
     node_features: NDArray[np.floating] | None = None
     edge_labels: NDArray[np.int64] | None = None
+    edge_scale: NDArray[np.float32] | None = None
 
     @property
     def num_events(self) -> int:

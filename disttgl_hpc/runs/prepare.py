@@ -22,7 +22,8 @@ from disttgl_hpc.ingest.ids import NodeNumbers, number_nodes
 from disttgl_hpc.ingest.order import stable_time_order
 from disttgl_hpc.ingest.spill import FlatColumn, Spill
 from disttgl_hpc.log import get_logger, progress
-from disttgl_hpc.store.events import EventStore, is_event_store
+from disttgl_hpc.runs.output import check_output, stem
+from disttgl_hpc.store.events import EventStore
 from disttgl_hpc.store.events_writer import Contents, EventPart, write_event_store
 
 log = get_logger(__name__)
@@ -52,10 +53,7 @@ class PrepareSettings:
     chunk_events: int = 1_000_000
 
     def __post_init__(self) -> None:
-        if self.output.exists():
-            self._check_replaceable()
-        if not self.output.parent.is_dir():
-            raise ConfigError(f"{self.output.parent}: no such folder: create it first")
+        check_output(self.output, force=self.force, inputs=self.inputs)
         if sum(self.split) != 1 or min(self.split) < 0:
             shares = "/".join(str(float(share)) for share in self.split)
             raise ConfigError(
@@ -72,17 +70,6 @@ class PrepareSettings:
             raise ConfigError(
                 f"--label-by-file needs files of different names, found {', '.join(stems)}: rename"
             )
-
-    def _check_replaceable(self) -> None:
-        """Refuse an output that is there already, unless it is an event store and ``force`` is given."""
-        if any(path.exists() and path.samefile(self.output) for path in self.inputs):
-            raise ConfigError(f"{self.output}: is an input: name the event store to make last")
-        if not is_event_store(self.output):
-            raise ConfigError(
-                f"{self.output}: exists already and is no event store: name the event store to make last"
-            )
-        if not self.force:
-            raise ConfigError(f"{self.output}: exists already: choose another name, or --force to replace it")
 
     @property
     def input_format(self) -> str:
@@ -189,11 +176,6 @@ def _class_names(settings: PrepareSettings, files: list[Path]) -> tuple[str, ...
     if settings.label_by_file:
         return tuple(stem(file) for file in files)
     return CLASSES if settings.input_format == "flights" else None
-
-
-def stem(path: Path) -> str:
-    """A file's name up to its first dot."""
-    return path.name.partition(".")[0]
 
 
 def _split(settings: PrepareSettings, time: FlatColumn) -> Split:

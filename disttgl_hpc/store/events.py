@@ -29,7 +29,8 @@ _SCHEMA: dict[str, tuple[str | None, int, tuple[str, ...]]] = {
     "tcsr/event_ids": ("num_entries", 1, _INTS),
     "tcsr/times": ("num_entries", 1, _TIMES),
     "nodes/id": ("num_nodes", 1, ()),
-    "features/edge": ("num_events", 2, _FEATURES),
+    "features/edge": ("num_events", 2, (*_FEATURES, "int8")),
+    "features/edge_scale": ("dim_edge", 1, ("float32",)),
     "features/node": ("num_nodes", 2, _FEATURES),
     "labels/edge": ("num_events", 1, ("int64",)),
     "labels/node": ("num_events", 1, ("int64",)),
@@ -117,6 +118,7 @@ def _map_arrays(file: h5py.File, path: Path) -> dict[str, NDArray[Any]]:
         "num_nodes": int(file.attrs["num_nodes"]),
         "num_nodes + 1": int(file.attrs["num_nodes"]) + 1,
         "num_entries": len(file["tcsr/neighbors"]),
+        "dim_edge": file["features/edge"].shape[-1] if "features/edge" in file else 0,
     }
     arrays = {}
     for name, (count, dims, dtypes) in _SCHEMA.items():
@@ -157,6 +159,7 @@ def _stream(attributes: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Even
             arrays["tcsr/indptr"], arrays["tcsr/neighbors"], arrays["tcsr/event_ids"], arrays["tcsr/times"]
         ),
         edge_features=arrays.get("features/edge"),
+        edge_scale=arrays.get("features/edge_scale"),
         node_features=arrays.get("features/node"),
         edge_labels=arrays.get("labels/edge"),
     )
@@ -176,6 +179,8 @@ def _check_ranges(path: Path, stream: EventStream) -> None:
         f"indptr from 0 to {len(stream.tcsr.neighbors)} entries, found {indptr[0]} to {indptr[-1]}": indptr[0]
         == 0
         and indptr[-1] == len(stream.tcsr.neighbors),
+        "features/edge_scale if and only if features/edge is int8": (stream.edge_scale is not None)
+        == (stream.edge_features is not None and stream.edge_features.dtype == np.int8),
     }
     for rule, holds in rules.items():
         if not holds:

@@ -29,7 +29,8 @@ class Contents:
     """What an event store says about itself, beside its events.
 
     node_ids: (N,) the user's ids, int64 or text; in a bipartite stream sources [0, num_src) come first.
-    node_features: (N, dim_node) float or None. class_names: names of the edge classes 0, 1, …
+    node_features: (N, dim_node) float or None. edge_scale: (dim_edge,) float32, what edge features stored as int8
+    are multiplied with; None for floats. class_names: names of the edge classes 0, 1, …
     source_files and source_sha256: what it was prepared from. time_unit: "s", "ms", … where it is known.
     """
 
@@ -40,6 +41,7 @@ class Contents:
     split: Split
     node_ids: NDArray[np.int64] | NDArray[np.str_]
     node_features: NDArray[np.floating] | None = None
+    edge_scale: NDArray[np.float32] | None = None
     class_names: tuple[str, ...] = ()
     source_files: tuple[str, ...] = ()
     source_sha256: tuple[str, ...] = ()
@@ -51,13 +53,14 @@ class Contents:
 class EventPart:
     """Consecutive events in time order; ids consecutive from 0, destinations of bipartite streams shifted.
 
-    src, dst: (n,). time: (n,) int64 or float64. edge_features: (n, dim_edge). edge_labels, node_labels: (n,).
+    src, dst: (n,). time: (n,) int64 or float64. edge_features: (n, dim_edge) float or int8.
+    edge_labels, node_labels: (n,).
     """
 
     src: Ints
     dst: Ints
     time: Times
-    edge_features: NDArray[np.floating] | None = None
+    edge_features: NDArray[np.floating] | NDArray[np.int8] | None = None
     edge_labels: NDArray[np.int64] | None = None
     node_labels: NDArray[np.int64] | None = None
 
@@ -142,6 +145,7 @@ def _append_nodes(writer: _Writer, contents: Contents) -> None:
     columns: dict[str, NDArray[Any] | None] = {
         "nodes/id": contents.node_ids,
         "features/node": contents.node_features,
+        "features/edge_scale": contents.edge_scale,
         "labels/edge_classes": np.array(contents.class_names) if contents.class_names else None,
         "source/file": np.array(contents.source_files) if contents.source_files else None,
         "source/sha256": np.array(contents.source_sha256) if contents.source_sha256 else None,
