@@ -13,6 +13,7 @@ from typing import Any
 from disttgl_hpc.errors import ConfigError
 
 TIME_ENCODINGS = ("learned", "log-learned", "fixed")
+NEGATIVE_STRATEGIES = ("random", "historical", "inductive")
 DEVICES = ("cpu", "cuda")
 
 
@@ -53,9 +54,14 @@ class TrainConfig:
         "log-learned", "How the frequencies of the time encoding are held.", among=TIME_ENCODINGS
     )
     negatives_per_event: int = _setting(1, "Negative destinations per training event.", least=1)
+    negative_sets: int = _setting(
+        0, "Fixed negative sets that passes take in turn; 0: a fresh set for every pass.", least=0
+    )
+    negative_strategy: str = _setting("random", "Which negatives to train on.", among=NEGATIVE_STRATEGIES)
     seed: int = _setting(0, "Seed of weights, negatives and dropout.", least=0, below=2**63)
     evaluation_batch: int = _setting(600, "Events after which evaluation advances the memory.", least=1)
     evaluation_negatives: int = _setting(49, "Negative destinations an event is ranked against.", least=1)
+    evaluation_strategy: str = _setting("random", "Which negatives to rank among.", among=NEGATIVE_STRATEGIES)
     evaluation_seed: int = _setting(0, "Seed of the evaluation negatives.", least=0, below=2**63)
     evaluation_events: int = _setting(
         0, "Score only the first so many events of each split; 0: all.", least=0

@@ -12,6 +12,8 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from disttgl_hpc.compiled import compiled
+
 WORDS_PER_BLOCK = 4
 _DRAWS_PER_WORD = 4  # dropout takes 16-bit draws out of 64-bit words
 _NUM_RATES = 1 << 16
@@ -62,32 +64,25 @@ def event_words(
     return words.reshape(num_events, blocks_per_event * WORDS_PER_BLOCK)[:, :words_per_event]
 
 
-def bounded(words: NDArray[np.uint64], bound: int) -> NDArray[np.int64]:
-    """Uniform draws in [0, bound) from the words' high 32 bits → int64 of the same shape; 1 ≤ bound < 2³².
+@compiled
+def bounded(word: int, bound: int) -> int:
+    """Uniform draw in [0, bound) from the high 32 bits of a uint64 word; 1 ≤ bound < 2³².
 
     Multiply and shift: no rejection, hence one word a draw; the relative bias stays below bound / 2³².
     """
-    scaled = (words >> np.uint64(32)) * np.uint64(bound) >> np.uint64(32)
-    return scaled.astype(np.int64)
+    return np.int64((word >> np.uint64(32)) * np.uint64(bound) >> np.uint64(32))  # type: ignore[return-value]
 
 
 def keep_mask(
-    seed: int,
-    sweep: int,
-    pass_index: int,
-    first_event: int,
-    num_events: int,
-    *,
-    draws_per_event: int,
-    rate: float,
-    replica: int = 0,
+    seed: int, pass_number: int, first_event: int, num_events: int, *, draws_per_event: int, rate: float
 ) -> NDArray[np.bool_]:
     """Dropout: True where a value is kept → (num_events, draws_per_event) bool; 0 ≤ rate < 1.
 
+    pass_number: as of :func:`~.schedule.pass_number`, so that no two passes over an event share a mask.
     Each draw has 16 bits, so the rate that is applied is the multiple of 2⁻¹⁶ nearest to ``rate``.
     """
     words_per_event = -(-draws_per_event // _DRAWS_PER_WORD)
-    stream = (sweep, pass_index, replica)
+    stream = (pass_number, 0, 0)
     words = event_words(
         seed, Purpose.DROPOUT, stream, first_event, num_events, words_per_event=words_per_event
     )

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from disttgl_hpc.compiled import compiled
 from disttgl_hpc.core.batching import Batching
-from disttgl_hpc.core.tcsr import Ints, TCsr
+from disttgl_hpc.core.tcsr import Ints, TCsr, TCsrArrays, position_before
 
 
 @dataclass(frozen=True)
@@ -33,21 +34,48 @@ def pending_mail(
     of that event was read, with the mail that was pending then: the last event before that batch. Both are
     functions of the T-CSR, so neither time is ever stored or sent (TGN eq. 1-3 with the most recent message).
     """
-    starts = tcsr.indptr[nodes]
-    last = tcsr.positions_before(nodes, np.full(len(nodes), batch_first)) - 1
-    rows = _of_this_sweep(tcsr, last, starts, sweep_first)
-    last, starts = last[rows], starts[rows]
-    event_ids = tcsr.event_ids[last].astype(np.int64)
-    earlier = tcsr.positions_before(np.asarray(nodes)[rows], batching.first_of(event_ids)) - 1
-    updated = _of_this_sweep(tcsr, earlier, starts, sweep_first)
-    elapsed = np.zeros(len(rows), np.float32)
-    elapsed[updated] = tcsr.times[last[updated]] - tcsr.times[earlier[updated]]
-    return PendingMail(rows, event_ids, elapsed)
+    split = batching.split
+    cuts = (split.train_end, split.validation_end, batching.global_batch, batching.evaluation_batch)
+    return PendingMail(*_pending(tcsr.arrays, nodes, batch_first, sweep_first, cuts))
 
 
-def _of_this_sweep(
-    tcsr: TCsr, positions: NDArray[np.int64], starts: NDArray[np.int64], sweep_first: int
-) -> NDArray[np.int64]:
-    """Rows whose position is an entry of their node and an event of the running sweep."""
-    rows = np.flatnonzero(positions >= starts)
-    return rows[tcsr.event_ids[positions[rows]] >= sweep_first]
+@compiled
+def batch_first_of(event: int, cuts: tuple[int, int, int, int]) -> int:
+    """First event of the batch that an event belongs to.
+
+    cuts: end of training, end of validation, events of a global batch, events of an evaluation batch; as in
+    :class:`~.batching.Batching`, every part begins a batch of its own.
+    """
+    train_end, validation_end, global_batch, evaluation_batch = cuts
+    if event < train_end:
+        return event - event % global_batch
+    start = train_end if event < validation_end else validation_end
+    return event - (event - start) % evaluation_batch
+
+
+@compiled
+def _pending(
+    tcsr: TCsrArrays,
+    nodes: Ints,
+    batch_first: int,
+    sweep_first: int,
+    cuts: tuple[int, int, int, int],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """The fields of the pending mail."""
+    indptr, _, all_event_ids, times = tcsr
+    rows, event_ids = np.empty(len(nodes), np.int64), np.empty(len(nodes), np.int64)
+    elapsed, found = np.empty(len(nodes), np.float32), 0
+    for row in range(len(nodes)):
+        begin, end = indptr[nodes[row]], indptr[nodes[row] + 1]
+        last = position_before(all_event_ids, begin, end, batch_first) - 1
+        if last < begin or all_event_ids[last] < sweep_first:
+            continue
+        first = batch_first_of(all_event_ids[last], cuts)
+        earlier = last - 1  # all nodes of a batch together step back over its events at most twice
+        while earlier >= begin and all_event_ids[earlier] >= first:
+            earlier -= 1
+        updated = earlier >= begin and all_event_ids[earlier] >= sweep_first
+        rows[found], event_ids[found] = row, all_event_ids[last]
+        elapsed[found] = times[last] - times[earlier] if updated else 0
+        found += 1
+    return rows[:found].copy(), event_ids[:found].copy(), elapsed[:found].copy()

@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from disttgl_hpc.compiled import compiled
 from disttgl_hpc.core.draws import Purpose, bounded, event_words
+from disttgl_hpc.core.meetings import FirstMeetings
+from disttgl_hpc.core.sampler import same_time
 from disttgl_hpc.core.stream import EventStream
+from disttgl_hpc.core.tcsr import Ints, positions_before
 from disttgl_hpc.errors import ConfigError
 
-_NUM_ATTEMPTS = 8  # a draw that still collides then moves on to the next permitted candidate
+_NUM_ATTEMPTS = 4  # words a draw has; if all of them collide, it moves on to the next permitted node
+
+
+class Strategy(StrEnum):
+    """Which negatives are wanted (Poursafaei et al., NeurIPS'22); what cannot be had is drawn at random.
+
+    RANDOM: any candidate. HISTORICAL: a destination that the source has met before the event's time. INDUCTIVE:
+    in evaluation a destination that it has first met after the training split, before the event's time; in
+    training, where there is none yet, a candidate that it has not met before.
+    """
+
+    RANDOM = "random"
+    HISTORICAL = "historical"
+    INDUCTIVE = "inductive"
+
+
+class _Wanted(IntEnum):
+    """What a compiled draw tries first."""
+
+    ANY = 0
+    PARTNER = 1  # one of the given partners, each once
+    STRANGER = 2  # any candidate that is none of the given partners
 
 
 def training_candidates(stream: EventStream) -> NDArray[np.int64]:
@@ -33,87 +59,77 @@ def evaluation_candidates(stream: EventStream) -> NDArray[np.int64]:
     return np.arange(stream.num_src, stream.num_nodes, dtype=np.int64)
 
 
-def true_destinations(
-    stream: EventStream, first_event: int, last_event: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """All nodes that meet the source of an event of [first, last) at that event's very time.
-
-    → rows (p,), counted from first_event, and nodes (p,), both int64. Meetings count in either direction; the
-    event's own destination is always among them, and its source only if the source meets itself.
-    """
-    times = stream.time[first_event:last_event]
-    begin, end = np.searchsorted(stream.time, times, "left"), np.searchsorted(stream.time, times, "right")
-    is_shared = end - begin > 1
-    alone, shared = np.flatnonzero(~is_shared), np.flatnonzero(is_shared)
-    sources = stream.src[first_event:last_event][shared]
-    bounds = np.concatenate([begin[shared], end[shared]])
-    low, high = stream.tcsr.positions_before(np.tile(sources, 2), bounds).reshape(2, len(shared))
-    num_met = high - low  # at least 1: the event is itself an entry of its source
-    first_of_row = np.cumsum(num_met) - num_met
-    entries = np.arange(num_met.sum()) + np.repeat(low - first_of_row, num_met)
-    rows = np.concatenate([alone, np.repeat(shared, num_met)])
-    nodes = np.concatenate([stream.dst[first_event:last_event][alone], stream.tcsr.neighbors[entries]])
-    return rows, nodes.astype(np.int64)
-
-
 @dataclass(frozen=True)
 class NegativeSampler:
-    """Negatives of events: a pure function of (seed, purpose, sweep, replica, pass, event).
+    """Negatives of events: a pure function of (seed, purpose, negative set, event) and of the strategy.
 
     stream: where events and true destinations are looked up. candidates: (c,) ascending int64, 1 ≤ c < 2³²,
-    from ``training_candidates`` or ``evaluation_candidates``. Evaluation leaves sweep, pass and replica at 0,
-    so that its negatives are fixed once and for all.
+    from ``training_candidates`` or ``evaluation_candidates``. Holds N bytes to work in, so it serves one
+    thread at a time; strategies other than random hold the first meetings of all pairs too.
     """
 
     stream: EventStream
     candidates: NDArray[np.int64]
     seed: int
     purpose: Purpose
+    strategy: Strategy = Strategy.RANDOM
+    _blocked: NDArray[np.bool_] = field(init=False, repr=False)
+    _meetings: FirstMeetings | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Make room, and look up who met whom first where the strategy asks for it."""
+        asks = self.strategy is not Strategy.RANDOM
+        object.__setattr__(self, "_blocked", np.zeros(self.stream.num_nodes, np.bool_))
+        object.__setattr__(self, "_meetings", FirstMeetings.of(self.stream.tcsr) if asks else None)
 
     def draw(
-        self,
-        first_event: int,
-        last_event: int,
-        count: int,
-        *,
-        sweep: int = 0,
-        pass_index: int = 0,
-        replica: int = 0,
+        self, first_event: int, last_event: int, count: int, *, negative_set: int = 0
     ) -> NDArray[np.int64]:
         """``count`` negatives for each event of [first, last) → (last − first, count) int64.
 
-        Uniform, with replacement, over the candidates that are no true destination; an event's negatives do
-        not depend on the range in which it is asked for. Counter words: the event's block, sweep,
-        replica · 2³² + pass, attempt. Raises ConfigError if an event leaves no candidate.
+        No negative is a true destination: a node that meets the source at the event's very time, in either
+        direction; its own destination is one, its source only if the source meets itself. Otherwise they are
+        uniform over what the strategy wants; past partners come once per event, all else with replacement.
+        An event's negatives do not depend on the range in which it is asked for. Evaluation leaves the
+        set at 0: its negatives are fixed once and for all. Raises ConfigError if an event leaves no candidate.
         """
-        num_nodes, num_candidates = self.stream.num_nodes, len(self.candidates)
-        rows, nodes = true_destinations(self.stream, first_event, last_event)
-        forbidden = np.sort(rows * num_nodes + nodes)
-        row_keys = np.repeat(np.arange(last_event - first_event) * num_nodes, count)
-        picks = np.empty(len(row_keys), np.int64)
-        colliding = np.arange(len(row_keys))
-        for attempt in range(_NUM_ATTEMPTS + num_candidates):
-            if attempt < _NUM_ATTEMPTS:
-                # A range is drawn anew as a whole and only collisions change: no event depends on another.
-                words = self._words(
-                    first_event, last_event, count, (sweep, replica << 32 | pass_index, attempt)
-                )
-                picks[colliding] = bounded(words[colliding], num_candidates)
-            else:
-                picks[colliding] = (picks[colliding] + 1) % num_candidates
-            keys = row_keys[colliding] + self.candidates[picks[colliding]]
-            colliding = colliding[_are_in(forbidden, keys)]
-            if not len(colliding):
-                return self.candidates[picks].reshape(last_event - first_event, count)
-        raise self._no_candidate(first_event + int(colliding[0]) // count)
+        stream, tcsr, num_events = self.stream, self.stream.tcsr, last_event - first_event
+        begin, end = same_time(stream.time, first_event, last_event)
+        src = np.asarray(stream.src[first_event:last_event], np.int64)
+        words = event_words(
+            self.seed,
+            self.purpose,
+            (negative_set, 0, 0),
+            first_event,
+            num_events,
+            words_per_event=count * _NUM_ATTEMPTS,
+        )
+        # Where no other event has this time, the destination alone is excluded and nothing need be looked up.
+        low, high = np.zeros((2, num_events), np.int64)
+        shared = np.flatnonzero(end - begin > 1)
+        low[shared] = positions_before(tcsr.indptr, tcsr.event_ids, src[shared], begin[shared])
+        high[shared] = positions_before(tcsr.indptr, tcsr.event_ids, src[shared], end[shared])
+        met_now = np.asarray(stream.dst[first_event:last_event], np.int64), tcsr.neighbors, low, high
+        negatives, num_filled = _draw(
+            words, self.candidates, met_now, self._partners(src, begin), self._blocked
+        )
+        if num_filled < num_events:
+            raise self._no_candidate(first_event + num_filled)
+        return negatives
 
-    def _words(
-        self, first_event: int, last_event: int, count: int, key: tuple[int, int, int]
-    ) -> NDArray[np.uint64]:
-        """``count`` words for each event of the range, flat: ((last − first) · count,) uint64."""
-        num_events = last_event - first_event
-        words = event_words(self.seed, self.purpose, key, first_event, num_events, words_per_event=count)
-        return words.reshape(-1)
+    def _partners(
+        self, src: NDArray[np.int64], bounds: NDArray[np.int64]
+    ) -> tuple[int, Ints, NDArray[np.int64], NDArray[np.int64]]:
+        """What is wanted, and the partners of each source that this speaks of: an array and ranges of it."""
+        if self._meetings is None:
+            return int(_Wanted.ANY), self.stream.tcsr.neighbors, bounds, bounds
+        wanted, since = _Wanted.PARTNER, 0
+        if self.strategy is Strategy.INDUCTIVE:
+            if self.purpose is Purpose.TRAINING_NEGATIVES:
+                wanted = _Wanted.STRANGER
+            else:
+                since = self.stream.split.train_end
+        return int(wanted), self._meetings.partners, *self._meetings.between(src, since, bounds)
 
     def _no_candidate(self, event: int) -> ConfigError:
         """The error for an event whose source meets every candidate at once."""
@@ -124,8 +140,85 @@ class NegativeSampler:
         )
 
 
-def _are_in(ascending: NDArray[np.int64], keys: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each key occurs in a sorted array that is not empty."""
-    nearest = np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)
-    found: NDArray[np.bool_] = ascending[nearest] == keys
-    return found
+@compiled
+def _draw(
+    words: NDArray[np.uint64],
+    candidates: NDArray[np.int64],
+    met_now: tuple[NDArray[np.int64], Ints, NDArray[np.int64], NDArray[np.int64]],
+    met_before: tuple[int, Ints, NDArray[np.int64], NDArray[np.int64]],
+    blocked: NDArray[np.bool_],
+) -> tuple[NDArray[np.int64], int]:
+    """Negatives (n, count) row by row, and how many rows were filled before one left no candidate.
+
+    met_now: destinations, and ranges of an array with what else each source meets at that time. met_before: what
+    is wanted, and ranges of an array with the partners that this speaks of. ``blocked`` marks the nodes that
+    must not be drawn; between rows it is all False.
+    """
+    dst, others, others_low, others_high = met_now
+    wanted, partners, low, high = met_before
+    negatives = np.empty((len(dst), words.shape[1] // _NUM_ATTEMPTS), np.int64)
+    for row in range(len(dst)):
+        drawn, own_words, filled = negatives[row], words[row], 0
+        forbidden, past = others[others_low[row] : others_high[row]], partners[low[row] : high[row]]
+        if wanted == _Wanted.STRANGER:
+            _mark(blocked, past, True)
+            _mark(blocked, forbidden, True)
+            blocked[dst[row]] = True
+            filled = _fill(drawn, candidates, own_words, blocked, False)
+            _mark(blocked, past, False)
+        _mark(blocked, forbidden, True)
+        blocked[dst[row]] = True
+        if wanted == _Wanted.PARTNER:
+            filled = _fill(drawn, past, own_words, blocked, True)
+            _mark(blocked, drawn[:filled], False)
+        filled += _fill(drawn[filled:], candidates, own_words[filled * _NUM_ATTEMPTS :], blocked, False)
+        _mark(blocked, forbidden, False)
+        blocked[dst[row]] = False
+        if filled < len(drawn):
+            return negatives, row
+    return negatives, len(dst)
+
+
+@compiled
+def _mark(blocked: NDArray[np.bool_], nodes: Ints, value: bool) -> None:
+    for node in nodes:
+        blocked[node] = value
+
+
+@compiled
+def _fill(
+    drawn: NDArray[np.int64],
+    pool: Ints,
+    words: NDArray[np.uint64],
+    blocked: NDArray[np.bool_],
+    once: bool,
+) -> int:
+    """Fill ``drawn`` with permitted nodes of the pool, so far as there are any; → how far it got.
+
+    once: what has been drawn becomes blocked.
+    """
+    for slot in range(len(drawn)):
+        place = _permitted(pool, words[slot * _NUM_ATTEMPTS : (slot + 1) * _NUM_ATTEMPTS], blocked)
+        if place < 0:
+            return slot
+        drawn[slot] = pool[place]
+        if once:
+            blocked[pool[place]] = True
+    return len(drawn)
+
+
+@compiled
+def _permitted(pool: Ints, words: NDArray[np.uint64], blocked: NDArray[np.bool_]) -> int:
+    """Place of a permitted node in the pool: where a word points to, else the next behind; −1 without one."""
+    size, place = len(pool), 0
+    if size == 0:
+        return -1
+    for word in words:
+        place = bounded(word, size)
+        if not blocked[pool[place]]:
+            return place
+    for step in range(1, size):
+        onward = (place + step) % size
+        if not blocked[pool[onward]]:
+            return onward
+    return -1

@@ -72,9 +72,9 @@ class Assignment:
 
     counter: c of the global batch it works on, which reads and writes are named after.
     batch: m = (c + o_g) mod L, the batch of the stream. minibatch: which slice of it.
-    pass_index: 0 … j−1, which negative set. reads, writes: whether memory is read and written (pass 0 only).
+    pass_index: 0 … j−1, which pass. reads, writes: whether memory is read and written (pass 0 only).
     begins_sweep, ends_sweep: m is the first or the last batch of the stream.
-    sweep: sweeps this replica has begun at batch 0 so far, the number that keys negatives and dropout.
+    sweep: sweeps this replica has begun at batch 0 so far.
     sweep_first_batch: where the running sweep began: 0, or o_g before the replica first comes round.
     """
 
@@ -142,6 +142,16 @@ def assignment(step: int, coords: Coordinates, shape: GridShape, num_batches: in
         sweep=sweep,
         sweep_first_batch=offset if sweep == 0 else 0,
     )
+
+
+def pass_number(sweep: int, replica: int, pass_index: int, shape: GridShape) -> int:
+    """Number of a pass among all passes over its batch, (sweep·k + replica)·j + pass: it keys dropout."""
+    return (sweep * shape.memory + replica) * shape.epoch + pass_index
+
+
+def negative_set(number: int, num_negative_sets: int) -> int:
+    """Negative set of a pass by its number: a set of its own, or fixed sets (if there are any) in turn."""
+    return number % num_negative_sets if num_negative_sets else number
 
 
 def replica_operations(

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from disttgl_hpc.compiled import compiled
+
 Ints = NDArray[np.integer]
 Times = NDArray[np.int64] | NDArray[np.float64]
+TCsrArrays = tuple[NDArray[np.int64], Ints, Ints, Times]
 
 
 @dataclass(frozen=True)
@@ -25,22 +28,48 @@ class TCsr:
     event_ids: Ints
     times: Times
 
+    @property
+    def arrays(self) -> TCsrArrays:
+        """All four arrays, as compiled loops take them."""
+        return self.indptr, self.neighbors, self.event_ids, self.times
+
     def positions_before(self, nodes: Ints, bounds: Ints) -> NDArray[np.int64]:
         """Index of each node's first entry whose event id is not below its bound.
 
         nodes, bounds: (n,) → (n,) int64 within ``[indptr[u], indptr[u + 1]]``. Every question about the past
         of a node ("its last event before e") is this search: ids ascend with time, so one bound serves both.
-        All nodes are bisected together, in as many rounds as the largest degree has bits.
         """
-        low, high = self.indptr[nodes], self.indptr[np.asarray(nodes) + 1]
-        open_rows = np.flatnonzero(low < high)
-        while len(open_rows):
-            middle = (low[open_rows] + high[open_rows]) >> 1
-            below = self.event_ids[middle] < bounds[open_rows]
-            low[open_rows[below]] = middle[below] + 1
-            high[open_rows[~below]] = middle[~below]
-            open_rows = open_rows[low[open_rows] < high[open_rows]]
-        return low
+        return positions_before(self.indptr, self.event_ids, nodes, bounds)
+
+
+def positions_before(
+    indptr: NDArray[np.int64], event_ids: Ints, nodes: Ints, bounds: Ints
+) -> NDArray[np.int64]:
+    """Same as :meth:`TCsr.positions_before`, for any entries by node that have event ids."""
+    return _positions_before(indptr, event_ids, np.asarray(nodes, np.int64), np.asarray(bounds, np.int64))
+
+
+@compiled
+def position_before(event_ids: Ints, low: int, high: int, bound: int) -> int:
+    """First of the entries [low, high), ids ascending, whose event id is not below ``bound``; else ``high``."""
+    while low < high:
+        middle = (low + high) >> 1
+        if event_ids[middle] < bound:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@compiled
+def _positions_before(
+    indptr: NDArray[np.int64], event_ids: Ints, nodes: NDArray[np.int64], bounds: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    positions = np.empty(len(nodes), np.int64)
+    for row in range(len(nodes)):
+        node = nodes[row]
+        positions[row] = position_before(event_ids, indptr[node], indptr[node + 1], bounds[row])
+    return positions
 
 
 def index_dtype(largest: int) -> type[np.int32] | type[np.int64]:

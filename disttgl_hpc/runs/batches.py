@@ -4,32 +4,50 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.batch import LastEvents, Mfg, NodeIndex, last_events
+from disttgl_hpc.core.batch import LastEvents, Mfg, NodeIndex
 from disttgl_hpc.core.draws import Purpose, keep_mask
 from disttgl_hpc.core.mail import PendingMail, pending_mail
-from disttgl_hpc.core.negatives import NegativeSampler, training_candidates
+from disttgl_hpc.core.negatives import NegativeSampler, Strategy, training_candidates
 from disttgl_hpc.core.sampler import event_bounds, recent_neighbors
-from disttgl_hpc.core.schedule import Assignment, Coordinates, batch_bounds, slice_bounds
+from disttgl_hpc.core.schedule import (
+    Assignment,
+    Coordinates,
+    batch_bounds,
+    negative_set,
+    pass_number,
+    slice_bounds,
+)
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.runs.plan import RunPlan
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A trainer's part of a global batch: events [first, last) of slice ``minibatch`` of ``batch``."""
+
+    batch: int
+    minibatch: int
+    first: int
+    last: int
 
 
 @dataclass(frozen=True)
 class Pass:
     """One pass over a local batch with one negative set.
 
-    mfg: roots ordered src ‖ dst ‖ negatives. mail: of ``mfg.nodes``. positions: (U,) where ``mfg.nodes`` stand
-    among the batch's nodes. keep: (R, num_heads, K) dropout mask or None.
+    mfg: roots ordered src ‖ dst ‖ negatives. mail: of ``mfg.nodes``. positions: where ``mfg.nodes`` stand among
+    the batch's nodes, as an index. keep: (R, num_heads, K) dropout mask or None.
     """
 
     mfg: Mfg
     mail: PendingMail
-    positions: NDArray[np.int64]
+    positions: slice | NDArray[np.int64]
     keep: NDArray[np.bool_] | None
 
 
@@ -52,74 +70,100 @@ class LocalBatch:
         return self.last - self.first
 
 
+class GraphSource(Protocol):
+    """Where message flow graphs come from: all sources give the same graph for the same request."""
+
+    def graph(self, part: Slice, negative_set: int) -> Mfg:
+        """Graph of the events of ``part`` with one negative set; its nodes begin with those of src ‖ dst."""
+
+
+class LiveGraphs:
+    """Samples graphs when they are asked for; one instance serves one thread at a time."""
+
+    def __init__(self, stream: EventStream, config: TrainConfig) -> None:
+        self._stream, self._config = stream, config
+        self._index = NodeIndex(stream.num_nodes)
+        self._negatives = NegativeSampler(
+            stream,
+            training_candidates(stream),
+            config.seed,
+            Purpose.TRAINING_NEGATIVES,
+            Strategy(config.negative_strategy),
+        )
+
+    def graph(self, part: Slice, negative_set: int) -> Mfg:
+        """Draw the negatives, sample all roots' neighbours, number the nodes. Raises ConfigError (see draw)."""
+        stream, config, first, last = self._stream, self._config, part.first, part.last
+        negatives = self._negatives.draw(first, last, config.negatives_per_event, negative_set=negative_set)
+        roots = np.concatenate([stream.src[first:last], stream.dst[first:last], negatives.T.ravel()])
+        repeats = 2 + config.negatives_per_event
+        bounds = np.tile(event_bounds(stream.time, first, last), repeats)
+        root_time = np.tile(stream.time[first:last], repeats)
+        hood = recent_neighbors(stream.tcsr, roots, root_time, bounds, config.num_neighbors)
+        return self._index.mfg(hood, 2 * (last - first))
+
+
 class BatchSampler:
-    """Samples local batches of a stream; what it returns depends on the assignment alone."""
+    """Makes local batches of a stream; what it returns depends on the assignment alone.
+
+    Graphs come from ``graphs``. Mail and dropout are always made here: mail depends on the global batch and on
+    where the sweep began, dropout on the number of the pass.
+    """
 
     def __init__(
-        self, stream: EventStream, config: TrainConfig, plan: RunPlan, coordinates: Coordinates
+        self,
+        stream: EventStream,
+        config: TrainConfig,
+        plan: RunPlan,
+        coordinates: Coordinates,
+        graphs: GraphSource | None = None,
     ) -> None:
         self.stream, self.config, self.shape, self.batching = stream, config, plan.shape, plan.batching
         self._replica = coordinates.memory
-        self.index = NodeIndex(stream.num_nodes)
-        self._negatives = NegativeSampler(
-            stream, training_candidates(stream), config.seed, Purpose.TRAINING_NEGATIVES
-        )
+        self._index = NodeIndex(stream.num_nodes)
+        self._graphs = graphs or LiveGraphs(stream, config)
 
     def sample(self, work: Assignment) -> LocalBatch:
-        """Sample the local batch of ``work``, an assignment of this trainer, with all its passes."""
-        stream, batching = self.stream, self.batching
+        """Local batch of ``work``, an assignment of this trainer, with all its passes."""
+        stream, batching, shape = self.stream, self.batching, self.shape
         batch_first, batch_last = batch_bounds(work.batch, batching.global_batch, stream.split.train_end)
-        first, last = slice_bounds(batch_first, batch_last, self.shape.minibatch, work.minibatch)
-        graphs = [self._graph(first, last, work.sweep, pass_index) for pass_index in range(self.shape.epoch)]
-        nodes = graphs[0].nodes
-        if len(graphs) > 1:
-            nodes = self.index.distinct(np.concatenate([mfg.nodes for mfg in graphs]))
+        first, last = slice_bounds(batch_first, batch_last, shape.minibatch, work.minibatch)
+        part = Slice(work.batch, work.minibatch, first, last)
+        numbers = [pass_number(work.sweep, self._replica, index, shape) for index in range(shape.epoch)]
+        graphs = [
+            self._graphs.graph(part, negative_set(number, self.config.negative_sets)) for number in numbers
+        ]
+        nodes, positions = self._all_nodes(graphs)
         mail_since = work.sweep_first_batch * batching.global_batch
         passes = tuple(
             Pass(
                 mfg,
                 pending_mail(stream.tcsr, mfg.nodes, batch_first, mail_since, batching),
-                self.index.rows(nodes, mfg.nodes),
-                self._keep(first, last, work.sweep, pass_index),
+                rows,
+                self._keep(first, last, number),
             )
-            for pass_index, mfg in enumerate(graphs)
+            for mfg, rows, number in zip(graphs, positions, numbers, strict=True)
         )
-        return LocalBatch(
-            first, last, nodes, passes, last_events(stream.src[first:last], stream.dst[first:last])
-        )
+        writes = self._index.last_events(stream.src[first:last], stream.dst[first:last])
+        return LocalBatch(first, last, nodes, passes, writes)
 
-    def _graph(self, first: int, last: int, sweep: int, pass_index: int) -> Mfg:
-        """Message flow graph of events [first, last) with the negative set of one pass."""
-        stream, config = self.stream, self.config
-        negatives = self._negatives.draw(
-            first,
-            last,
-            config.negatives_per_event,
-            sweep=sweep,
-            pass_index=pass_index,
-            replica=self._replica,
-        )
-        roots = np.concatenate([stream.src[first:last], stream.dst[first:last], negatives.T.ravel()])
-        repeats = 2 + config.negatives_per_event
-        bounds = np.tile(event_bounds(stream.time, first, last), repeats)
-        root_time = np.tile(stream.time[first:last], repeats)
-        return self.index.mfg(recent_neighbors(stream.tcsr, roots, root_time, bounds, config.num_neighbors))
+    def _all_nodes(self, graphs: list[Mfg]) -> tuple[NDArray[np.int64], list[slice | NDArray[np.int64]]]:
+        """Distinct nodes of all graphs, and where each graph's nodes stand among them: first those of the first."""
+        sizes = [len(mfg.nodes) for mfg in graphs]
+        if len(graphs) == 1:
+            return graphs[0].nodes, [slice(None)]
+        nodes, rows = self._index.number(np.concatenate([mfg.nodes for mfg in graphs]))
+        others = np.split(rows[sizes[0] :], np.cumsum(sizes[1:-1]))
+        return nodes, [slice(sizes[0]), *others]
 
-    def _keep(self, first: int, last: int, sweep: int, pass_index: int) -> NDArray[np.bool_] | None:
+    def _keep(self, first: int, last: int, number: int) -> NDArray[np.bool_] | None:
         """Dropout mask (R, num_heads, K), drawn per event and ordered as the roots are."""
         config, repeats = self.config, 2 + self.config.negatives_per_event
         if not config.dropout:
             return None
         shape = (repeats, config.num_heads, config.num_neighbors)
         drawn = keep_mask(
-            config.seed,
-            sweep,
-            pass_index,
-            first,
-            last - first,
-            draws_per_event=math.prod(shape),
-            rate=config.dropout,
-            replica=self._replica,
+            config.seed, number, first, last - first, draws_per_event=math.prod(shape), rate=config.dropout
         )
         by_role = drawn.reshape(last - first, *shape).swapaxes(0, 1)
         return by_role.reshape(-1, *shape[1:])

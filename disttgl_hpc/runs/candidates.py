@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.draws import Purpose
-from disttgl_hpc.core.negatives import NegativeSampler, evaluation_candidates
+from disttgl_hpc.core.negatives import NegativeSampler, Strategy, evaluation_candidates
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.log import get_logger
 
@@ -49,7 +49,13 @@ class Candidates:
                 self._count,
                 len(nodes),
             )
-        self._negatives = NegativeSampler(stream, nodes, config.evaluation_seed, Purpose.EVALUATION_NEGATIVES)
+        self._negatives = NegativeSampler(
+            stream,
+            nodes,
+            config.evaluation_seed,
+            Purpose.EVALUATION_NEGATIVES,
+            Strategy(config.evaluation_strategy),
+        )
 
     def of(self, first: int, last: int) -> NDArray[np.int64]:
         """Candidates of events [first, last): (n, 1 + evaluation_negatives), the true destination first."""

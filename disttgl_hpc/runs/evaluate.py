@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.batch import NodeIndex, last_events
+from disttgl_hpc.core.batch import NodeIndex
 from disttgl_hpc.core.batching import Batching
 from disttgl_hpc.core.mail import pending_mail
 from disttgl_hpc.core.metrics import LinkMetrics, link_metrics
@@ -117,14 +117,14 @@ class Evaluator:
     def _advance(self, model: Tgn, state: NDArray[np.float32], first: int, last: int) -> None:
         """Write what events [first, last), one evaluation batch, leave in the memory."""
         team = self.team
-        writes = last_events(self.stream.src[first:last], self.stream.dst[first:last])
+        writes = self._index.last_events(self.stream.src[first:last], self.stream.dst[first:last])
         updates = []
         units = _units(0, len(writes.nodes), NODES_AT_ONCE, parts=team.node_size, index=team.node_index)
         for unit in units:
             nodes, partners = writes.nodes[slice(*unit)], writes.partners[slice(*unit)]
-            involved = self._index.distinct(np.concatenate([nodes, partners]))
+            involved, rows = self._index.number(np.concatenate([nodes, partners]))
             memory = model.update_memory(self._nodes(state, involved, first)).cpu().numpy()
-            own, peer = (memory[self._index.rows(involved, ids)] for ids in (nodes, partners))
+            own, peer = memory[rows].reshape(2, len(nodes), -1)
             updates.append((nodes, np.concatenate([own, peer], axis=1)))
         team.fence()
         for nodes, rows in updates:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.core.batch import Mfg
 from disttgl_hpc.core.memory import MemoryService
 from disttgl_hpc.core.schedule import Assignment, assignment
 from disttgl_hpc.core.stream import EventStream
@@ -112,17 +113,16 @@ class Trainer:
             loss = link_loss(logits[0], logits[1:])
         if work.writes:
             with self.clock("write"):
-                self._write(work, batch, own.mfg.nodes, memory.detach())
+                self._write(work, batch, own.mfg, memory.detach())
         with self.clock("backward"):
             loss.backward()  # type: ignore[no-untyped-call]
         return loss.item()
 
-    def _write(self, work: Assignment, batch: LocalBatch, nodes: NDArray[np.int64], memory: Tensor) -> None:
-        """Write [memory ‖ peer] of the batch's positive nodes; ``memory`` (U, dim_memory) is of ``nodes``."""
+    def _write(self, work: Assignment, batch: LocalBatch, mfg: Mfg, memory: Tensor) -> None:
+        """Write [memory ‖ peer] of the batch's positive nodes; ``memory`` (U, dim_memory) is of ``mfg.nodes``."""
         updated, writes = memory.cpu().numpy(), batch.writes
-        own, peer = (self._sampler.index.rows(nodes, ids) for ids in (writes.nodes, writes.partners))
-        rows = np.concatenate([updated[own], updated[peer]], axis=1)
-        self._memory.write(work.counter, writes.nodes, rows)
+        own, peer = (updated[mfg.roots[places]] for places in (writes.own, writes.peer))
+        self._memory.write(work.counter, writes.nodes, np.concatenate([own, peer], axis=1))
 
     def _pass_by(self, work: Assignment) -> float:
         """Take part in the daemon's order with a slice that a short last batch left empty."""

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disttgl_hpc.core.batching import Batching
-from disttgl_hpc.core.mail import pending_mail
+from disttgl_hpc.core.mail import batch_first_of, pending_mail
 from disttgl_hpc.core.stream import Split
 from disttgl_hpc.core.tcsr import build_tcsr
 
@@ -79,10 +79,12 @@ def test_mail_is_what_stored_times_say(case, data):
 
 @settings(max_examples=50, deadline=None)
 @given(cases())
-def test_first_of_agrees_with_the_list_of_batches(case):
+def test_batch_first_of_agrees_with_the_list_of_batches(case):
     src, *_, batching = case
+    split = batching.split
+    cuts = split.train_end, split.validation_end, batching.global_batch, batching.evaluation_batch
     for first, last in batches(batching, len(src)):
-        assert (batching.first_of(np.arange(first, last)) == first).all()
+        assert {batch_first_of(event, cuts) for event in range(first, last)} == {first}
 
 
 def test_pitfall_15_elapsed_is_mail_time_minus_the_mail_before():

@@ -9,9 +9,9 @@ from random_streams import make_stream, streams
 from disttgl_hpc.core.draws import Purpose, bounded, event_words
 from disttgl_hpc.core.negatives import (
     NegativeSampler,
+    Strategy,
     evaluation_candidates,
     training_candidates,
-    true_destinations,
 )
 from disttgl_hpc.core.stream import Split
 from disttgl_hpc.errors import ConfigError
@@ -34,8 +34,12 @@ def roomy(stream, candidates):
     )
 
 
-def sampler(stream, seed=0, purpose=Purpose.EVALUATION_NEGATIVES):
-    return NegativeSampler(stream, evaluation_candidates(stream), seed, purpose)
+def sampler(stream, seed=0, purpose=Purpose.EVALUATION_NEGATIVES, strategy=Strategy.RANDOM):
+    return NegativeSampler(stream, evaluation_candidates(stream), seed, purpose, strategy)
+
+
+STRATEGIES = st.sampled_from(Strategy)
+PURPOSES = st.sampled_from([Purpose.TRAINING_NEGATIVES, Purpose.EVALUATION_NEGATIVES])
 
 
 def distinct_times(num_events=400, num_src=50, num_dst=500):
@@ -45,41 +49,33 @@ def distinct_times(num_events=400, num_src=50, num_dst=500):
     return make_stream(src, dst, np.arange(num_events), num_src + num_dst, num_src=num_src)
 
 
-@given(streams() | streams(float_times=True), st.data())
+@given(streams() | streams(float_times=True), st.integers(0, 2**64 - 1), PURPOSES, STRATEGIES)
 @settings(max_examples=50, deadline=None)
-def test_true_destinations_are_all_meetings_at_that_time(stream, data):
-    first = data.draw(st.integers(0, stream.num_events))
-    last = data.draw(st.integers(first, stream.num_events))
-    rows, nodes = true_destinations(stream, first, last)
-    found = [set(nodes[rows == row].tolist()) for row in range(last - first)]
-    assert found == [met_at_that_time(stream, event) for event in range(first, last)]
-
-
-@given(streams(), st.integers(0, 2**64 - 1))
-@settings(max_examples=50, deadline=None)
-def test_pitfall_17_no_negative_is_a_true_destination(stream, seed):
+def test_pitfall_17_no_negative_is_a_true_destination(stream, seed, purpose, strategy):
     candidates = evaluation_candidates(stream)
     if not roomy(stream, candidates):
         with pytest.raises(ConfigError, match="true destinations"):
             sampler(stream, seed).draw(0, stream.num_events, 7)
         return
-    negatives = sampler(stream, seed).draw(0, stream.num_events, 7)
+    negatives = sampler(stream, seed, purpose, strategy).draw(0, stream.num_events, 7)
     assert negatives.shape == (stream.num_events, 7)
     assert negatives.dtype == np.int64
     for event in range(stream.num_events):
         assert set(negatives[event].tolist()) <= set(candidates.tolist()) - met_at_that_time(stream, event)
 
 
-@given(streams(), st.integers(1, 5), st.data())
+@given(streams(), st.integers(1, 5), PURPOSES, STRATEGIES, st.data())
 @settings(max_examples=50, deadline=None)
-def test_negatives_do_not_depend_on_the_range(stream, count, data):
+def test_negatives_depend_neither_on_the_range_nor_on_what_was_asked_before(
+    stream, count, purpose, strategy, data
+):
     if not roomy(stream, evaluation_candidates(stream)):
         return
     first = data.draw(st.integers(0, stream.num_events))
     last = data.draw(st.integers(first, stream.num_events))
-    keys = {"sweep": 3, "pass_index": 1, "replica": 2}
-    whole = sampler(stream).draw(0, stream.num_events, count, **keys)
-    assert np.array_equal(whole[first:last], sampler(stream).draw(first, last, count, **keys))
+    drawing = sampler(stream, 0, purpose, strategy)
+    whole = drawing.draw(0, stream.num_events, count, negative_set=3)
+    assert np.array_equal(whole[first:last], drawing.draw(first, last, count, negative_set=3))
 
 
 def test_pitfall_17_training_candidates_are_known_in_training():
@@ -103,9 +99,7 @@ def test_pitfall_17_negatives_are_seeded():
     [
         ({"seed": 1}, {}),
         ({"purpose": Purpose.TRAINING_NEGATIVES}, {}),
-        ({}, {"sweep": 1}),
-        ({}, {"pass_index": 1}),
-        ({}, {"replica": 1}),
+        ({}, {"negative_set": 1}),
     ],
 )
 def test_each_part_of_the_key_gives_other_negatives(settings_of_sampler, keys):
@@ -115,14 +109,14 @@ def test_each_part_of_the_key_gives_other_negatives(settings_of_sampler, keys):
     assert (base == other).mean() < 0.05
 
 
-def test_a_first_draw_that_is_permitted_stays():
+def test_a_draw_takes_the_first_of_its_four_words_that_is_permitted():
     stream = distinct_times()
-    words = event_words(9, Purpose.EVALUATION_NEGATIVES, (2, 4 << 32 | 3, 0), 100, 200, words_per_event=3)
-    first = 50 + bounded(words, 500)
-    negatives = sampler(stream, seed=9).draw(100, 300, 3, sweep=2, pass_index=3, replica=4)
-    permitted = first != stream.dst[100:300, None]
-    assert not permitted.all()
-    assert np.array_equal(negatives == first, permitted)
+    words = event_words(9, Purpose.EVALUATION_NEGATIVES, (2, 0, 0), 100, 200, words_per_event=12)
+    pointed = np.array([50 + bounded(word, 500) for word in words.reshape(-1)]).reshape(200, 3, 4)
+    negatives = sampler(stream, seed=9).draw(100, 300, 3, negative_set=2)
+    expected = np.where(pointed[..., 0] == stream.dst[100:300, None], pointed[..., 1], pointed[..., 0])
+    assert (expected != pointed[..., 0]).any()
+    assert np.array_equal(negatives, expected)
 
 
 def test_negatives_are_uniform_over_what_is_permitted():
@@ -152,3 +146,47 @@ def test_the_error_names_event_and_node():
     assert only_one.draw(2, 3, 4).tolist() == [[2] * 4]
     with pytest.raises(ConfigError, match=r"all 1 candidates .* node 1 at time 7 \(event 1\)"):
         only_one.draw(1, 3, 4)
+
+
+def met_in(stream, source, events):
+    """Oracle: every node that meets the source in one of ``events``."""
+    met = set()
+    for event in events:
+        ends = int(stream.src[event]), int(stream.dst[event])
+        if source in ends:
+            met.add(ends[1] if ends[0] == source else ends[0])
+    return met
+
+
+@given(streams() | streams(float_times=True), PURPOSES, STRATEGIES, st.integers(1, 6))
+@settings(max_examples=50, deadline=None)
+def test_a_strategy_gives_what_it_wants_and_the_rest_at_random(stream, purpose, strategy, count):
+    candidates = set(evaluation_candidates(stream).tolist())
+    if not roomy(stream, evaluation_candidates(stream)):
+        return
+    negatives = sampler(stream, 1, purpose, strategy).draw(0, stream.num_events, count)
+    train_end = stream.split.train_end
+    for event, drawn in enumerate(negatives.tolist()):
+        source, permitted = stream.src[event], candidates - met_at_that_time(stream, event)
+        past = [other for other in range(event) if stream.time[other] < stream.time[event]]
+        partners = met_in(stream, source, past)
+        if strategy is Strategy.INDUCTIVE and purpose is Purpose.TRAINING_NEGATIVES:
+            assert set(drawn) <= (permitted - partners or permitted)
+            continue
+        if strategy is Strategy.INDUCTIVE:
+            partners -= met_in(stream, source, range(train_end))
+        wanted = set() if strategy is Strategy.RANDOM else partners - met_at_that_time(stream, event)
+        leading = drawn[: len(wanted)]
+        assert set(leading) <= wanted
+        assert len(set(leading)) == len(leading)
+        assert set(drawn) <= permitted | wanted
+
+
+def test_past_partners_are_drawn_uniformly_however_often_they_met():
+    """Source 0 met node 1 a thousand times and nodes 2 to 5 once; now it meets 6 at many moments."""
+    past = [1] * 1_000 + [2, 3, 4, 5]
+    stream = make_stream([0] * 5_004, past + [6] * 4_000, np.arange(5_004), 8, num_src=1)
+    negatives = sampler(stream, strategy=Strategy.HISTORICAL).draw(1_004, 5_004, 1)
+    counts = np.bincount(negatives.reshape(-1), minlength=8)
+    assert counts[[0, 6, 7]].sum() == 0
+    assert np.abs(counts[1:6] - 800).max() < 5 * np.sqrt(800)

@@ -13,7 +13,9 @@ from disttgl_hpc.core.schedule import (
     OperationKind,
     assignment,
     batch_bounds,
+    negative_set,
     num_steps,
+    pass_number,
     replica_offset,
     replica_operations,
     slice_bounds,
@@ -319,3 +321,20 @@ def test_pitfall_10_later_lanes_wait_for_their_own_batch():
             begun = [a for a in (assignment(step, at, shape, 13) for step in range(shape.epoch)) if a]
             assert begun[0].counter == at.epoch
             assert begun[0].pass_index == 0
+
+
+@every_shape
+def test_passes_over_a_batch_are_numbered_without_gaps(shape):
+    """Every pass over a batch has a number of its own, so no two see the same fresh negatives or dropout."""
+    numbers = sorted(
+        pass_number(sweep, replica, index, shape)
+        for sweep in range(3)
+        for replica in range(shape.memory)
+        for index in range(shape.epoch)
+    )
+    assert numbers == list(range(3 * shape.epoch * shape.memory))
+
+
+def test_fixed_negative_sets_are_taken_in_turn():
+    assert [negative_set(number, 3) for number in range(7)] == [0, 1, 2, 0, 1, 2, 0]
+    assert [negative_set(number, 0) for number in range(4)] == [0, 1, 2, 3]

@@ -132,13 +132,12 @@ def emulate(stream, config, shape, num_steps):
                 for first, last in slices(at * size, min((at + 1) * size, train_end), shape.minibatch):
                     if first == last:
                         continue
+                    fresh = (sweep * shape.memory + number) * shape.epoch + step - counter
                     drawn = negatives.draw(
                         first,
                         last,
                         config.negatives_per_event,
-                        sweep=sweep,
-                        pass_index=step - counter,
-                        replica=number,
+                        negative_set=fresh % config.negative_sets if config.negative_sets else fresh,
                     )
                     events = list(range(first, last))
                     roots = [*stream.src[first:last], *stream.dst[first:last], *drawn.T.ravel()]
