@@ -56,7 +56,8 @@ def _facts(store: EventStore, statistics: StreamStatistics, *, verified: bool) -
         "self-loops": statistics.self_loops,
         "events sharing their time": statistics.tied_events,
         "different times": statistics.distinct_times,
-        "edge features": _features(stream.edge_features),
+        "edge features": _features(stream.edge_features)
+        + (" · scale" if stream.edge_scale is not None else ""),
         "node features": _features(stream.node_features),
         "edge classes": _class_counts(store.class_names, statistics.edge_class_counts),
         "node labels": {} if store.node_labels is None else count_values(store.node_labels),

@@ -46,9 +46,9 @@ Examples:
 )
 @click.option(
     "--feature-dtype",
-    type=click.Choice(["float32", "float16"]),
+    type=click.Choice(["float32", "float16", "int8"]),
     default="float32",
-    help="How edge features are stored.",
+    help="How edge features are stored; int8: each column in 255 steps of its largest value.",
 )
 @click.option("--name", help="Name of the stream.  [default: the output's name up to its first dot]")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from disttgl_hpc.core.compact import int8_scale, to_int8
 from disttgl_hpc.core.draws import Purpose, event_words
 from disttgl_hpc.core.synthetic_loops import (
     BURST_MEMORY,
+    LARGEST_FEATURE,
     WORDS_PER_EVENT,
     Columns,
     Process,
@@ -27,8 +29,6 @@ from disttgl_hpc.errors import ConfigError
 
 Features = NDArray[np.floating] | NDArray[np.int8]
 KINDS = ("recent", "long-range")
-_LARGEST_FEATURE = 1.5
-_LARGEST_INT8 = 127
 _FEATURES_PER_WORD = 2
 _LARGEST_PRODUCT = 2**62
 
@@ -99,7 +99,7 @@ class Recipe:
         """(dim_edge,) float32: what stored int8 features are multiplied with; None for floats."""
         if not self.dim_edge or self.feature_dtype != "int8":
             return None
-        return np.full(self.dim_edge, _LARGEST_FEATURE / _LARGEST_INT8, np.float32)
+        return int8_scale(np.full(self.dim_edge, LARGEST_FEATURE))
 
 
 WIKIPEDIA = Recipe(
@@ -210,6 +210,5 @@ def _features(recipe: Recipe, first: int, dst: Ints) -> Features:
     features = np.empty((len(dst), recipe.dim_edge), np.float32)
     fill_features(words, dst, features)
     if recipe.edge_scale is not None:
-        stored: NDArray[np.int8] = np.rint(features / recipe.edge_scale).astype(np.int8)
-        return stored
+        return to_int8(features, recipe.edge_scale)
     return features if recipe.feature_dtype == "float32" else features.astype(np.float16)

@@ -13,6 +13,7 @@ from disttgl_hpc.core.tcsr import Ints
 
 WORDS_PER_EVENT = 4
 BURST_MEMORY = 64
+LARGEST_FEATURE = 1.5
 _LOW_HALF = np.uint64(0xFFFFFFFF)
 _LOW_QUARTER = np.uint64(0xFFFF)
 _MIXERS = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -219,7 +220,7 @@ def _mixed(word: np.uint64) -> np.uint64:
 
 @compiled
 def fill_features(words: NDArray[np.uint64], dst: Ints, features: NDArray[np.float32]) -> None:
-    """Features (n, dim) within ±1.5: triangular noise within ±1 around ±½, the signs being the destination's.
+    """Features (n, dim) within ±LARGEST_FEATURE: triangular noise in ±1 around ±½ with the destination's signs.
 
     words: (n, ⌈dim / 2⌉); each half gives the noise of one feature by its two quarters.
     """

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from disttgl_hpc.core.compact import int8_scale
 from disttgl_hpc.core.tcsr import Times
 from disttgl_hpc.ingest.ids import IdTable
 from disttgl_hpc.ingest.raw import Origin, RawEvents
@@ -61,8 +62,9 @@ class FlatColumn:
 class Spill:
     """Columns of all inputs one after the other, ids as codes of tables that are complete in the end.
 
-    With ``bipartite`` sources and destinations have a table each, else they share one. With ``class_names``
-    edge labels are already numbers of these classes, else they are values of any kind.
+    With ``bipartite`` sources and destinations have a table each, else they share one. Features that are to be int8
+    are set down as float32: their scale is known only when all of them were seen. With ``class_names`` edge labels
+    are already numbers of these classes, else they are values of any kind.
     """
 
     folder: Path
@@ -78,6 +80,7 @@ class Spill:
         self.dst = FlatColumn(self.folder / "dst", np.dtype(np.int32))
         self.time = FlatColumn(self.folder / "time", np.dtype(np.int64))
         self.optional: dict[str, FlatColumn] = {}
+        self.largest_features: NDArray[np.float32] = np.zeros(1, np.float32)
         self.dropped_rows = 0
         self.time_unit: str | None = None
 
@@ -136,7 +139,17 @@ class Spill:
         if column is not None and rows is not None:
             column.append(rows)
 
+    @property
+    def edge_scale(self) -> NDArray[np.float32] | None:
+        """(dim,) float32, what int8 features are to be multiplied with; None for floats and without features."""
+        if self.feature_dtype != np.int8 or "features" not in self.optional:
+            return None
+        return int8_scale(self.largest_features)
+
     def _as_feature_dtype(self, features: NDArray[np.float32], origin: Origin) -> NDArray[Any]:
+        if self.feature_dtype == np.int8:
+            self.largest_features = np.maximum(np.abs(features).max(axis=0, initial=0), self.largest_features)
+            return features
         with np.errstate(over="ignore"):
             rows = features.astype(self.feature_dtype, copy=False)
         finite = np.isfinite(rows).all(axis=1)

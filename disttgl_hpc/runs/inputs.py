@@ -44,6 +44,7 @@ class InputBuilder:
 
     def __init__(self, stream: EventStream, device: torch.device) -> None:
         self._edge_features, self._node_features = stream.edge_features, stream.node_features
+        self._edge_scale = stream.edge_scale
         self._device = device
 
     def nodes(self, nodes: NDArray[np.int64], mail: PendingMail, state: NDArray[np.float32]) -> NodeInputs:
@@ -52,7 +53,7 @@ class InputBuilder:
             state=self._tensor(state),
             mail_rows=self._tensor(mail.rows),
             mail_elapsed=self._tensor(mail.elapsed),
-            mail_edge=self._gather(self._edge_features, mail.event_ids),
+            mail_edge=self._gather(self._edge_features, mail.event_ids, self._edge_scale),
             node_features=self._gather(self._node_features, nodes),
         )
 
@@ -63,16 +64,22 @@ class InputBuilder:
             neighbors=self._tensor(mfg.neighbors),
             counts=self._tensor(mfg.counts),
             elapsed=self._tensor(mfg.elapsed),
-            edge_features=self._gather(self._edge_features, mfg.event_ids),
+            edge_features=self._gather(self._edge_features, mfg.event_ids, self._edge_scale),
             keep=None if keep is None else self._tensor(keep),
         )
 
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array).to(self._device)
 
-    def _gather(self, table: NDArray[np.floating] | None, rows: NDArray[np.int64]) -> Tensor | None:
-        """Rows of a feature table, float32; None without the table."""
+    def _gather(
+        self,
+        table: NDArray[np.generic] | None,
+        rows: NDArray[np.int64],
+        scale: NDArray[np.float32] | None = None,
+    ) -> Tensor | None:
+        """Rows of a feature table, float32, times the scale of a table of int8; None without the table."""
         if table is None:
             return None
         # take() on a map reads only the pages that the rows lie in.
-        return self._tensor(np.take(table, rows, axis=0).astype(np.float32, copy=False))
+        values = np.take(table, rows, axis=0).astype(np.float32, copy=False)
+        return self._tensor(values if scale is None else values * scale)

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from disttgl_hpc.core.compact import to_int8
 from disttgl_hpc.core.stream import Split
 from disttgl_hpc.errors import ConfigError, InputError
 from disttgl_hpc.ingest.columns import Columns
@@ -121,6 +123,7 @@ def prepare(settings: PrepareSettings) -> EventStore:
             num_src=nodes.num_src,
             split=_split(settings, spill.time),
             node_ids=nodes.ids,
+            edge_scale=spill.edge_scale,
             class_names=class_names,
             source_files=tuple(file.name for file in files),
             source_sha256=tuple(_sha256(file) for file in files),
@@ -215,16 +218,20 @@ def _in_order(
 ) -> Iterator[EventPart]:
     """What was read, ordered by time, with nodes and classes numbered."""
     chunk_events = max(1, min(chunk_events, _PART_BYTES // spill.event_bytes()))
-    optional = spill.optional
+    optional, scale = spill.optional, spill.edge_scale
     for where in stable_time_order(spill.time, chunk_events):
         yield EventPart(
             src=nodes.src[spill.src[where]],
             dst=nodes.dst[spill.dst[where]],
             time=spill.time[where],
-            edge_features=optional["features"][where] if "features" in optional else None,
+            edge_features=_features(optional["features"][where], scale) if "features" in optional else None,
             edge_labels=class_of_code[optional["edge_label"][where]] if "edge_label" in optional else None,
             node_labels=optional["node_label"][where] if "node_label" in optional else None,
         )
+
+
+def _features(rows: NDArray[Any], scale: NDArray[np.float32] | None) -> NDArray[Any]:
+    return rows if scale is None else to_int8(rows, scale)
 
 
 def _sha256(path: Path) -> str:

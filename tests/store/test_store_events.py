@@ -27,7 +27,7 @@ def columns():
     }
 
 
-def write(path, *, part_events=7, name="small", node_ids=None, **changes):
+def write(path, *, part_events=7, name="small", node_ids=None, edge_scale=None, **changes):
     data = columns() | changes
     contents = Contents(
         name=name,
@@ -37,6 +37,7 @@ def write(path, *, part_events=7, name="small", node_ids=None, **changes):
         split=Split(28, 34),
         node_ids=np.arange(NUM_NODES) * 10 if node_ids is None else node_ids,
         node_features=np.eye(NUM_NODES, 2, dtype=np.float32),
+        edge_scale=edge_scale,
         class_names=("a", "ü"),
         source_files=("in.csv",),
         source_sha256=("0" * 64,),
@@ -94,6 +95,31 @@ def test_text_ids_round_trip(tmp_path):
     ids = np.array([f"näme {index}" for index in range(NUM_NODES)])
     store = EventStore.open(write(tmp_path / "t.events.h5", node_ids=ids))
     np.testing.assert_array_equal(store.node_ids(), ids)
+
+
+def test_int8_features_have_a_scale(tmp_path):
+    stored, scale = np.arange(120, dtype=np.int8).reshape(40, 3), np.array([0.5, 1, 3], np.float32)
+    store = EventStore.open(write(tmp_path / "a.h5", edge_features=stored, edge_scale=scale))
+    np.testing.assert_array_equal(store.stream.edge_features, stored)
+    np.testing.assert_array_equal(store.stream.edge_scale, scale)
+    store.verify()
+    other = EventStore.open(write(tmp_path / "b.h5", edge_features=stored, edge_scale=2 * scale))
+    assert other.checksum != store.checksum
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "complaint"),
+    [
+        (np.int8, None, "features/edge_scale if and only if"),
+        (np.float32, np.ones(3, np.float32), "features/edge_scale if and only if"),
+        (np.int8, np.ones(2, np.float32), "dataset features/edge_scale must have 1 dimensions, 3 rows"),
+        (np.int8, np.ones(3), "dtype of ('float32',)"),
+        (np.uint8, None, "dtype of ('float16', 'float32', 'float64', 'int8')"),
+    ],
+)
+def test_scale_and_dtype_of_features_go_together(tmp_path, dtype, scale, complaint):
+    features = np.ones((NUM_EVENTS, 3), dtype)
+    assert complaint in refusal(write(tmp_path / "a.h5", edge_features=features, edge_scale=scale))
 
 
 def test_checksum_is_of_the_contents_alone(tmp_path, path):
