@@ -3,7 +3,8 @@
 Launchers end a job when one of its processes dies, but not all can say which: MPICH's kills the others before it
 asks, and may name one of those. So every rank holds a robust mutex in memory that its node shares, and another one
 waits for it: when an owner dies the kernel hands its mutex on first of all, while the launcher only notices once
-the dead process' memory has been taken apart. That leaves some milliseconds for a line.
+the dead process' memory has been taken apart. That leaves some milliseconds for a line, so whoever waits does so
+in machine code, with the line ready: it needs neither the interpreter's lock nor the log.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import getpid
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 from mpi4py import MPI
+from numba import types
 
-from disttgl_hpc.log import get_logger
+from disttgl_hpc.compiled import compiled
 from disttgl_hpc.parallel.waiting import sleeping_barrier
 
-log = get_logger(__name__)
 _MUTEX_BYTES = 64  # room for a pthread_mutex_t or its attributes, of whatever C library
 _SHARED, _ROBUST = 1, 1
 
@@ -47,6 +49,17 @@ def watching(world: MPI.Intracomm, role: str) -> Iterator[list[str]]:
     node_comm.Free()
 
 
+_lock: Any = types.ExternalFunction("pthread_mutex_lock", types.intc(types.uintp))
+_write: Any = types.ExternalFunction("write", types.intp(types.intc, types.uintp, types.uintp))
+
+
+@compiled
+def _tell_when_dead(mutex: int, line: int, length: int) -> None:
+    """Take the mutex at an address; if its owner died, write the line at another address to the error output."""
+    if _lock(mutex) == errno.EOWNERDEAD:
+        _write(2, line, length)
+
+
 class _Watch:
     """One mutex for each rank of a node, held by that rank, and threads that wait for some of the others'.
 
@@ -64,13 +77,13 @@ class _Watch:
         self._pthread.pthread_mutexattr_setrobust(attributes, _ROBUST)
         self._pthread.pthread_mutex_init(self._own, attributes)
         self._pthread.pthread_mutex_lock(self._own)
+        cast(Any, _tell_when_dead).compile((types.intp,) * 3)  # now: a thread that has to would wait too late
         node_comm.Barrier()
         first, last = 0, node_comm.size - 1
         watched = {first: [last], last: range(last)}.get(node_comm.rank, []) if last else []
         # Daemon threads: when this rank fails, nobody waits for what they wait for.
         self._threads = [
-            threading.Thread(target=self._report_death, args=(rank, names[rank]), daemon=True)
-            for rank in watched
+            threading.Thread(target=self._watch, args=(rank, names[rank]), daemon=True) for rank in watched
         ]
         for thread in self._threads:
             thread.start()
@@ -79,11 +92,10 @@ class _Watch:
         memory, _ = self._window.Shared_query(rank)
         return (ctypes.c_char * _MUTEX_BYTES).from_buffer(memory)  # type: ignore[arg-type]
 
-    def _report_death(self, rank: int, name: str) -> None:
+    def _watch(self, rank: int, name: str) -> None:
         """Sleep until a rank releases its mutex, or dies: then say so."""
-        if self._pthread.pthread_mutex_lock(self._mutexes[rank]) == errno.EOWNERDEAD:
-            log.error("%s, died", name)
-            self._pthread.pthread_mutex_consistent(self._mutexes[rank])
+        line = np.frombuffer(f"{name}, died\n".encode(), np.uint8)
+        _tell_when_dead(ctypes.addressof(self._mutexes[rank]), line.ctypes.data, len(line))
         self._pthread.pthread_mutex_unlock(self._mutexes[rank])
 
     def release(self) -> None:
