@@ -15,6 +15,7 @@ from disttgl_hpc.errors import ConfigError
 TIME_ENCODINGS = ("learned", "log-learned", "fixed")
 NEGATIVE_STRATEGIES = ("random", "historical", "inductive")
 DEVICES = ("cpu", "cuda")
+LR_SCALINGS = ("none", "linear", "sqrt")
 
 
 def _setting(
@@ -40,8 +41,10 @@ class TrainConfig:
     )
     local_batch: int = _setting(600, "Events a trainer works on in a step.", least=1)
     lr: float = _setting(1e-3, "Learning rate of Adam.", least=0.0)
-    scale_lr: bool = _setting(
-        False, "Multiply the learning rate by the number of trainers, as the paper does."
+    scale_lr: str = _setting(
+        "none",
+        "How the learning rate grows with the number of trainers (the paper: linear).",
+        among=LR_SCALINGS,
     )
     grid: str = _setting("", "Trainers as IxJxK (mini-batch x epoch x memory); none: 1x1x(trainers).")
     dim_memory: int = _setting(100, "Width of the node memory.", least=1)
@@ -66,6 +69,7 @@ class TrainConfig:
     evaluation_events: int = _setting(
         0, "Score only the first so many events of each split; 0: all.", least=0
     )
+    prefetch: int = _setting(2, "Batches that a thread prepares ahead of their use; 0: none.", least=0)
     threads: int = _setting(1, "Threads of each trainer.", least=1)
     device: str = _setting("cpu", "Where trainers compute.", among=DEVICES)
     timeout_s: float = _setting(1800.0, "Seconds after which a wait for another rank is an error.", least=1.0)

@@ -16,7 +16,7 @@ from disttgl_hpc.errors import ConfigError
         ({"lr": float("nan")}, "lr must be at least 0: got nan"),
         ({"epochs": 2.0}, "epochs must be int: got 2.0"),
         ({"epochs": True}, "epochs must be int: got True"),
-        ({"scale_lr": 1}, "scale_lr must be bool: got 1"),
+        ({"scale_lr": True}, "scale_lr must be str: got True"),
         ({"time_encoding": "none"}, "must be one of learned, log-learned, fixed: got 'none'"),
         ({"dim_embedding": 101}, "dim_embedding must be a multiple of num_heads: 101 .* take 100"),
         ({"local_bach": 5}, "unknown setting 'local_bach': did you mean local_batch"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from disttgl_hpc.runs.batches import BatchSampler, LocalBatch
 from disttgl_hpc.runs.inputs import InputBuilder, build_model, device_of
 from disttgl_hpc.runs.phases import PhaseClock
 from disttgl_hpc.runs.plan import RunPlan
+from disttgl_hpc.runs.prefetch import prefetched
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Trainer:
         device = device_of(config, grid.local_trainer)
         self.inputs = InputBuilder(stream, device)
         self.model = build_model(stream, config).to(device)
-        learning_rate = config.lr * (grid.shape.num_trainers if config.scale_lr else 1)
+        learning_rate = scaled_rate(config, grid.shape.num_trainers)
         self.optimiser = torch.optim.Adam(self.model.parameters(), learning_rate, fused=True)
         self.gradients = GradientSum(self.model.parameters(), grid.trainer_comm, config.timeout_s)
         self.clock = PhaseClock()
@@ -73,17 +75,20 @@ class Trainer:
     def _read_batches(self) -> Iterator[Reading]:
         """The batches of this trainer's lane, each read when its turn comes.
 
-        Sampling runs one batch ahead, while the read of the batch in hand may still be waiting for its turn; the
-        next read is posted before the batch in hand is computed, and is served during its backward pass.
+        A batch is at hand one turn ahead, while the read of the one before may still be waiting; its own read is
+        posted before that one is computed, and is served during its backward pass. Only this thread calls MPI.
         """
         lane, stride = self._grid.coordinates.epoch, self._plan.shape.epoch
-        batch = self._sample(lane)
+        sampled = map(self._sample, range(lane, self._plan.num_steps, stride))
+        config = self._config
+        batches = prefetched(sampled, config.prefetch, config.timeout_s, "the next batch to be sampled")
+        batch = self._next(batches)
         if batch is not None:
             self._memory.post_read(lane, batch.nodes)
         for counter in itertools.count(lane, stride):
             if batch is None:
                 return
-            following = self._sample(counter + stride)
+            following = self._next(batches)
             with self.clock("read"):
                 state = self._memory.wait_read(counter)
             if following is not None:
@@ -91,13 +96,17 @@ class Trainer:
             yield Reading(batch, state)
             batch = following
 
-    def _sample(self, counter: int) -> LocalBatch | None:
-        """Sample this trainer's batch with that counter; None behind the last step."""
-        work = self.work(counter) if counter < self._plan.num_steps else None
+    def _sample(self, counter: int) -> LocalBatch:
+        """Sample the batch that this trainer's lane begins in step ``counter``."""
+        work = self.work(counter)
         if work is None:
-            return None
+            raise ValueError(f"no batch begins in step {counter} of this lane")
+        return self._sampler.sample(work)
+
+    def _next(self, batches: Iterator[LocalBatch]) -> LocalBatch | None:
+        """Wait for the next batch, or sample it; None behind the last one."""
         with self.clock("sample"):
-            return self._sampler.sample(work)
+            return next(batches, None)
 
     def _learn(self, work: Assignment, reading: Reading) -> float:
         """Update the memory, attend, score, write, and go backward: one pass over a batch."""
@@ -130,3 +139,13 @@ class Trainer:
             nothing = np.empty((0, 2 * self._config.dim_memory), np.float32)
             self._memory.write(work.counter, np.empty(0, np.int64), nothing)
         return 0.0
+
+
+def scaled_rate(config: TrainConfig, num_trainers: int) -> float:
+    """Learning rate of a step that ``num_trainers`` trainers make together.
+
+    Linear is the paper's rule. Adam's steps do not grow with the gradient, and its noise falls with the root of the
+    number of events: the square root suits it better from four trainers on (jobs/experiments/README.md).
+    """
+    factors = {"none": 1.0, "linear": float(num_trainers), "sqrt": math.sqrt(num_trainers)}
+    return config.lr * factors[config.scale_lr]
