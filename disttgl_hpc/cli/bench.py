@@ -10,7 +10,7 @@ from typing import Any
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.cli.train import config_options
+from disttgl_hpc.cli.options import config_options
 from disttgl_hpc.config import read_toml, train_config
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.report import scaling_table
@@ -22,6 +22,7 @@ _WITHOUT_EFFECT = (
     "grid",
     "evaluation_batch",
     "evaluation_negatives",
+    "evaluation_strategy",
     "evaluation_seed",
     "evaluation_events",
 )

@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.config import TrainConfig, read_toml, train_config
+from disttgl_hpc.cli.options import config_options
+from disttgl_hpc.config import read_toml, train_config
 from disttgl_hpc.report import results_table
 from disttgl_hpc.runs.directory import RunDirectory
 from disttgl_hpc.runs.train import train as run_training
 from disttgl_hpc.store.events import EventStore
-
-
-def config_options(command: Callable[..., Any], *, but: Container[str] = ()) -> Callable[..., Any]:
-    """Give a command one option for each setting not in ``but``; an option that is not given is None."""
-    for setting in reversed(dataclasses.fields(TrainConfig)):
-        if setting.name in but:
-            continue
-        flag = setting.name.replace("_", "-")
-        among = setting.metadata["among"]
-        is_switch = isinstance(setting.default, bool)
-        option = click.option(
-            f"--{flag}/--no-{flag}" if is_switch else f"--{flag}",
-            setting.name,
-            type=click.Choice(among) if among else type(setting.default),
-            default=None,
-            help=f"{setting.metadata['help']}  [default: {_shown(setting.default)}]",
-        )
-        command = option(command)
-    return command
-
-
-def _shown(value: Any) -> str:
-    """A default as the help text shows it."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else f"{value}" or "none"
-
 
 _EXAMPLES = """\b
 Examples:
@@ -56,8 +28,15 @@ Examples:
     "--run", "run_path", required=True, type=click.Path(path_type=Path), help="Run directory to make."
 )
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings.")
+@click.option(
+    "--batches",
+    type=click.Path(path_type=Path),
+    help="Batch store of `disttgl sample` to read instead of sampling.",
+)
 @config_options
-def train(events: Path, run_path: Path, config_file: Path | None, **options: Any) -> None:
+def train(
+    events: Path, run_path: Path, config_file: Path | None, batches: Path | None, **options: Any
+) -> None:
     """Train on the event store EVENTS and evaluate the best weights.
 
     Alone it trains in one process; under mpiexec the last rank of each node serves the node memory and the others
@@ -66,6 +45,6 @@ def train(events: Path, run_path: Path, config_file: Path | None, **options: Any
     given = {name: value for name, value in options.items() if value is not None}
     config = train_config(read_toml(config_file) if config_file else {}, given)
     run = RunDirectory(run_path)
-    run_training(EventStore.open(events), config, run, MPI.COMM_WORLD)
+    run_training(EventStore.open(events), config, run, MPI.COMM_WORLD, batches)
     if MPI.COMM_WORLD.rank == 0:
         click.echo(results_table(run.records()[-1]))

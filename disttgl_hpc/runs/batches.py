@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from disttgl_hpc.core.batch import LastEvents, Mfg, NodeIndex
 from disttgl_hpc.core.draws import Purpose, keep_mask
 from disttgl_hpc.core.mail import PendingMail, pending_mail
 from disttgl_hpc.core.negatives import NegativeSampler, Strategy, training_candidates
+from disttgl_hpc.core.records import RecordFormat, join_graph
 from disttgl_hpc.core.sampler import event_bounds, recent_neighbors
 from disttgl_hpc.core.schedule import (
     Assignment,
@@ -25,6 +27,11 @@ from disttgl_hpc.core.schedule import (
 )
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.runs.plan import RunPlan
+from disttgl_hpc.store.batches import BatchKey, BatchStore
+from disttgl_hpc.store.events import EventStore
+
+SAMPLING_VERSION = 1
+"""Of what :class:`LiveGraphs` gives: to be raised with every change of it, so that older stores are refused."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,58 @@ class LiveGraphs:
         root_time = np.tile(stream.time[first:last], repeats)
         hood = recent_neighbors(stream.tcsr, roots, root_time, bounds, config.num_neighbors)
         return self._index.mfg(hood, 2 * (last - first))
+
+
+def batch_key(store: EventStore, config: TrainConfig, minibatch: int) -> BatchKey:
+    """What a batch store for a run on ``store`` with grids of i = ``minibatch`` must have been sampled with."""
+    return BatchKey(
+        events=store.checksum,
+        train_end=store.stream.split.train_end,
+        local_batch=config.local_batch,
+        minibatch=minibatch,
+        num_neighbors=config.num_neighbors,
+        negatives_per_event=config.negatives_per_event,
+        negative_sets=config.negative_sets,
+        negative_strategy=config.negative_strategy,
+        seed=config.seed,
+        sampling_version=SAMPLING_VERSION,
+    )
+
+
+def record_format(stream: EventStream, key: BatchKey) -> RecordFormat:
+    """How the graphs of a stream's slices are packed."""
+    return RecordFormat.of(
+        num_nodes=stream.num_nodes,
+        num_events=stream.num_events,
+        num_roots=key.local_batch * (2 + key.negatives_per_event),
+        num_neighbors=key.num_neighbors,
+    )
+
+
+class StoredGraphs:
+    """Reads graphs from a batch store, which all processes of a node share in the page cache."""
+
+    def __init__(self, stream: EventStream, store: BatchStore) -> None:
+        self._store, self._format = store, record_format(stream, store.key)
+
+    @classmethod
+    def open(cls, path: Path, store: EventStore, config: TrainConfig, minibatch: int) -> StoredGraphs:
+        """Graphs of the batch store ``path``. Raises StoreError unless it was sampled for just this training."""
+        batches = BatchStore.open(path)
+        batches.check_key(batch_key(store, config, minibatch))
+        return cls(store.stream, batches)
+
+    def graph(self, part: Slice, negative_set: int) -> Mfg:
+        """Join the records of the positives and of the negative set. Raises StoreError if one is damaged."""
+        key, num_events = self._store.key, part.last - part.first
+        positives, negatives = (
+            self._format.unpack(self._store.record(part.batch, part.minibatch, index), num_roots)
+            for index, num_roots in (
+                (0, 2 * num_events),
+                (1 + negative_set, key.negatives_per_event * num_events),
+            )
+        )
+        return join_graph((positives, negatives), key.num_neighbors)
 
 
 class BatchSampler:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from disttgl_hpc.parallel.daemon import serve_memory
 from disttgl_hpc.parallel.grid import Grid, check_slices
 from disttgl_hpc.parallel.waiting import sleeping_barrier, sleeping_sum
 from disttgl_hpc.parallel.watch import watching
+from disttgl_hpc.runs.batches import GraphSource, StoredGraphs
 from disttgl_hpc.runs.candidates import held_out_parts
 from disttgl_hpc.runs.checkpoints import save
 from disttgl_hpc.runs.directory import RunDirectory, run_settings
@@ -33,12 +35,15 @@ from disttgl_hpc.store.events import EventStore
 log = get_logger(__name__)
 
 
-def train(store: EventStore, config: TrainConfig, run: RunDirectory, world: Any) -> None:
+def train(
+    store: EventStore, config: TrainConfig, run: RunDirectory, world: Any, batches: Path | None = None
+) -> None:
     """Train on an event store with all ranks of ``world``, an MPI communicator (collective).
 
+    ``batches``: a batch store to read the graphs from; without it they are sampled, and are the same.
     Fills the run directory: config.json, metrics.jsonl, checkpoints. Raises ConfigError or GridError when run
-    directory, split or ranks do not fit, before anything is allocated, and TrainingError when the loss is no
-    longer a number.
+    directory, split or ranks do not fit, and StoreError for a batch store of other settings, before anything is
+    allocated; TrainingError when the loss is no longer a number.
     """
     torch.set_num_threads(config.threads)
     run.check_free()
@@ -46,6 +51,7 @@ def train(store: EventStore, config: TrainConfig, run: RunDirectory, world: Any)
     grid = Grid.create(world, GridShape.parse(config.grid) if config.grid else None)
     check_slices(grid.shape, store.stream.split.train_end)
     plan = RunPlan.of(store.stream, config, grid.shape)
+    graphs = StoredGraphs.open(batches, store, config, grid.shape.minibatch) if batches else None
     order = (plan.sizes, plan.num_batches, plan.num_steps)
     with watching(grid.world, grid.role) as roster:
         _introduce(roster, plan)
@@ -53,7 +59,7 @@ def train(store: EventStore, config: TrainConfig, run: RunDirectory, world: Any)
             serve_memory(grid, *order, snapshots=plan.sweep_ends, timeout_s=config.timeout_s)
         else:
             memory = open_memory(grid, *order, snapshots=plan.sweep_ends, timeout_s=config.timeout_s)
-            _Training(store, config, run, plan, grid, memory).run()
+            _Training(store, config, run, plan, grid, memory, graphs).run()
             memory.close()
     grid.free()
 
@@ -82,11 +88,12 @@ class _Training:
         plan: RunPlan,
         grid: Grid,
         memory: MemoryService,
+        graphs: GraphSource | None,
     ) -> None:
         self._config, self._run, self._plan, self._grid, self._memory = config, run, plan, grid, memory
         self._settings = run_settings(store, config, grid.shape)
         self._is_root = grid.trainer == 0
-        self._trainer = Trainer(store.stream, config, plan, grid, memory)
+        self._trainer = Trainer(store.stream, config, plan, grid, memory, graphs)
         self._evaluator = Evaluator(
             store.stream, config, plan.batching, self._trainer.inputs, _team(grid, memory)
         )

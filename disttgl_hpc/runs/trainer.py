@@ -20,7 +20,7 @@ from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.nn.link_head import link_loss
 from disttgl_hpc.parallel.gradients import GradientSum
 from disttgl_hpc.parallel.grid import Grid
-from disttgl_hpc.runs.batches import BatchSampler, LocalBatch
+from disttgl_hpc.runs.batches import BatchSampler, GraphSource, LocalBatch
 from disttgl_hpc.runs.inputs import InputBuilder, build_model, device_of
 from disttgl_hpc.runs.phases import PhaseClock
 from disttgl_hpc.runs.plan import RunPlan
@@ -38,9 +38,16 @@ class Reading:
 class Trainer:
     """A copy of the model, its optimiser, and the batch in hand."""
 
-    def __init__(
-        self, stream: EventStream, config: TrainConfig, plan: RunPlan, grid: Grid, memory: MemoryService
+    def __init__(  # noqa: PLR0917
+        self,
+        stream: EventStream,
+        config: TrainConfig,
+        plan: RunPlan,
+        grid: Grid,
+        memory: MemoryService,
+        graphs: GraphSource | None = None,
     ) -> None:
+        """``graphs``: where the batches' graphs come from; None samples them."""
         device = device_of(config, grid.local_trainer)
         self.inputs = InputBuilder(stream, device)
         self.model = build_model(stream, config).to(device)
@@ -49,7 +56,7 @@ class Trainer:
         self.gradients = GradientSum(self.model.parameters(), grid.trainer_comm, config.timeout_s)
         self.clock = PhaseClock()
         self._config, self._plan, self._grid, self._memory = config, plan, grid, memory
-        self._sampler = BatchSampler(stream, config, plan, grid.coordinates)
+        self._sampler = BatchSampler(stream, config, plan, grid.coordinates, graphs)
         self._readings = self._read_batches()
         self._reading: Reading | None = None
 

@@ -15,7 +15,7 @@ from disttgl_hpc.core.stream import EventStream, Split
 from disttgl_hpc.core.tcsr import TCsr
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.store.events_writer import KIND, SCHEMA_VERSION, combined_checksum
-from disttgl_hpc.store.files import open_checked
+from disttgl_hpc.store.files import map_dataset, open_checked
 
 _HASH_BYTES = 64 << 20
 _INTS, _TIMES, _FEATURES = ("int32", "int64"), ("int64", "float64"), ("float16", "float32", "float64")
@@ -131,19 +131,8 @@ def _map_arrays(file: h5py.File, path: Path) -> dict[str, NDArray[Any]]:
                 f"{path}: dataset {name} must have {dims} dimensions, {length:,} rows ({count}) and a dtype "
                 f"of {dtypes}, found {dataset.shape} {dataset.dtype}: write or copy the file anew"
             )
-        arrays[name] = _map(dataset, path)
+        arrays[name] = map_dataset(dataset, path)
     return arrays
-
-
-def _map(dataset: h5py.Dataset, path: Path) -> NDArray[Any]:
-    offset = dataset.id.get_offset()
-    if offset is None or offset + dataset.nbytes > path.stat().st_size:
-        raise StoreError(
-            f"{path}: dataset {dataset.name} must lie in one piece within the file's {path.stat().st_size:,} "
-            "bytes, it does not: write or copy the file anew"
-        )
-    # A plain array over the map: the memmap class itself makes every small operation slower.
-    return np.asarray(np.memmap(path, dataset.dtype, "r", offset, dataset.shape))
 
 
 def _stream(attributes: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> EventStream:

@@ -6,8 +6,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
+import numpy as np
+from numpy.typing import NDArray
 
 from disttgl_hpc.errors import StoreError
 
@@ -45,6 +48,18 @@ def open_checked(path: Path, kind: str, schema_version: int) -> Iterator[h5py.Fi
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         # What h5py raises for damaged metadata depends on which byte is wrong.
         raise StoreError(f"{path}: {_complaint(str(error), path, kind)}") from None
+
+
+def map_dataset(dataset: h5py.Dataset, path: Path) -> NDArray[Any]:
+    """A contiguous dataset of the file ``path`` as a read-only map. Raises StoreError if it cannot be mapped."""
+    offset = dataset.id.get_offset()
+    if offset is None or offset + dataset.nbytes > path.stat().st_size:
+        raise StoreError(
+            f"{path}: dataset {dataset.name} must lie in one piece within the file's {path.stat().st_size:,} "
+            "bytes, it does not: write or copy the file anew"
+        )
+    # A plain array over the map: the memmap class itself makes every small operation slower.
+    return np.asarray(np.memmap(path, dataset.dtype, "r", offset, dataset.shape))
 
 
 def _check_kind(file: h5py.File, path: Path, kind: str, schema_version: int) -> None:

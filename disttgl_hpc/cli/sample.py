@@ -1,0 +1,79 @@
+"""``disttgl sample``: graphs of all batches, sampled before training."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from mpi4py import MPI
+
+from disttgl_hpc.cli.options import config_options
+from disttgl_hpc.config import TrainConfig, read_toml, train_config
+from disttgl_hpc.runs.sample import sample as run_sample
+from disttgl_hpc.store.events import EventStore
+
+_SAMPLED = (
+    "local_batch",
+    "num_neighbors",
+    "negatives_per_event",
+    "negative_sets",
+    "negative_strategy",
+    "seed",
+    "timeout_s",
+)
+_OTHERS = tuple(setting.name for setting in dataclasses.fields(TrainConfig) if setting.name not in _SAMPLED)
+_EXAMPLES = """\b
+Examples:
+  disttgl sample flights.events.h5 --negative-sets 8
+  mpiexec -n 4 disttgl sample flights.events.h5 f.batches.h5 --negative-sets 8 --minibatch 2
+  disttgl train flights.events.h5 --run runs/flights --negative-sets 8 --batches flights.b600.n10.s8.batches.h5
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("events", type=click.Path(path_type=Path))
+@click.argument("output", required=False, type=click.Path(path_type=Path), metavar="[OUT.batches.h5]")
+@click.option(
+    "--minibatch",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="The i of the grids IxJxK that will train with the store.",
+)
+@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings.")
+@partial(config_options, but=_OTHERS)
+def sample(
+    events: Path,
+    output: Path | None,
+    minibatch: int,
+    force: bool,
+    config_file: Path | None,
+    **options: Any,
+) -> None:
+    """Sample all training batches of the event store EVENTS beforehand, with --negative-sets fixed negative sets.
+
+    `disttgl train --batches` then reads them instead of sampling, and trains the same, bit for bit. Under mpiexec
+    all ranks share the work; any number of them makes the same store. The same command goes on with what an
+    interrupted one has finished. The output's default is NAME.bB.nK.sS.batches.h5 beside EVENTS, for batches of B
+    events (IxB where --minibatch is I), K neighbours and S negative sets.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    config = train_config(read_toml(config_file) if config_file else {}, given)
+    path = output or events.with_name(_default_name(events, config, minibatch))
+    store = run_sample(EventStore.open(events), config, minibatch, path, MPI.COMM_WORLD, force=force)
+    if store is not None:
+        click.echo(
+            f"{path}: {store.key.num_batches:,} global batches in {minibatch} slices, {config.negative_sets} "
+            f"negative sets, {len(store.records):,} bytes, {len(store.records) / store.key.train_end:,.0f} an event"
+        )
+
+
+def _default_name(events: Path, config: TrainConfig, minibatch: int) -> str:
+    """Name of a batch store beside its events."""
+    batch = f"{config.local_batch}" if minibatch == 1 else f"{minibatch}x{config.local_batch}"
+    name = events.name.partition(".")[0]
+    return f"{name}.b{batch}.n{config.num_neighbors}.s{config.negative_sets}.batches.h5"

@@ -1,0 +1,171 @@
+"""Sampling beforehand: all ranks write parts of a batch store, which the first of them joins.
+
+A part is a range of global batches that does not depend on the number of ranks, and what is in it depends on the
+key alone. So any number of ranks makes the same store, and what an interrupted run has finished is kept.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.core.records import split_graph
+from disttgl_hpc.core.schedule import batch_bounds, slice_bounds
+from disttgl_hpc.core.stream import EventStream
+from disttgl_hpc.errors import ConfigError, DisttglError, StoreError
+from disttgl_hpc.log import get_logger, progress
+from disttgl_hpc.parallel.together import raise_together
+from disttgl_hpc.runs.batches import LiveGraphs, Slice, batch_key, record_format
+from disttgl_hpc.store.batches import BatchKey, BatchStore, is_batch_store
+from disttgl_hpc.store.batches_writer import is_part, join_parts, write_part
+from disttgl_hpc.store.events import EventStore
+
+log = get_logger(__name__)
+
+_PART_SLOTS = 600_000  # neighbour slots of a part: some megabytes, a fraction of a second
+_TRIED_BATCHES = 4
+
+
+def sample(
+    store: EventStore, config: TrainConfig, minibatch: int, output: Path, world: Any, *, force: bool = False
+) -> BatchStore | None:
+    """Write the batch store of a run's settings, with all ranks of ``world``, an MPI communicator (collective).
+
+    Returns the store on rank 0. Raises ConfigError if the settings have no fixed negative sets or ``output`` must
+    not be replaced, StoreError if there is no room for it or it cannot be written; then on all ranks.
+    """
+    _check_output(output, force=force)
+    if not config.negative_sets:
+        raise ConfigError("a batch store holds fixed negative sets: give their number with --negative-sets")
+    key = batch_key(store, config, minibatch)
+    maker = _Maker(store.stream, key, LiveGraphs(store.stream, config))
+    folder = output.with_name(f".{output.name}.parts")
+    parts = [(folder / f"part-{first:09d}.h5", (first, last)) for first, last in maker.part_bounds()]
+    paths = [path for path, _ in parts]
+    is_root = world.rank == 0
+    with _together(world, config.timeout_s):
+        if is_root:
+            _prepare(maker, folder, paths, world.size)
+    with progress(key.train_end, "sampling", shown=is_root) as bar:
+        for begin in range(0, len(parts), world.size):
+            turn = parts[begin : begin + world.size]
+            with _together(world, config.timeout_s):
+                for part in turn[world.rank : world.rank + 1]:
+                    maker.write(*part)
+            bar.advance(sum(maker.num_events(batches) for _, batches in turn))
+    with _together(world, config.timeout_s):
+        if is_root:
+            join_parts(output, paths)
+            shutil.rmtree(folder)
+    return BatchStore.open(output) if is_root else None
+
+
+@contextmanager
+def _together(world: Any, timeout_s: float) -> Iterator[None]:
+    """Do something on this rank, and fail on all ranks if it fails on one. Collective."""
+    failure = None
+    try:
+        yield
+    except DisttglError as error:
+        failure = error
+    raise_together(world, failure, timeout_s)
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes the records of global batches."""
+
+    stream: EventStream
+    key: BatchKey
+    graphs: LiveGraphs
+
+    def part_bounds(self) -> list[tuple[int, int]]:
+        """Global batches [first, last) of each part."""
+        key = self.key
+        slots = key.num_neighbors * (2 + key.negatives_per_event * key.negative_sets)
+        size = max(1, _PART_SLOTS // (slots * key.local_batch * key.minibatch))
+        return list(pairwise([*range(0, key.num_batches, size), key.num_batches]))
+
+    def num_events(self, batches: tuple[int, int]) -> int:
+        """Events of the global batches [first, last)."""
+        global_batch = self.key.local_batch * self.key.minibatch
+        (first, _), (_, last) = (
+            batch_bounds(batch, global_batch, self.key.train_end) for batch in (batches[0], batches[1] - 1)
+        )
+        return last - first
+
+    def write(self, path: Path, batches: tuple[int, int]) -> None:
+        """Write a part, unless an interrupted run has left it whole."""
+        if not is_part(path, self.key, batches):
+            write_part(path, self.key, batches, list(chain.from_iterable(map(self.records, range(*batches)))))
+
+    def records(self, batch: int) -> Iterator[NDArray[np.uint8]]:
+        """Records of a global batch: slice by slice the positives, then every negative set."""
+        key, layout = self.key, record_format(self.stream, self.key)
+        bounds = batch_bounds(batch, key.local_batch * key.minibatch, key.train_end)
+        for minibatch in range(key.minibatch):
+            first, last = slice_bounds(*bounds, key.minibatch, minibatch)
+            part = Slice(batch, minibatch, first, last)
+            for number in range(key.negative_sets):
+                positives, negatives = split_graph(self.graphs.graph(part, number), 2 * (last - first))
+                if number == 0:
+                    yield layout.pack(positives)
+                yield layout.pack(negatives)
+
+    def estimate(self) -> tuple[float, float]:
+        """Bytes of the whole store, and seconds of one process for it, from a few batches spread over it."""
+        batches = sorted({self.key.num_batches * at // _TRIED_BATCHES for at in range(_TRIED_BATCHES)})
+        list(self.records(batches[0]))  # what is compiled is compiled now
+        started_s = time.perf_counter()
+        size = sum(len(record) for batch in batches for record in self.records(batch))
+        events = sum(self.num_events((batch, batch + 1)) for batch in batches)
+        share = self.key.train_end / events
+        return size * share, (time.perf_counter() - started_s) * share
+
+
+def _check_output(output: Path, *, force: bool) -> None:
+    """Raise ConfigError unless a batch store may be written there."""
+    if not output.parent.is_dir():
+        raise ConfigError(f"{output.parent}: no such folder: create it first")
+    if output.exists() and not is_batch_store(output):
+        raise ConfigError(
+            f"{output}: exists already and is no batch store: name the batch store to make last"
+        )
+    if output.exists() and not force:
+        raise ConfigError(f"{output}: exists already: choose another name, or --force to replace it")
+
+
+def _prepare(maker: _Maker, folder: Path, parts: list[Path], num_ranks: int) -> None:
+    """Say what is coming, and make the parts' folder. Raises StoreError if there is no room for them."""
+    size, seconds = maker.estimate()
+    kept = [path for path in parts if path.exists()]
+    kept_bytes = sum(path.stat().st_size for path in kept)
+    log.info(
+        "%d global batches in %d slices, %d negative sets: about %.0f MB in about %.0f s on %d ranks",
+        maker.key.num_batches,
+        maker.key.minibatch,
+        maker.key.negative_sets,
+        size / 1e6,
+        seconds / num_ranks,
+        num_ranks,
+    )
+    if kept:
+        log.info("going on with %d of %d parts that an interrupted run has left", len(kept), len(parts))
+    needed, free = 2 * size - kept_bytes, shutil.disk_usage(folder.parent).free
+    if needed > free:
+        raise StoreError(
+            f"{folder.parent}: a batch store of about {size / 1e6:,.0f} MB needs twice that until its parts are "
+            f"joined, {free / 1e6:,.0f} MB are free: make room, choose another place or fewer --negative-sets"
+        )
+    with suppress(FileExistsError):
+        folder.mkdir()

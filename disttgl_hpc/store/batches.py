@@ -1,0 +1,154 @@
+"""The batch store: message flow graphs sampled beforehand, in one HDF5 file that is mapped into memory (DESIGN §5).
+
+Every slice of every global batch has 1 + S records side by side: that of its positives, then one for each negative
+set (see core/records.py). What depends on more than the key below is in none of them: mail, which depends on where
+a sweep began, and dropout, which no two passes share, are made when a batch is trained.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from disttgl_hpc.errors import StoreError
+from disttgl_hpc.store.files import map_dataset, open_checked
+
+KIND, PART_KIND = "disttgl-batches", "disttgl-batches-part"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchKey:
+    """Everything that the records of a batch store depend on.
+
+    events: checksum of the event store. sampling_version: of the code that drew them. The rest are settings of
+    training, of which minibatch is the grid's i.
+    """
+
+    events: str
+    train_end: int
+    local_batch: int
+    minibatch: int
+    num_neighbors: int
+    negatives_per_event: int
+    negative_sets: int
+    negative_strategy: str
+    seed: int
+    sampling_version: int
+
+    @property
+    def num_batches(self) -> int:
+        """Global batches of a training sweep."""
+        return -(-self.train_end // (self.local_batch * self.minibatch))
+
+    @property
+    def records_per_batch(self) -> int:
+        """Records of a global batch, 1 + S for each of its slices."""
+        return self.minibatch * (1 + self.negative_sets)
+
+    def differences(self, other: BatchKey) -> list[tuple[str, Any, Any]]:
+        """Names of all fields that differ, with both values."""
+        mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        return [(name, mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]]
+
+
+@dataclass(frozen=True)
+class BatchStore:
+    """An opened batch store, or a part of one: records of the global batches [first_batch, last_batch).
+
+    records: the bytes of all records, a read-only map that all processes of a node share in its page cache.
+    offsets: (n + 1,) int64, where each record begins in it. checksums: (n,) uint32, crc32 of each record.
+    """
+
+    path: Path
+    key: BatchKey
+    first_batch: int
+    last_batch: int
+    records: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+    checksums: NDArray[np.uint32]
+    _known_good: NDArray[np.bool_] = dataclasses.field(repr=False)
+
+    @classmethod
+    def open(cls, path: Path, kind: str = KIND) -> BatchStore:
+        """Map a store after checking that it is whole and of our schema; reads no record.
+
+        Raises StoreError naming the file, what was expected, what was found and what to do.
+        """
+        with open_checked(path, kind, SCHEMA_VERSION) as file:
+            key = BatchKey(**json.loads(file.attrs["key"]))
+            first, last = (int(file.attrs[name]) for name in ("first_batch", "last_batch"))
+            records, offsets = map_dataset(file["records"], path), file["offsets"][:]
+            checksums = file["checksums"][:]
+            _check_table(file, (last - first) * key.records_per_batch)
+            return cls(
+                path, key, first, last, records, offsets, checksums, np.zeros(len(checksums), np.bool_)
+            )
+
+    def verify(self) -> None:
+        """Read everything and compare it with the checksums. Raises StoreError if a byte has changed."""
+        for batch in range(self.first_batch, self.last_batch):
+            for minibatch in range(self.key.minibatch):
+                for index in range(1 + self.key.negative_sets):
+                    self.record(batch, minibatch, index)
+
+    def record(self, batch: int, minibatch: int, index: int) -> NDArray[np.uint8]:
+        """Bytes of a slice's record: the positives' (index 0) or that of negative set index − 1; not copied.
+
+        Compared with its checksum when this process reads it for the first time. Raises StoreError.
+        """
+        at = (batch - self.first_batch) * self.key.records_per_batch
+        at += minibatch * (1 + self.key.negative_sets) + index
+        content = self.records[self.offsets[at] : self.offsets[at + 1]]
+        if not self._known_good[at]:
+            found = zlib.crc32(content.data)
+            if found != self.checksums[at]:
+                what = f"negative set {index - 1}" if index else "the positives"
+                raise StoreError(
+                    f"{self.path}: global batch {batch}, slice {minibatch}, {what}: the bytes must have the crc32 "
+                    f"{self.checksums[at]:08x}, they have {found:08x}: copy the store anew, or "
+                    "write it anew with disttgl sample --force"
+                )
+            self._known_good[at] = True
+        return content
+
+    def check_key(self, wanted: BatchKey) -> None:
+        """Raise StoreError, with everything that differs, unless the store was sampled with just this key."""
+        differences = self.key.differences(wanted)
+        if differences:
+            listed = "; ".join(
+                f"{name} {theirs!r} there, {ours!r} here" for name, theirs, ours in differences
+            )
+            raise StoreError(
+                f"{self.path}: the batches must have been sampled for this run, they differ in {listed}: give "
+                "train what the store was sampled with, or sample a store for this run, or train without --batches"
+            )
+
+
+def is_batch_store(path: Path) -> bool:
+    """Whether a file is a batch store, whole or not, of whatever schema version."""
+    try:
+        with h5py.File(path, "r") as file:
+            return bool(file.attrs.get("kind") == KIND)
+    except OSError:
+        return False
+
+
+def _check_table(file: h5py.File, num_records: int) -> None:
+    """Raise ValueError, which open_checked tells, unless offsets and checksums are those of so many records."""
+    offsets, num_checksums, size = file["offsets"][:], len(file["checksums"]), len(file["records"])
+    if (len(offsets), num_checksums) != (num_records + 1, num_records):
+        raise ValueError(
+            f"{num_records} records need as many checksums and an offset more, found {num_checksums} and "
+            f"{len(offsets)}"
+        )
+    if offsets[0] != 0 or offsets[-1] != size or (np.diff(offsets) < 0).any():
+        raise ValueError(f"offsets must ascend from 0 to {size}, the bytes of all records")
