@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from disttgl_hpc.ingest.id_hash import TextCodes
 from disttgl_hpc.ingest.raw import Origin, first_true, is_text
 
 _INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
@@ -17,39 +18,33 @@ _INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
 class IdTable:
     """Distinct user ids in order of first appearance; at most 2³¹ − 1 of them.
 
-    Ids are integers or text. Text that is integers throughout is taken for integers only in the end, when all
-    of it has been seen, so that neither chunking nor the order of rows decides.
+    Ids are integers or text, all kept as text. Text that is integers throughout is taken for integers only in the
+    end, when all of it has been seen, so that neither chunking nor the order of rows decides.
     """
 
     def __init__(self, *, negative_allowed: bool = False) -> None:
-        self._known: pa.Array | None = None
+        self._codes = TextCodes()
+        self._integers_only = True
         self._negative_allowed = negative_allowed
 
     def __len__(self) -> int:
-        return 0 if self._known is None else len(self._known)
+        return len(self._codes)
 
     def encode(self, values: pa.Array, origin: Origin) -> NDArray[np.int32]:
         """Codes (n,) int32 of ids (n,), new ids added. Raises InputError at the first negative integer."""
-        distinct = pc.dictionary_encode(values)
-        names = distinct.dictionary
-        if is_text(names.type) or (self._known is not None and is_text(self._known.type)):
-            names = names.cast(pa.large_string())
-        if self._known is None:
-            self._known = names[:0]
-        elif self._known.type != names.type:
-            self._known = self._known.cast(pa.large_string())
-        new = names.filter(pc.is_null(pc.index_in(names, value_set=self._known)))
-        if len(new):
-            self._refuse_negative(new, values, origin)
-            self._known = pa.concat_arrays([self._known, new])
-        lookup = pc.index_in(names, value_set=self._known).to_numpy()
-        return np.asarray(lookup[distinct.indices.to_numpy()], np.int32)
+        known = len(self)
+        self._integers_only = self._integers_only and not is_text(values.type)
+        texts = values.cast(pa.string())
+        codes = self._codes.encode(texts)
+        if len(self) > known and not self._negative_allowed:
+            _refuse_negative(self._codes.texts(known), texts, origin)
+        return codes
 
     def ranks_and_ids(self) -> tuple[NDArray[np.int64], NDArray[np.int64] | NDArray[np.str_]]:
         """Rank (n,) int64 of each code among the sorted ids, and the sorted ids (n,), int64 or text."""
-        assert self._known is not None, "ids are asked for after the first chunk only"
-        ids = self._known
-        if is_text(ids.type) and pc.all(pc.match_substring_regex(ids, _INTEGER)).as_py():
+        assert len(self), "ids are asked for after the first chunk only"
+        ids = self._codes.texts()
+        if self._integers_only or pc.all(pc.match_substring_regex(ids, _INTEGER)).as_py():
             ids = ids.cast(pa.int64())
         values = ids.to_numpy(zero_copy_only=False)
         if is_text(ids.type):
@@ -59,17 +54,13 @@ class IdTable:
         ranks[order] = np.arange(len(order))
         return ranks, values[order]
 
-    def _refuse_negative(self, new: pa.Array, values: pa.Array, origin: Origin) -> None:
-        if self._negative_allowed:
-            return
-        negative = pc.match_substring_regex(new, "^-[0-9]+$") if is_text(new.type) else pc.less(new, 0)
-        index = first_true(negative)
-        if index is not None:
-            value = new[index].as_py()
-            row = first_true(pc.equal(values.cast(new.type), new[index]))
-            raise origin.error(
-                row or 0, f"node ids must not be negative, found {value}: renumber them from 0"
-            )
+
+def _refuse_negative(new: pa.Array, texts: pa.Array, origin: Origin) -> None:
+    index = first_true(pc.match_substring_regex(new, "^-[0-9]+$"))
+    if index is not None:
+        value = new[index].as_py()
+        row = first_true(pc.equal(texts, value))
+        raise origin.error(row or 0, f"node ids must not be negative, found {value}: renumber them from 0")
 
 
 @dataclass(frozen=True)

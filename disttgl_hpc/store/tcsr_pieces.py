@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from disttgl_hpc.compiled import compiled
 from disttgl_hpc.core.tcsr import Ints, Times, index_dtype
+
+_CHUNKS_PER_PIECE = 16
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,7 @@ class EventColumns:
             yield slice(start, min(start + self.chunk_events, len(self.src)))
 
 
-@dataclass(frozen=True)
-class TCsrPiece:
+class TCsrPiece(NamedTuple):
     """Consecutive entries of the T-CSR: (n,) arrays of its dtypes, see :class:`core.tcsr.TCsr`."""
 
     neighbors: Ints
@@ -39,32 +41,31 @@ class TCsrPiece:
 
 def count_entries(events: EventColumns) -> NDArray[np.int64]:
     """The T-CSR's indptr, (N + 1,) int64: one scan of the events."""
-    degree = np.zeros(events.num_nodes, np.int64)
+    indptr = np.zeros(events.num_nodes + 1, np.int64)
     for where in events.slices():
-        src, dst = events.src[where], events.dst[where]
-        degree += np.bincount(src, minlength=events.num_nodes)
-        degree += np.bincount(dst[src != dst], minlength=events.num_nodes)
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(degree)])
+        _count(events.src[where], events.dst[where], indptr[1:])
+    return np.cumsum(indptr, out=indptr)
 
 
 def tcsr_pieces(events: EventColumns, indptr: NDArray[np.int64]) -> Iterator[TCsrPiece]:
-    """All entries in order, about ``2 · chunk_events`` at a time; equals ``core.tcsr.build_tcsr``.
+    """All entries in order, about ``16 · chunk_events`` at a time; equals ``core.tcsr.build_tcsr``.
 
     One scan of the events for each range of nodes that has that many entries: writing stays sequential,
     memory bounded. A node with more entries than that is a range of its own, passed on as they are found.
     """
-    for first, last in _node_ranges(indptr, 2 * events.chunk_events):
-        found = (_entries(events, where, first, last) for where in events.slices())
-        if last - first == 1:
-            yield from (piece for _, piece in found)
+    max_entries = _CHUNKS_PER_PIECE * events.chunk_events
+    for first, last in _node_ranges(indptr, max_entries):
+        num_entries = int(indptr[last] - indptr[first])
+        if num_entries > max_entries:
+            for where in events.slices():
+                piece = _room(events, where.stop - where.start)
+                found = _scatter(events, where, piece, first, np.zeros(1, np.int64))
+                yield TCsrPiece(piece.neighbors[:found], piece.event_ids[:found], piece.times[:found])
         else:
-            owners, pieces = zip(*found, strict=True)
-            order = _stable_order(np.concatenate(owners) - first)
-            yield TCsrPiece(
-                np.concatenate([piece.neighbors for piece in pieces])[order],
-                np.concatenate([piece.event_ids for piece in pieces])[order],
-                np.concatenate([piece.times for piece in pieces])[order],
-            )
+            piece, places = _room(events, num_entries), indptr[first:last] - indptr[first]
+            for where in events.slices():
+                _scatter(events, where, piece, first, places)
+            yield piece
 
 
 def _node_ranges(indptr: NDArray[np.int64], max_entries: int) -> Iterator[tuple[int, int]]:
@@ -77,31 +78,55 @@ def _node_ranges(indptr: NDArray[np.int64], max_entries: int) -> Iterator[tuple[
         first = last
 
 
-def _entries(events: EventColumns, where: slice, first: int, last: int) -> tuple[Ints, TCsrPiece]:
-    """Owners and entries of a slice of events that belong to nodes [first, last), by event, source first."""
-    src, dst = events.src[where], events.dst[where]
-    from_src = np.flatnonzero(_between(src, first, last))
-    from_dst = np.flatnonzero(_between(dst, first, last) & (src != dst))
-    ends = np.concatenate([2 * from_src, 2 * from_dst + 1])
-    ends.sort(kind="stable")
-    rows, at_dst = ends >> 1, (ends & 1).astype(bool)
-    owners, others = np.where(at_dst, dst[rows], src[rows]), np.where(at_dst, src[rows], dst[rows])
-    piece = TCsrPiece(
-        neighbors=others.astype(index_dtype(events.num_nodes), copy=False),
-        event_ids=(rows + where.start).astype(index_dtype(len(events.src))),
-        times=events.time[where][rows],
+def _room(events: EventColumns, num_entries: int) -> TCsrPiece:
+    return TCsrPiece(
+        neighbors=np.empty(num_entries, index_dtype(events.num_nodes)),
+        event_ids=np.empty(num_entries, index_dtype(len(events.src))),
+        times=np.empty(num_entries, events.time.dtype),
     )
-    return owners, piece
 
 
-def _between(nodes: Ints, first: int, last: int) -> NDArray[np.bool_]:
-    return (nodes >= first) & (nodes < last)
+def _scatter(
+    events: EventColumns, where: slice, piece: TCsrPiece, first_node: int, places: NDArray[np.int64]
+) -> int:
+    """Put the entries of a slice that belong to nodes from ``first_node`` on at their places in the piece.
+
+    places: (n,) next free place of each of n nodes, moved on. Returns the number of entries.
+    """
+    ends = _Ends(events.src[where], events.dst[where], events.time[where], where.start)
+    return _place(ends, piece, first_node, places)
 
 
-def _stable_order(keys: Ints) -> NDArray[np.int64]:
-    """Stable argsort of small non-negative integers, 16 bits at a time: numpy sorts those by radix."""
-    order = np.argsort((keys & 0xFFFF).astype(np.uint16), kind="stable")
-    for shift in range(16, int(keys.max(initial=0)).bit_length(), 16):
-        digits = ((keys >> shift) & 0xFFFF).astype(np.uint16)
-        order = order[np.argsort(digits[order], kind="stable")]
-    return order
+class _Ends(NamedTuple):
+    """A slice of events and the id of its first."""
+
+    src: Ints
+    dst: Ints
+    time: Times
+    first_event: int
+
+
+@compiled
+def _count(src: Ints, dst: Ints, degrees: NDArray[np.int64]) -> None:
+    for row in range(len(src)):
+        degrees[src[row]] += 1
+        if src[row] != dst[row]:
+            degrees[dst[row]] += 1
+
+
+@compiled
+def _place(ends: _Ends, piece: TCsrPiece, first_node: int, places: NDArray[np.int64]) -> int:
+    found = 0
+    for row in range(len(ends.src)):
+        src, dst = ends.src[row] - first_node, ends.dst[row] - first_node
+        for owner, other in ((src, dst), (dst, src)):
+            if 0 <= owner < len(places):
+                place = places[owner]
+                places[owner] = place + 1
+                piece.neighbors[place] = other + first_node
+                piece.event_ids[place] = ends.first_event + row
+                piece.times[place] = ends.time[row]
+                found += 1
+            if src == dst:
+                break
+    return found
