@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from disttgl_hpc.core.draws import WORDS_PER_BLOCK, Purpose, philox_words
+from disttgl_hpc.nn.products import Product, times_transposed, torch_product
 
 _DRAWS_PER_BLOCK = 2 * WORDS_PER_BLOCK  # of 32 bits each
 _FLOAT_BITS = 24  # what float32 can tell apart in [0, 1)
@@ -34,12 +35,14 @@ class WeightDraws:
 class Linear(nn.Module):
     """x Wᵀ + b, with both drawn from ±1/√dim_in as in ``torch.nn.Linear``."""
 
-    def __init__(self, dim_in: int, dim_out: int, draws: WeightDraws):
+    def __init__(self, dim_in: int, dim_out: int, draws: WeightDraws, product: Product = torch_product):
         super().__init__()
+        self._product = product
         bound = 1 / sqrt(dim_in)
         self.weight = draws.uniform((dim_out, dim_in), bound)
         self.bias = draws.uniform((dim_out,), bound)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, dim_in) → (…, dim_out)."""
-        return nn.functional.linear(x, self.weight, self.bias)
+        out = times_transposed(x.flatten(0, -2), self.weight, self._product) + self.bias
+        return out.view(*x.shape[:-1], -1)

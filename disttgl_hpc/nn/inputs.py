@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from disttgl_hpc.errors import ConfigError
@@ -42,20 +43,38 @@ class ModelDims:
 
 
 @dataclass(frozen=True)
+class EventFeatures:
+    """Features of events, by reference: rows of a table that compiled loops read where it lies.
+
+    table: (E, edge) float or int8, possibly a memory map, possibly of fewer events. rows: (…) int64.
+    scale: (edge,) float32, which int8 features are to be multiplied by, or None.
+    """
+
+    table: Tensor
+    rows: Tensor
+    scale: Tensor | None = None
+
+    def gather(self, dtype: torch.dtype) -> Tensor:
+        """The features (…, edge) themselves."""
+        values = self.table[self.rows].to(dtype)
+        return values if self.scale is None else values * self.scale.to(dtype)
+
+
+@dataclass(frozen=True)
 class NodeInputs:
     """The U distinct nodes of a batch, V ≤ U of them with mail.
 
     state: (U, 2·memory), the stored [memory ‖ peer] of each node.
     mail_rows: (V,) int64, ascending: the rows of ``state`` whose node has mail.
     mail_elapsed: (V,) mail_time − memory_time of those nodes, subtracted before the cast.
-    mail_edge: (V, edge) features of the events behind the mails, or None.
+    mail_edges: features of the V events behind the mails, or None.
     node_features: (U, node) or None.
     """
 
     state: Tensor
     mail_rows: Tensor
     mail_elapsed: Tensor
-    mail_edge: Tensor | None
+    mail_edges: EventFeatures | None
     node_features: Tensor | None
 
 
@@ -64,7 +83,7 @@ class GraphInputs:
     """R roots with K neighbour slots each; nodes are rows of ``NodeInputs.state``.
 
     roots: (R,) int64. neighbors: (R, K) int64. elapsed: (R, K) root time − event time, subtracted before the cast.
-    edge_features: (R, K, edge) or None.
+    edges: features of the events behind the (R, K) slots, or None.
     counts: (R,) int64; the first ``counts[r]`` slots of root r hold its neighbours. The others are never
     looked at, but must hold rows in range and finite numbers.
     keep: (R, num_heads, K) bool, the attention weights that dropout leaves alone; None keeps them all.
@@ -74,5 +93,5 @@ class GraphInputs:
     neighbors: Tensor
     counts: Tensor
     elapsed: Tensor
-    edge_features: Tensor | None
+    edges: EventFeatures | None
     keep: Tensor | None = None

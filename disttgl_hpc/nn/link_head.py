@@ -6,15 +6,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from disttgl_hpc.nn.initial import Linear, WeightDraws
+from disttgl_hpc.nn.products import Product
 
 
 class LinkHead(nn.Module):
     """W(ReLU(W_s h_src + W_d h_dst)): the logit of an event between two nodes."""
 
-    def __init__(self, dim: int, draws: WeightDraws):
+    def __init__(self, dim: int, draws: WeightDraws, product: Product):
         super().__init__()
-        self.src = Linear(dim, dim, draws)
-        self.dst = Linear(dim, dim, draws)
+        self.src = Linear(dim, dim, draws, product)
+        self.dst = Linear(dim, dim, draws, product)
         self.out = Linear(dim, 1, draws)
 
     def forward(self, h_src: Tensor, h_dst: Tensor) -> Tensor:

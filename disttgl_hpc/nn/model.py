@@ -13,6 +13,7 @@ from disttgl_hpc.nn.initial import WeightDraws
 from disttgl_hpc.nn.inputs import GraphInputs, ModelDims, NodeInputs
 from disttgl_hpc.nn.link_head import LinkHead
 from disttgl_hpc.nn.memory_update import MemoryUpdate
+from disttgl_hpc.nn.products import Product, torch_product
 from disttgl_hpc.nn.time_encoding import TimeEncoding, TimeMode
 
 
@@ -20,11 +21,18 @@ class Tgn(nn.Module):
     """The whole model. It holds weights only: memory and mail come with each batch.
 
     dropout: the share of attention weights that ``GraphInputs.keep`` drops, in [0, 1). seed: of the initial
-    weights, which depend on nothing else. Raises ConfigError when dropout is out of range.
+    weights, which depend on nothing else. product: of all larger matrices. Raises
+    ConfigError when dropout is out of range.
     """
 
     def __init__(
-        self, dims: ModelDims, dropout: float = 0.0, *, seed: int, time_mode: TimeMode = TimeMode.LEARNED
+        self,
+        dims: ModelDims,
+        dropout: float = 0.0,
+        *,
+        seed: int,
+        time_mode: TimeMode = TimeMode.LEARNED,
+        product: Product = torch_product,
     ):
         super().__init__()
         if not 0 <= dropout < 1:
@@ -32,18 +40,15 @@ class Tgn(nn.Module):
         draws = WeightDraws(seed)
         self.dims = dims
         self.time_encoding = TimeEncoding(dims.time, time_mode)
-        self.memory_update = MemoryUpdate(dims, draws)
-        self.attention = TemporalAttention(dims, dropout, draws)
-        self.link_head = LinkHead(dims.embedding, draws)
+        self.memory_update = MemoryUpdate(dims, draws, product)
+        self.attention = TemporalAttention(dims, dropout, draws, product)
+        self.link_head = LinkHead(dims.embedding, draws, product)
         self.static = draws.uniform((dims.memory, dims.node), 1 / sqrt(dims.node)) if dims.node else None
 
     def update_memory(self, nodes: NodeInputs) -> Tensor:
         """Memory after the mail (U, memory); nodes without mail keep theirs bit for bit."""
-        rows, state = nodes.mail_rows, nodes.state
-        everyone = len(rows) == len(state)
-        encoded = self.time_encoding(nodes.mail_elapsed)
-        updated: Tensor = self.memory_update(state if everyone else state[rows], nodes.mail_edge, encoded)
-        return updated if everyone else state[:, : self.dims.memory].index_copy(0, rows, updated)
+        memory: Tensor = self.memory_update(nodes, self.time_encoding)
+        return memory
 
     def represent(self, memory: Tensor, nodes: NodeInputs) -> Tensor:
         """What attention sees of the nodes, h (U, memory): their memory plus, where there are any, W·features."""

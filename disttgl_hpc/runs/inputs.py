@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,8 +14,9 @@ from disttgl_hpc.core.batch import Mfg
 from disttgl_hpc.core.mail import PendingMail
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.errors import ConfigError
-from disttgl_hpc.nn.inputs import GraphInputs, ModelDims, NodeInputs
+from disttgl_hpc.nn.inputs import EventFeatures, GraphInputs, ModelDims, NodeInputs
 from disttgl_hpc.nn.model import Tgn
+from disttgl_hpc.nn.products import choose_product
 from disttgl_hpc.nn.time_encoding import TimeMode
 
 
@@ -36,25 +39,35 @@ def build_model(stream: EventStream, config: TrainConfig) -> Tgn:
         node=stream.dim_node,
         num_heads=config.num_heads,
     )
-    return Tgn(dims, config.dropout, seed=config.seed, time_mode=TimeMode(config.time_encoding))
+    return Tgn(
+        dims,
+        config.dropout,
+        seed=config.seed,
+        time_mode=TimeMode(config.time_encoding),
+        product=choose_product("float32", config.device),
+    )
 
 
 class InputBuilder:
-    """Gathers a stream's features for batches and moves them to one device."""
+    """Turns a stream's batches into tensors on one device; a processor reads edge features where they lie."""
 
     def __init__(self, stream: EventStream, device: torch.device) -> None:
-        self._edge_features, self._node_features = stream.edge_features, stream.node_features
-        self._edge_scale = stream.edge_scale
-        self._device = device
+        self._device, self._node_features = device, stream.node_features
+        self._edge_table = None if stream.edge_features is None else _tensor_over(stream.edge_features)
+        self._edge_scale = None if stream.edge_scale is None else self._tensor(np.array(stream.edge_scale))
 
     def nodes(self, nodes: NDArray[np.int64], mail: PendingMail, state: NDArray[np.float32]) -> NodeInputs:
         """Memory and mail of distinct ``nodes`` (U,) whose stored state is ``state`` (U, 2·dim_memory)."""
+        features = self._node_features
         return NodeInputs(
             state=self._tensor(state),
             mail_rows=self._tensor(mail.rows),
             mail_elapsed=self._tensor(mail.elapsed),
-            mail_edge=self._gather(self._edge_features, mail.event_ids, self._edge_scale),
-            node_features=self._gather(self._node_features, nodes),
+            mail_edges=self._edges(mail.event_ids),
+            # take() on a map reads only the pages that the rows lie in.
+            node_features=None
+            if features is None
+            else self._tensor(np.take(features, nodes, axis=0).astype(np.float32, copy=False)),
         )
 
     def graph(self, mfg: Mfg, keep: NDArray[np.bool_] | None = None) -> GraphInputs:
@@ -64,22 +77,26 @@ class InputBuilder:
             neighbors=self._tensor(mfg.neighbors),
             counts=self._tensor(mfg.counts),
             elapsed=self._tensor(mfg.elapsed),
-            edge_features=self._gather(self._edge_features, mfg.event_ids, self._edge_scale),
+            edges=self._edges(mfg.event_ids),
             keep=None if keep is None else self._tensor(keep),
         )
 
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array).to(self._device)
 
-    def _gather(
-        self,
-        table: NDArray[np.generic] | None,
-        rows: NDArray[np.int64],
-        scale: NDArray[np.float32] | None = None,
-    ) -> Tensor | None:
-        """Rows of a feature table, float32, times the scale of a table of int8; None without the table."""
-        if table is None:
+    def _edges(self, events: NDArray[np.int64]) -> EventFeatures | None:
+        """Features of ``events``, any shape; what another device needs of the table goes there with them."""
+        if self._edge_table is None:
             return None
-        # take() on a map reads only the pages that the rows lie in.
-        values = np.take(table, rows, axis=0).astype(np.float32, copy=False)
-        return self._tensor(values if scale is None else values * scale)
+        if self._device.type == "cpu":
+            return EventFeatures(self._edge_table, torch.from_numpy(events), self._edge_scale)
+        gathered = self._tensor(np.take(self._edge_table.numpy(), events.ravel(), axis=0))
+        rows = torch.arange(events.size, device=self._device).view(*events.shape)
+        return EventFeatures(gathered, rows, self._edge_scale)
+
+
+def _tensor_over(table: NDArray[np.generic]) -> Tensor:
+    """A tensor over a table that is only ever read, possibly a read-only map, which torch warns of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(table)

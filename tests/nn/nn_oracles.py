@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
-from disttgl_hpc.nn.inputs import GraphInputs, ModelDims, NodeInputs
+from disttgl_hpc.nn.inputs import EventFeatures, GraphInputs, ModelDims, NodeInputs
 from disttgl_hpc.nn.model import Tgn
 
 TINY = ModelDims(memory=3, time=2, embedding=4, edge=2, node=2, num_heads=2)
@@ -26,7 +26,7 @@ def textbook_memory(model: Tgn, nodes: NodeInputs) -> Tensor:
     weights |= {"bias_ih": update.mail_bias, "bias_hh": bias_hh}
     time = model.time_encoding
     memory = nodes.state[:, : dims.memory]
-    parts = [] if nodes.mail_edge is None else [nodes.mail_edge]
+    parts = [] if nodes.mail_edges is None else [nodes.mail_edges.gather(memory.dtype)]
     parts.append(textbook_encoding(nodes.mail_elapsed, time.frequency, time.phase))
     received = memory.new_zeros(len(memory), dims.edge + dims.time)
     received = received.index_copy(0, nodes.mail_rows, torch.cat(parts, 1))
@@ -48,8 +48,8 @@ def textbook_embed(model: Tgn, h: Tensor, graph: GraphInputs) -> Tensor:
         q = layer.query.weight @ torch.cat([h[root], now]) + layer.query.bias
         slots = [h[graph.neighbors[r, :count]]]
         slots.append(textbook_encoding(graph.elapsed[r, :count], time.frequency, time.phase))
-        if graph.edge_features is not None:
-            slots.append(graph.edge_features[r, :count])
+        if graph.edges is not None:
+            slots.append(graph.edges.gather(h.dtype)[r, :count])
         x = torch.cat(slots, 1)
         k = x @ layer.key.weight.T + layer.key.bias
         v = x @ layer.value.weight.T + layer.value.bias
@@ -93,6 +93,11 @@ def random_inputs(
     def whole(bound: int, *shape: int) -> Tensor:
         return torch.randint(bound, shape, generator=draw)
 
+    table = normal(20, dims.edge) if dims.edge else None
+
+    def features(*shape: int) -> EventFeatures | None:
+        return None if table is None else EventFeatures(table, whole(len(table), *shape))
+
     rows = torch.randperm(num_nodes, generator=draw)[: max(num_nodes - 2, 0)].sort().values
     counts = whole(num_slots + 1, num_roots)
     counts[0], counts[-1] = 0, num_slots
@@ -101,7 +106,7 @@ def random_inputs(
         state=normal(num_nodes, 2 * dims.memory),
         mail_rows=rows,
         mail_elapsed=torch.rand(len(rows), generator=draw) * longest,
-        mail_edge=normal(len(rows), dims.edge) if dims.edge else None,
+        mail_edges=features(len(rows)),
         node_features=normal(num_nodes, dims.node) if dims.node else None,
     )
     graph = GraphInputs(
@@ -109,7 +114,7 @@ def random_inputs(
         neighbors=whole(num_nodes, num_roots, num_slots),
         counts=counts,
         elapsed=torch.rand(num_roots, num_slots, generator=draw) * longest,
-        edge_features=normal(num_roots, num_slots, dims.edge) if dims.edge else None,
+        edges=features(num_roots, num_slots),
         keep=keep if dropout else None,
     )
     return nodes, graph
@@ -118,5 +123,5 @@ def random_inputs(
 def in_float64(inputs):
     """The same inputs with their floating tensors in float64."""
     values = {field.name: getattr(inputs, field.name) for field in fields(inputs)}
-    doubled = {k: v.double() for k, v in values.items() if v is not None and v.is_floating_point()}
+    doubled = {k: v.double() for k, v in values.items() if isinstance(v, Tensor) and v.is_floating_point()}
     return replace(inputs, **doubled)

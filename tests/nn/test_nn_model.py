@@ -5,7 +5,7 @@ import torch
 from nn_oracles import TINY, in_float64, random_inputs, textbook_memory, textbook_model
 
 from disttgl_hpc.errors import ConfigError
-from disttgl_hpc.nn.inputs import ModelDims
+from disttgl_hpc.nn.inputs import EventFeatures, ModelDims
 from disttgl_hpc.nn.model import Tgn
 from disttgl_hpc.nn.time_encoding import TimeMode
 
@@ -93,7 +93,7 @@ def test_memory_with_no_mail_and_with_mail_for_all(mailed):
         nodes,
         mail_rows=torch.arange(mailed),
         mail_elapsed=torch.ones(mailed),
-        mail_edge=torch.ones(mailed, TINY.edge),
+        mail_edges=EventFeatures(torch.ones(1, TINY.edge), torch.zeros(mailed, dtype=torch.int64)),
     )
     memory = model.update_memory(nodes)
     torch.testing.assert_close(memory, textbook_memory(model, nodes), rtol=0, atol=1e-6)
@@ -110,7 +110,7 @@ def test_slots_beyond_the_count_change_nothing():
         graph,
         neighbors=torch.where(beyond, 0, graph.neighbors),
         elapsed=torch.where(beyond, 1e9, graph.elapsed),
-        edge_features=torch.where(beyond.unsqueeze(2), 1e5, graph.edge_features),
+        edges=replace(graph.edges, rows=torch.where(beyond, 0, graph.edges.rows)),
     )
     results = []
     for case in (graph, other):
@@ -132,20 +132,6 @@ def test_root_without_neighbours_sees_itself_only():
     gradients = gradients_of(model, embeddings)
     assert all(torch.isfinite(gradient).all() for gradient in gradients.values() if gradient is not None)
     assert gradients["attention.key.weight"].abs().max() == 0 < gradients["attention.out.weight"].abs().max()
-
-
-def test_chunks_cut_a_batch_without_changing_it(monkeypatch):
-    dims = WIDTHS["edge_and_node_features"]
-    _, graph = random_inputs(dims, num_nodes=30, num_roots=40, num_slots=5, dropout=0.3)
-    results = []
-    for cached_slots in (12, 10**6):
-        monkeypatch.setattr("disttgl_hpc.nn.attention.CACHED_SLOTS", cached_slots)
-        model, h = Tgn(dims, 0.3, seed=1), torch.linspace(-1, 1, 600).view(30, 20).requires_grad_()
-        embeddings = model.embed(h, graph)
-        results.append((embeddings, gradients_of(model, embeddings, h)))
-    assert_close(results[0][0], results[1][0], "embeddings")
-    for name, gradient in results[0][1].items():
-        assert_close(gradient, results[1][1][name], name)
 
 
 def test_evaluation_gets_the_same_embeddings():

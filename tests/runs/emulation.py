@@ -15,7 +15,7 @@ import torch
 
 from disttgl_hpc.core.draws import Purpose
 from disttgl_hpc.core.negatives import NegativeSampler, training_candidates
-from disttgl_hpc.nn.inputs import GraphInputs, NodeInputs
+from disttgl_hpc.nn.inputs import EventFeatures, GraphInputs, NodeInputs
 from disttgl_hpc.nn.link_head import link_loss
 from disttgl_hpc.runs.candidates import Candidates
 from disttgl_hpc.runs.inputs import build_model
@@ -64,14 +64,17 @@ def model_inputs(stream, config, replica, roots, events):
     for root, hood in enumerate(hoods):
         for slot, (node, past) in enumerate(hood):
             slots[:, root, slot] = row[node], past, stream.time[events[root]] - stream.time[past]
-    features = stream.edge_features
+
+    def edges_of(events):
+        if stream.edge_features is None:
+            return None
+        return EventFeatures(torch.from_numpy(np.array(stream.edge_features)), torch.from_numpy(events))
+
     inputs = NodeInputs(
         state=torch.from_numpy(replica.state[nodes]),
         mail_rows=torch.tensor([row[node] for node in mailed], dtype=torch.int64),
         mail_elapsed=torch.tensor(elapsed, dtype=torch.float32),
-        mail_edge=None
-        if features is None
-        else torch.from_numpy(features[[replica.mail[node] for node in mailed]]),
+        mail_edges=edges_of(np.array([replica.mail[node] for node in mailed], np.int64)),
         node_features=None if stream.node_features is None else torch.from_numpy(stream.node_features[nodes]),
     )
     graph = GraphInputs(
@@ -79,7 +82,7 @@ def model_inputs(stream, config, replica, roots, events):
         neighbors=torch.from_numpy(slots[0].astype(np.int64)),
         counts=torch.tensor([len(hood) for hood in hoods]),
         elapsed=torch.from_numpy(slots[2].astype(np.float32)),
-        edge_features=None if features is None else torch.from_numpy(features[slots[1].astype(np.int64)]),
+        edges=edges_of(slots[1].astype(np.int64)),
         keep=None,
     )
     return inputs, graph, row

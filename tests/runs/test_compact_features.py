@@ -43,7 +43,7 @@ def test_the_model_is_given_what_was_stored(tmp_path, dtype):
     event_ids = np.array([[3, 59], [0, 3]])
     rows = np.zeros((2, 2), np.int64)
     mfg = Mfg(np.arange(2), rows[0], rows, event_ids, np.zeros((2, 2), np.float32), np.full(2, 2))
-    found = InputBuilder(stream, torch.device("cpu")).graph(mfg).edge_features
+    found = InputBuilder(stream, torch.device("cpu")).graph(mfg).edges.gather(torch.float32)
     assert (found.dtype, found.shape) == (torch.float32, (2, 2, 3))
     largest = np.abs(FEATURES).max(axis=0)
     tolerance = {"float32": 0, "float16": 1e-3, "int8": 0.51 / 127}[dtype]

@@ -1,0 +1,95 @@
+"""Matrix products: by which library and in which precision, with their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+Product = Callable[[Tensor, Tensor], Tensor]
+"""(…, m, k) times (…, k, n) → (…, m, n), in the dtype of the first; of values, without a graph."""
+
+_PROCESSORS = Path("/proc/cpuinfo")
+
+
+def torch_product(a: Tensor, b: Tensor) -> Tensor:
+    """Product by torch, on any device."""
+    return a @ b
+
+
+def numpy_product(a: Tensor, b: Tensor) -> Tensor:
+    """Product by NumPy's library, on the processor."""
+    return torch.from_numpy(np.matmul(a.detach().numpy(), b.detach().numpy()))
+
+
+def bfloat16_product(a: Tensor, b: Tensor) -> Tensor:
+    """Product of what bfloat16 keeps of both, rounded to bfloat16: three digits, in all of float32's range."""
+    return (a.bfloat16() @ b.bfloat16()).to(a.dtype)
+
+
+def choose_product(precision: str, device: str) -> Product:
+    """The fastest product in ``precision`` on ``device``.
+
+    On AMD processors MKL, which torch uses, is far slower than NumPy's OpenBLAS. The choice goes by the
+    processor's maker, not by a stopwatch: libraries round differently, and a run must repeat bit for bit.
+    """
+    if precision == "bfloat16":
+        return bfloat16_product
+    if device == "cpu" and _torch_has_mkl() and _is_amd() and _numpy_has_openblas():
+        return numpy_product
+    return torch_product
+
+
+def _is_amd() -> bool:
+    with suppress(OSError):
+        return "AuthenticAMD" in _PROCESSORS.read_text(encoding="utf-8")
+    return False
+
+
+def _torch_has_mkl() -> bool:
+    return bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]
+
+
+def _numpy_has_openblas() -> bool:
+    build: Any = np.show_config(mode="dicts")
+    return "openblas" in build["Build Dependencies"]["blas"]["name"]
+
+
+class _Times(torch.autograd.Function):
+    """a @ b, or a @ bᵀ. The gradient of a transposed b is made untransposed: as a view it would be copied later."""
+
+    @staticmethod
+    def forward(ctx, a, b, transposed, product):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(a, b)
+        ctx.transposed, ctx.product = transposed, product
+        return product(a, b.transpose(-1, -2) if transposed else b)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_out):  # type: ignore[no-untyped-def]
+        a, b = ctx.saved_tensors
+        d_a = d_b = None
+        if ctx.needs_input_grad[0]:
+            d_a = ctx.product(d_out, b if ctx.transposed else b.transpose(-1, -2))
+        if ctx.needs_input_grad[1]:
+            left, right = (d_out, a) if ctx.transposed else (a, d_out)
+            d_b = ctx.product(left.transpose(-1, -2), right)
+        return d_a, d_b, None, None
+
+
+def times(a: Tensor, b: Tensor, product: Product) -> Tensor:
+    """(…, m, k) times (…, k, n) → (…, m, n), with gradients."""
+    out: Tensor = _Times.apply(a, b, False, product)  # type: ignore[no-untyped-call]
+    return out
+
+
+def times_transposed(a: Tensor, b: Tensor, product: Product) -> Tensor:
+    """(…, m, k) times the transpose of (…, n, k) → (…, m, n), with gradients."""
+    out: Tensor = _Times.apply(a, b, True, product)  # type: ignore[no-untyped-call]
+    return out
