@@ -53,18 +53,53 @@ _SCALING: tuple[tuple[str, str, Callable[[dict[str, Any], int], str]], ...] = (
 )
 
 
+_LOADER: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
+    ("", "graphs", lambda way: way["graphs"]),
+    ("", "prefetch", lambda way: f"{way['prefetch']}"),
+    ("µs an event:", "batch", lambda way: f"{way['sample_us']:.2f}"),
+    ("", "memory", lambda way: f"{way['read_us']:.2f}"),
+    ("", "inputs", lambda way: f"{way['inputs_us']:.2f}"),
+    ("", "step", lambda way: f"{way['step_us']:.1f}"),
+    ("loading,", "of a step", lambda way: f"{way['loading_share']:.1%}"),
+    ("CPU-µs", "an event", lambda way: f"{way['cpu_us']:.1f}"),
+)
+
+
+def loader_table(record: dict[str, Any]) -> str:
+    """Table of what :func:`~.runs.bench_loader.measure_loader` found: a row for each way of loading."""
+    rows = [[group for group, _, _ in _LOADER], [title for _, title, _ in _LOADER]]
+    rows += [[show(way) for _, _, show in _LOADER] for way in record["ways"]]
+    return "\n".join(
+        [
+            *_aligned(rows),
+            f"Medians of {record['rounds']} rounds of {record['steps']} steps after {record['warmup']}: what the "
+            "trainer waits for on its own path. CPU time is that of all its threads.",
+            f"{record['stream']} on {record['machine']['processor']}; {_versions(record)}.",
+        ]
+    )
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Lines of a table, its columns ending at one place."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.rjust, row, widths)).rstrip() for row in rows]
+
+
+def _versions(record: dict[str, Any]) -> str:
+    """Versions of what a measurement ran on."""
+    return ", ".join(f"{name} {number}" for name, number in record["machine"]["versions"].items())
+
+
 def scaling_table(record: dict[str, Any]) -> str:
     """Table of what :func:`~.runs.bench.measure_scaling` found: a row for each grid, and what it ran on."""
     rows = [[group for group, _, _ in _SCALING], [title for _, title, _ in _SCALING]]
     rows += [[show(entry, record["steps"]) for _, _, show in _SCALING] for entry in record["grids"]]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.rjust, row, widths)).rstrip() for row in rows]
+    lines = _aligned(rows)
     machine, rounds = record["machine"], len(record["grids"][0]["rounds"])
-    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     lines += [
         f"Medians of {rounds} rounds of {record['steps']} steps after {record['warmup']}; speed-up over the first "
         "row, round by round. An event counts each time it is trained. *: more threads of trainers than cores.",
         f"{record['stream']} on {machine['processor']}: {machine['ranks']} ranks on {machine['cores']} cores of "
-        f"{machine['nodes']} node{'' if machine['nodes'] == 1 else 's'}; {versions}.",
+        f"{machine['nodes']} node{'' if machine['nodes'] == 1 else 's'}; {_versions(record)}.",
     ]
     return "\n".join(lines)

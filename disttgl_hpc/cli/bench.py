@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import click
 from mpi4py import MPI
 
 from disttgl_hpc.cli.options import config_options
-from disttgl_hpc.config import read_toml, train_config
+from disttgl_hpc.config import TrainConfig, read_toml, train_config
 from disttgl_hpc.core.schedule import GridShape
-from disttgl_hpc.report import scaling_table
+from disttgl_hpc.report import loader_table, scaling_table
 from disttgl_hpc.runs.bench import ScalingPlan, measure_scaling
+from disttgl_hpc.runs.bench_loader import LoaderPlan, measure_loader
 from disttgl_hpc.store.events import EventStore
 
 _WITHOUT_EFFECT = (
@@ -27,9 +29,39 @@ _WITHOUT_EFFECT = (
     "evaluation_events",
 )
 _AT_LEAST_ONE = click.IntRange(min=1)
-_EXAMPLE = (
+_SCALING_EXAMPLE = (
     "Example:  mpiexec -n 3 disttgl bench scaling flights.events.h5 --grids 1x1x1,1x1x2 --json scaling.json"
 )
+_LOADER_EXAMPLE = "Example:  disttgl bench loader flights.events.h5 --negative-sets 8 --batches flights.b600.n10.s8.batches.h5"
+
+
+def _measuring(command: Callable[..., Any], *, steps: int, warmup: int, rounds: int) -> Callable[..., Any]:
+    """Give a command what all measurements take: how much to measure, a file for the figures, settings."""
+    options = (
+        click.option("--steps", type=_AT_LEAST_ONE, default=steps, help="Steps to measure in each run."),
+        click.option(
+            "--warmup",
+            type=click.IntRange(min=0),
+            default=warmup,
+            help="Steps before them that do not count.",
+        ),
+        click.option(
+            "--rounds", type=_AT_LEAST_ONE, default=rounds, help="Runs of each kind, taken in turns."
+        ),
+        click.option(
+            "--json",
+            "json_file",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="File for all figures.",
+        ),
+        click.option(
+            "--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings."
+        ),
+    )
+    command = config_options(command, but=_WITHOUT_EFFECT)
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -37,59 +69,63 @@ def bench() -> None:
     """Measure how fast training is on this machine."""
 
 
-@bench.command(epilog=_EXAMPLE)
+@bench.command(epilog=_SCALING_EXAMPLE)
 @click.argument("events", type=click.Path(path_type=Path))
 @click.option(
     "--grids", required=True, help="IxJxK,IxJxK,…: what to compare; speed-up is over the first of them."
 )
-@click.option(
-    "--steps", type=_AT_LEAST_ONE, default=200, show_default=True, help="Steps to measure in each run."
-)
-@click.option(
-    "--warmup",
-    type=click.IntRange(min=0),
-    default=20,
-    show_default=True,
-    help="Steps before them that do not count.",
-)
-@click.option(
-    "--rounds", type=_AT_LEAST_ONE, default=3, show_default=True, help="Runs of each grid, taken in turns."
-)
-@click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="File for all figures."
-)
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings.")
-@partial(config_options, but=_WITHOUT_EFFECT)
-def scaling(
-    *,
-    events: Path,
-    grids: str,
-    steps: int,
-    warmup: int,
-    rounds: int,
-    json_file: Path | None,
-    config_file: Path | None,
-    **options: Any,
-) -> None:
+@partial(_measuring, steps=200, warmup=20, rounds=3)
+def scaling(events: Path, grids: str, json_file: Path | None, **options: Any) -> None:
     """Train on EVENTS with several grids in turns; print speed, CPU time, waiting and traffic of each.
 
     Start as many ranks as the largest grid needs: its trainers and a daemon for each node. Smaller grids take
     their ranks evenly from the nodes, and the others sleep. Nothing is evaluated and no run is kept.
     """
+    config, measured = _taken_apart(json_file, options)
+    shapes = tuple(GridShape.parse(text) for text in grids.split(","))
+    plan = ScalingPlan(grids=shapes, **measured)
+    record = measure_scaling(EventStore.open(events).stream, config, plan, MPI.COMM_WORLD)
+    if record is not None:
+        _tell(record, config, json_file, scaling_table)
+
+
+@bench.command(epilog=_LOADER_EXAMPLE)
+@click.argument("events", type=click.Path(path_type=Path))
+@click.option("--batches", type=click.Path(path_type=Path), help="A batch store to compare with sampling.")
+@partial(_measuring, steps=100, warmup=10, rounds=5)
+def loader(events: Path, batches: Path | None, json_file: Path | None, **options: Any) -> None:
+    """Train on EVENTS with sampled and with stored batches, with and without --prefetch, in turns.
+
+    Prints what a trainer waits for before it can compute, in microseconds an event and as a share of its step.
+    """
+    config, measured = _taken_apart(json_file, options)
+    plan = LoaderPlan(**measured)
+    record = measure_loader(EventStore.open(events), config, plan, MPI.COMM_WORLD, batches)
+    _tell(record, config, json_file, loader_table)
+
+
+def _taken_apart(json_file: Path | None, options: dict[str, Any]) -> tuple[TrainConfig, dict[str, int]]:
+    """Options of :func:`_measuring` as settings of training and numbers of steps, warm-up steps and rounds."""
     if json_file and not json_file.parent.is_dir():
         raise click.BadParameter(f"{json_file}: no such folder: make it first", param_hint="--json")
+    measured = {name: options.pop(name) for name in ("steps", "warmup", "rounds")}
+    file = options.pop("config_file")
     given = {name: value for name, value in options.items() if value is not None}
-    config = train_config(read_toml(config_file) if config_file else {}, given)
-    shapes = tuple(GridShape.parse(text) for text in grids.split(","))
-    plan = ScalingPlan(grids=shapes, steps=steps, warmup=warmup, rounds=rounds)
-    record = measure_scaling(EventStore.open(events).stream, config, plan, MPI.COMM_WORLD)
-    if record is None:
-        return
+    return train_config(read_toml(file) if file else {}, given), measured
+
+
+def _tell(
+    record: dict[str, Any],
+    config: TrainConfig,
+    json_file: Path | None,
+    table: Callable[[dict[str, Any]], str],
+) -> None:
+    """Write a record to its file, with what else belongs to it, and print its table."""
     record["machine"]["versions"]["mpi"] = _mpi_library()
     record["settings"] = config.as_dict()
     if json_file:
         json_file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    click.echo(scaling_table(record))
+    click.echo(table(record))
 
 
 def _mpi_library() -> str:

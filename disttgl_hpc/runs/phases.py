@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-PHASES = ("sample", "read", "forward", "write", "backward", "optimiser")
+PHASES = ("sample", "read", "inputs", "forward", "write", "backward", "optimiser")
 
 
 class PhaseClock:
@@ -26,6 +26,6 @@ class PhaseClock:
 
     def take(self) -> dict[str, float]:
         """Seconds per phase, and start again from zero."""
-        taken = {phase: round(seconds, 3) for phase, seconds in self._seconds.items()}
+        taken = {phase: round(seconds, 6) for phase, seconds in self._seconds.items()}
         self._seconds = dict.fromkeys(PHASES, 0.0)
         return taken

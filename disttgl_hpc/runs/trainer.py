@@ -118,12 +118,12 @@ class Trainer:
     def _learn(self, work: Assignment, reading: Reading) -> float:
         """Update the memory, attend, score, write, and go backward: one pass over a batch."""
         batch, own = reading.batch, reading.batch.passes[work.pass_index]
-        with self.clock("forward"):
+        with self.clock("inputs"):
             nodes = self.inputs.nodes(own.mfg.nodes, own.mail, reading.state[own.positions])
+            graph = self.inputs.graph(own.mfg, own.keep)
+        with self.clock("forward"):
             memory = self.model.update_memory(nodes)
-            roots = self.model.embed(
-                self.model.represent(memory, nodes), self.inputs.graph(own.mfg, own.keep)
-            )
+            roots = self.model.embed(self.model.represent(memory, nodes), graph)
             by_role = roots.view(2 + self._config.negatives_per_event, batch.num_events, -1)
             logits = self.model.scores(by_role[0], by_role[1:])  # a row of true destinations, then negatives
             loss = link_loss(logits[0], logits[1:])

@@ -1,4 +1,4 @@
-"""``disttgl bench scaling`` under mpiexec."""
+"""``disttgl bench``: grids under mpiexec, ways of loading in one process."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from disttgl_hpc.cli.bench import bench
 from disttgl_hpc.cli.prepare import prepare
+from disttgl_hpc.cli.sample import sample
 from disttgl_hpc.errors import GridError
 
 SMALL = ["--local-batch", "20", "--dim-memory", "8", "--dim-time", "4", "--dim-embedding", "8"]
@@ -26,9 +27,9 @@ def store(tmp_path):
     return output
 
 
-def started(ranks, *arguments):
+def started(ranks, *arguments, command="scaling"):
     """The command on so many ranks."""
-    command = [
+    launch = [
         "timeout",
         "100",
         "mpiexec",
@@ -38,11 +39,11 @@ def started(ranks, *arguments):
         "-m",
         "disttgl_hpc",
         "bench",
-        "scaling",
+        command,
     ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [*command, *map(str, arguments)], capture_output=True, text=True, check=False, env=environment
+        [*launch, *map(str, arguments)], capture_output=True, text=True, check=False, env=environment
     )
 
 
@@ -96,3 +97,40 @@ def test_usage_errors(store, options, message):
     assert result.exit_code != 0
     told = str(result.exception) if isinstance(result.exception, GridError) else result.output
     assert message in told
+
+
+def test_ways_of_loading_are_measured_in_turns(store, tmp_path):
+    batches, file = tmp_path / "x.batches.h5", tmp_path / "loader.json"
+    fixed = ["--negative-sets", "2", "--local-batch", "20"]
+    sampled = CliRunner().invoke(sample, [str(store), str(batches), *fixed])
+    assert sampled.exit_code == 0, sampled.output
+    plan = ["--steps", "6", "--warmup", "1", "--rounds", "2", "--json", str(file)]
+    options = ["--batches", str(batches), "--prefetch", "1", *plan, *fixed, *SMALL]
+    done = CliRunner().invoke(bench, ["loader", str(store), *options])
+    assert done.exit_code == 0, done.output
+    ways = json.loads(file.read_text())["ways"]
+    assert [(way["graphs"], way["prefetch"]) for way in ways] == [
+        ("live", 0),
+        ("live", 1),
+        ("stored", 0),
+        ("stored", 1),
+    ]
+    for way in ways:
+        loading = way["sample_us"] + way["read_us"] + way["inputs_us"]
+        assert 0 < loading < way["step_us"]
+        assert way["cpu_us"] > 0
+        assert 0 < way["loading_share"] < 1
+    assert [
+        line.split()[:2] for line in done.stdout.splitlines() if line.split()[0] in {"live", "stored"}
+    ] == [
+        ["live", "0"],
+        ["live", "1"],
+        ["stored", "0"],
+        ["stored", "1"],
+    ]
+
+
+def test_a_loader_is_measured_in_one_process(store):
+    done = started(2, store, command="loader")
+    assert done.returncode == 2
+    assert done.stderr.count("measured in one process, started were 2: leave out the launcher") == 1
