@@ -124,7 +124,8 @@ class _Maker:
 
     def estimate(self) -> tuple[float, float]:
         """Bytes of the whole store, and seconds of one process for it, from a few batches spread over it."""
-        batches = sorted({self.key.num_batches * at // _TRIED_BATCHES for at in range(_TRIED_BATCHES)})
+        parts = 2 * _TRIED_BATCHES
+        batches = sorted({self.key.num_batches * middle // parts for middle in range(1, parts, 2)})
         list(self.records(batches[0]))  # what is compiled is compiled now
         started_s = time.perf_counter()
         size = sum(len(record) for batch in batches for record in self.records(batch))
@@ -151,13 +152,14 @@ def _prepare(maker: _Maker, folder: Path, parts: list[Path], num_ranks: int) -> 
     kept = [path for path in parts if path.exists()]
     kept_bytes = sum(path.stat().st_size for path in kept)
     log.info(
-        "%d global batches in %d slices, %d negative sets: about %.0f MB in about %.0f s on %d ranks",
+        "%d global batches in %d slices, %d negative sets: about %.0f MB in about %.0f s on %d rank%s",
         maker.key.num_batches,
         maker.key.minibatch,
         maker.key.negative_sets,
         size / 1e6,
         seconds / num_ranks,
         num_ranks,
+        "" if num_ranks == 1 else "s",
     )
     if kept:
         log.info("going on with %d of %d parts that an interrupted run has left", len(kept), len(parts))

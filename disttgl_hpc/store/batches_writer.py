@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from disttgl_hpc.store.files import replacing
 
 _COPY_BYTES = 16 << 20
 _ALIGNMENT = 64
+_METADATA_BYTES = 16 << 10  # more than HDF5 needs for three datasets and our attributes
 
 
 def write_part(
@@ -83,21 +85,38 @@ def _write(
     tables: dict[str, NDArray[Any]],
     contents: Iterable[NDArray[np.uint8]],
 ) -> None:
-    """Write attributes, the tables "offsets" and "checksums", and the bytes of all records."""
-    with (
-        _telling_why(path),
-        replacing(path) as partial,
-        h5py.File(partial, "w", alignment_threshold=1, alignment_interval=_ALIGNMENT) as file,
-    ):
+    """Write attributes, the tables "offsets" and "checksums", and the bytes of all records.
+
+    HDF5 tells of a full disk late, when it closes a file, and not in a way that can be caught whole. So it writes
+    the tables only, for which there is room by then, and the records go to where it has allocated them.
+    """
+    num_bytes = int(tables["offsets"][-1])
+    tables_bytes = _METADATA_BYTES + sum(table.nbytes for table in tables.values())
+    with _telling_why(path), replacing(path) as partial:
+        with partial.open("wb") as file:
+            file.write(bytes(tables_bytes))
+            file.truncate(tables_bytes + num_bytes)
+        offset = _write_tables(partial, attributes, tables, num_bytes)
+        with partial.open("r+b") as file:
+            file.seek(offset)
+            for content in contents:
+                file.write(content.data)
+
+
+def _write_tables(
+    path: Path, attributes: dict[str, Any], tables: dict[str, NDArray[Any]], num_bytes: int
+) -> int:
+    """Write everything but the records; → where in the file their bytes belong."""
+    allocated = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    allocated.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    allocated.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    with h5py.File(path, "w", alignment_threshold=1, alignment_interval=_ALIGNMENT) as file:
         file.attrs.update(attributes)
         for name, table in tables.items():
             file[name] = table
-        # Every byte is written below: without fill values each goes to disk once.
-        records = file.create_dataset("records", (int(tables["offsets"][-1]),), np.uint8, fill_time="never")
-        filled = 0
-        for content in contents:
-            records[filled : filled + len(content)] = content
-            filled += len(content)
+        records = file.create_dataset("records", (num_bytes,), np.uint8, dcpl=allocated)
+        offset: int = records.id.get_offset()
+        return offset
 
 
 @contextmanager
@@ -106,7 +125,8 @@ def _telling_why(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or f"{error}"
+        code = getattr(error, "errno", None)
+        reason = os.strerror(code) if code else f"{error}"  # the HDF5 library's own words fill a screen
         raise StoreError(
             f"{path}: cannot be written ({reason}): make room there, or choose another place; the same command "
             "goes on with the parts that are complete"
