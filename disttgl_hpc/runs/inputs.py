@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from disttgl_hpc.nn.inputs import EventFeatures, GraphInputs, ModelDims, NodeInp
 from disttgl_hpc.nn.model import Tgn
 from disttgl_hpc.nn.products import choose_product
 from disttgl_hpc.nn.time_encoding import TimeMode
+from disttgl_hpc.runs.batches import Pass
 
 
 def device_of(config: TrainConfig, local_trainer: int) -> torch.device:
@@ -48,13 +51,50 @@ def build_model(stream: EventStream, config: TrainConfig) -> Tgn:
     )
 
 
+@dataclass(frozen=True)
+class PassInputs:
+    """What a pass needs but for the memory of its nodes, which comes last; on a GPU it may still be under way.
+
+    nodes: with an empty state, to be replaced. arrived: what to wait for before any of it is used, or None.
+    """
+
+    nodes: NodeInputs
+    graph: GraphInputs
+    arrived: torch.cuda.Event | None
+
+
 class InputBuilder:
-    """Turns a stream's batches into tensors on one device; a processor reads edge features where they lie."""
+    """Turns a stream's batches into tensors on one device; a processor reads edge features where they lie.
+
+    Copies to a GPU start from pinned memory. The GPU's part follows torch's documentation; it has not met one yet.
+    """
 
     def __init__(self, stream: EventStream, device: torch.device) -> None:
         self._device, self._node_features = device, stream.node_features
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._edge_table = None if stream.edge_features is None else _tensor_over(stream.edge_features)
         self._edge_scale = None if stream.edge_scale is None else self._tensor(np.array(stream.edge_scale))
+
+    def ahead(self, own: Pass) -> PassInputs:
+        """Inputs of a pass, made while another batch is computed: copies to a GPU go on a stream of their own."""
+        no_state = np.empty((0, 0), np.float32)
+        if self._copies is None:
+            return PassInputs(
+                self.nodes(own.mfg.nodes, own.mail, no_state), self.graph(own.mfg, own.keep), None
+            )
+        with torch.cuda.stream(self._copies):
+            nodes, graph = self.nodes(own.mfg.nodes, own.mail, no_state), self.graph(own.mfg, own.keep)
+            return PassInputs(nodes, graph, self._copies.record_event())
+
+    def complete(self, inputs: PassInputs, state: NDArray[np.float32]) -> tuple[NodeInputs, GraphInputs]:
+        """Inputs with the memory of their nodes, ``state`` (U, 2·dim_memory), safe to compute with."""
+        if inputs.arrived is not None:
+            computing = torch.cuda.current_stream(self._device)
+            computing.wait_event(inputs.arrived)
+            for tensor in (*_tensors(inputs.nodes), *_tensors(inputs.graph)):
+                # Or its memory would be used for the next copy as soon as this process lets go of it.
+                tensor.record_stream(computing)
+        return replace(inputs.nodes, state=self._tensor(state)), inputs.graph
 
     def nodes(self, nodes: NDArray[np.int64], mail: PendingMail, state: NDArray[np.float32]) -> NodeInputs:
         """Memory and mail of distinct ``nodes`` (U,) whose stored state is ``state`` (U, 2·dim_memory)."""
@@ -82,7 +122,8 @@ class InputBuilder:
         )
 
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:
-        return torch.from_numpy(array).to(self._device)
+        tensor = torch.from_numpy(array)
+        return tensor if self._copies is None else tensor.pin_memory().to(self._device, non_blocking=True)
 
     def _edges(self, events: NDArray[np.int64]) -> EventFeatures | None:
         """Features of ``events``, any shape; what another device needs of the table goes there with them."""
@@ -93,6 +134,15 @@ class InputBuilder:
         gathered = self._tensor(np.take(self._edge_table.numpy(), events.ravel(), axis=0))
         rows = torch.arange(events.size, device=self._device).view(*events.shape)
         return EventFeatures(gathered, rows, self._edge_scale)
+
+
+def _tensors(inputs: object) -> Iterator[Tensor]:
+    """All tensors among the fields of some inputs."""
+    for value in vars(inputs).values():
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, EventFeatures):
+            yield from _tensors(value)
 
 
 def _tensor_over(table: NDArray[np.generic]) -> Tensor:

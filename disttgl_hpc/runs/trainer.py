@@ -21,17 +21,25 @@ from disttgl_hpc.nn.link_head import link_loss
 from disttgl_hpc.parallel.gradients import GradientSum
 from disttgl_hpc.parallel.grid import Grid
 from disttgl_hpc.runs.batches import BatchSampler, GraphSource, LocalBatch
-from disttgl_hpc.runs.inputs import InputBuilder, build_model, device_of
+from disttgl_hpc.runs.inputs import InputBuilder, PassInputs, build_model, device_of
 from disttgl_hpc.runs.phases import PhaseClock
 from disttgl_hpc.runs.plan import RunPlan
 from disttgl_hpc.runs.prefetch import prefetched
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A sampled batch and the memory of its nodes, state (n, 2·dim_memory), as it was when its turn came."""
+class Loaded:
+    """A local batch and the inputs of each of its passes."""
 
     batch: LocalBatch
+    inputs: tuple[PassInputs, ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A loaded batch and the memory of its nodes, state (n, 2·dim_memory), as it was when its turn came."""
+
+    loaded: Loaded
     state: NDArray[np.float32]
 
 
@@ -72,7 +80,7 @@ class Trainer:
         if work is not None:
             if work.reads or self._reading is None:
                 self._reading = next(self._readings)
-            num_events = self._reading.batch.num_events
+            num_events = self._reading.loaded.batch.num_events
             loss = self._learn(work, self._reading) if num_events else self._pass_by(work)
         with self.clock("optimiser"):
             self.gradients.sum(num_events)
@@ -86,41 +94,42 @@ class Trainer:
         posted before that one is computed, and is served during its backward pass. Only this thread calls MPI.
         """
         lane, stride = self._grid.coordinates.epoch, self._plan.shape.epoch
-        sampled = map(self._sample, range(lane, self._plan.num_steps, stride))
+        loading = map(self._load, range(lane, self._plan.num_steps, stride))
         config = self._config
-        batches = prefetched(sampled, config.prefetch, config.timeout_s, "the next batch to be sampled")
-        batch = self._next(batches)
-        if batch is not None:
-            self._memory.post_read(lane, batch.nodes)
+        batches = prefetched(loading, config.prefetch, config.timeout_s, "the next batch to be loaded")
+        loaded = self._next(batches)
+        if loaded is not None:
+            self._memory.post_read(lane, loaded.batch.nodes)
         for counter in itertools.count(lane, stride):
-            if batch is None:
+            if loaded is None:
                 return
             following = self._next(batches)
             with self.clock("read"):
                 state = self._memory.wait_read(counter)
             if following is not None:
-                self._memory.post_read(counter + stride, following.nodes)
-            yield Reading(batch, state)
-            batch = following
+                self._memory.post_read(counter + stride, following.batch.nodes)
+            yield Reading(loaded, state)
+            loaded = following
 
-    def _sample(self, counter: int) -> LocalBatch:
-        """Sample the batch that this trainer's lane begins in step ``counter``."""
+    def _load(self, counter: int) -> Loaded:
+        """Sample or read the batch that this trainer's lane begins in step ``counter``."""
         work = self.work(counter)
         if work is None:
             raise ValueError(f"no batch begins in step {counter} of this lane")
-        return self._sampler.sample(work)
+        batch = self._sampler.sample(work)
+        return Loaded(batch, tuple(self.inputs.ahead(own) for own in batch.passes))
 
-    def _next(self, batches: Iterator[LocalBatch]) -> LocalBatch | None:
-        """Wait for the next batch, or sample it; None behind the last one."""
+    def _next(self, batches: Iterator[Loaded]) -> Loaded | None:
+        """Wait for the next batch, or load it; None behind the last one."""
         with self.clock("sample"):
             return next(batches, None)
 
     def _learn(self, work: Assignment, reading: Reading) -> float:
         """Update the memory, attend, score, write, and go backward: one pass over a batch."""
-        batch, own = reading.batch, reading.batch.passes[work.pass_index]
+        batch, own = reading.loaded.batch, reading.loaded.batch.passes[work.pass_index]
         with self.clock("inputs"):
-            nodes = self.inputs.nodes(own.mfg.nodes, own.mail, reading.state[own.positions])
-            graph = self.inputs.graph(own.mfg, own.keep)
+            inputs = reading.loaded.inputs[work.pass_index]
+            nodes, graph = self.inputs.complete(inputs, reading.state[own.positions])
         with self.clock("forward"):
             memory = self.model.update_memory(nodes)
             roots = self.model.embed(self.model.represent(memory, nodes), graph)

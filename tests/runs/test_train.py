@@ -48,6 +48,20 @@ def test_a_serial_run_equals_the_emulation(tmp_path, dim_edge):
     assert np.allclose(recorded, expected, atol=1e-5)
 
 
+def test_batches_prepared_ahead_give_the_same_numbers(tmp_path):
+    store = make_store(tmp_path, dim_edge=3)
+    found = [
+        records(run_in(tmp_path / f"{depth}", store, prefetch=depth, seed=3).path) for depth in (0, 1, 40)
+    ]
+    assert found[0] == found[1] == found[2]
+
+
+def test_an_error_in_the_loading_thread_is_the_trainings(tmp_path):
+    store = make_store(tmp_path, num_nodes=1, num_events=60)
+    with pytest.raises(ConfigError, match="a negative must differ from the true destinations"):
+        run_in(tmp_path / "run", store, prefetch=2)
+
+
 def test_pitfall_27_a_seed_decides_the_numbers(tmp_path):
     store = make_store(tmp_path)
     found = [
