@@ -23,9 +23,9 @@ def results_table(record: dict[str, Any]) -> str:
     lines = [" " * width + "".join(f"{title:>9}" for title in _COLUMNS.values())]
     for name, metrics in rows.items():
         lines.append(f"{name:<{width}}" + "".join(f"{metrics[column]:9.4f}" for column in _COLUMNS))
-    negatives = record["evaluation_negatives"]
+    negatives = f"{record['evaluation_negatives']} {record['evaluation_strategy']} negatives"
     lines.append(
-        f"{record['test']['num_events']:,} test events, each ranked among {negatives} negatives, ties at mid-rank; "
+        f"{record['test']['num_events']:,} test events, each ranked among {negatives}, ties at mid-rank; "
         f"weights of sweep {record['best_sweep']}; heuristics on test."
     )
     return "\n".join(lines)

@@ -48,6 +48,7 @@ def final_results(
     if team.index == 0:
         results["heuristics"] = _heuristics(stream, evaluator.candidates, *parts)
         results["evaluation_negatives"] = config.evaluation_negatives
+        results["evaluation_strategy"] = config.evaluation_strategy
     return results
 
 

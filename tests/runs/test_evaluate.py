@@ -10,6 +10,7 @@ from emulation import emulate, emulate_evaluation
 from run_helpers import SMALL, make_store
 
 from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.core.heuristics import last_meetings
 from disttgl_hpc.core.metrics import link_metrics
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.core.tcsr import build_tcsr
@@ -165,3 +166,20 @@ def test_pitfall_23_candidates_are_the_true_destination_then_fixed_negatives(str
     assert (np.concatenate([candidates.of(300, 311), candidates.of(311, 340)]) == whole).all()
     assert (Candidates(stream, TrainConfig(**SMALL, seed=9)).of(300, 340) == whole).all()
     assert (Candidates(stream, TrainConfig(**SMALL, evaluation_seed=9)).of(300, 340) != whole).any()
+
+
+@pytest.mark.parametrize("strategy", ["historical", "inductive"])
+def test_an_evaluation_strategy_draws_its_candidates(stream, strategy):
+    """The strategy of training does not change the candidates; that of evaluation brings pairs that have met."""
+    config = TrainConfig(**SMALL)
+    drawn = {
+        name: Candidates(stream, replace(config, **{name: strategy})).of(340, 400)
+        for name in ("negative_strategy", "evaluation_strategy")
+    }
+    plain = Candidates(stream, config).of(340, 400)
+    assert (drawn["negative_strategy"] == plain).all()
+    meetings = {
+        name: (last_meetings(stream, 340, 400, candidates)[:, 1:] >= 0).sum()
+        for name, candidates in drawn.items()
+    }
+    assert meetings["evaluation_strategy"] > meetings["negative_strategy"]
