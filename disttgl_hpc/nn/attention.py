@@ -2,7 +2,8 @@
 
 A head's logit for neighbour x is q·(W_k x + b_k) = (W_kᵀ q)·x + q·b_k, and its output is Σ a (W_v x + b_v) =
 W_v (Σ a x) + b_v Σ a. The projections thus act on one vector a root and head instead of one a neighbour; and of
-a node that is the root of several events, what does not depend on their times is computed once.
+a node that is the root of several events, what does not depend on their times is computed once. Below, x ends with
+a 1 whose weights are the biases b_k and b_v.
 """
 
 from __future__ import annotations
@@ -34,24 +35,25 @@ class TemporalAttention(nn.Module):
         """Embeddings (R, embedding) of the roots, from h (U, memory)."""
         nodes, roots = torch.unique(graph.roots, return_inverse=True)
         h_nodes = h.index_select(0, nodes)
-        query, offset = self._queries(h_nodes, time_encoding)
-        mixed, total = mix_neighbors(h, query, offset, roots, graph, time_encoding, self.dropout)
-        heads, width = self.dims.num_heads, self.dims.embedding // self.dims.num_heads
-        value = self.value.weight.view(heads, width, -1)
-        attended = times_transposed(mixed, value, self._product).transpose(0, 1).flatten(1)
-        attended = attended + total.repeat_interleave(width, 1) * self.value.bias
+        query = self._queries(h_nodes, time_encoding)
+        mixed = mix_neighbors(h, query, roots, graph, time_encoding, self.dropout)
+        by_head = times_transposed(mixed, self._of_each_head(self.value), self._product)
+        attended = by_head.transpose(0, 1).flatten(1)
         from_attended, from_root = torch.split(self.out.weight, [self.dims.embedding, self.dims.memory], 1)
         itself = times_transposed(h_nodes, from_root, self._product) + self.out.bias
         out = times_transposed(attended, from_attended, self._product) + itself.index_select(0, roots)
         embedding: Tensor = self.norm(out.relu())
         return embedding
 
-    def _queries(self, h_nodes: Tensor, time_encoding: TimeEncoding) -> tuple[Tensor, Tensor]:
-        """What x is multiplied by and what is added, for a logit: (H, n, d + T + e), (n, H); h_nodes: (n, d)."""
-        heads, width = self.dims.num_heads, self.dims.embedding // self.dims.num_heads
+    def _queries(self, h_nodes: Tensor, time_encoding: TimeEncoding) -> Tensor:
+        """What [x ‖ 1] is multiplied by for a logit, (H, n, d + T + e + 1), of nodes h (n, d)."""
         from_root, from_now = torch.split(self.query.weight, [self.dims.memory, self.dims.time], 1)
         now = torch.addmv(self.query.bias, from_now, time_encoding.phase.cos())
         query = times_transposed(h_nodes, from_root, self._product) + now
-        offset = (query * self.key.bias).view(-1, heads, width).sum(2)
-        by_head = query.view(-1, heads, width).transpose(0, 1)
-        return times(by_head, self.key.weight.view(heads, width, -1), self._product), offset
+        by_head = query.view(len(query), self.dims.num_heads, -1).transpose(0, 1)
+        return times(by_head, self._of_each_head(self.key), self._product)
+
+    def _of_each_head(self, projection: Linear) -> Tensor:
+        """Weight and bias that act on [x ‖ 1]: (H, embedding / H, d + T + e + 1)."""
+        affine = torch.cat([projection.weight, projection.bias.unsqueeze(1)], 1)
+        return affine.view(self.dims.num_heads, -1, affine.shape[1])

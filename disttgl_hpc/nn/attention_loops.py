@@ -1,7 +1,7 @@
-"""The compiled form of ``mixing.MixNeighbors``: one root after the other, its slots in the processor's cache.
+"""The compiled form of ``mixing.MixNeighbors``: one root after the other, its slots in cache.
 
-A root's x = [h ‖ φ(Δ) ‖ e] are put together in a buffer of K rows, in the forward pass and again in the backward
-pass: edge features are read where they lie, and encoding a time takes less time than fetching it from memory.
+A root's x = [h ‖ φ(Δ) ‖ e ‖ 1] are put together in a buffer of K rows, forward and again backward: edge features
+are read where they lie, and encoding a time takes less time than fetching it from memory.
 """
 
 # Loops take their arrays one by one and without types, which the compiler finds out.
@@ -69,17 +69,18 @@ def _weigh(logits: Floats, softmax: Floats) -> None:
 
 @vectorized
 def mix_forward(
-    first, last, query, offset, slope, mixed, total, logits, softmax,
+    first, last, query, slope, mixed, logits, softmax,
     h, roots, neighbors, counts, elapsed, frequency, phase, table, events, scale, keep, kept,
 ):  # fmt: skip
     """Weighted sums of roots [first, last).
 
-    query: (H, n, d + T + e); offset: (n, H); slope: LeakyReLU's. → mixed (H, R, d + T + e), total (R, H), and for
-    the backward pass logits and softmax (R, H, K). What follows is :class:`Slots`.
+    query: (H, n, d + T + e + 1); slope: LeakyReLU's. → mixed (H, R, d + T + e + 1), and for the backward pass
+    logits and softmax (R, H, K). What follows is :class:`Slots`.
     """
     heads, _, width = query.shape
     timed, edged = h.shape[1], h.shape[1] + len(frequency)
     x = np.zeros((neighbors.shape[1], padded(width)), np.float32)
+    x[:, width - 1] = 1
     q, sums = np.zeros(padded(width), np.float32), np.zeros(padded(width), np.float32)
     for r in range(first, last):
         root, count = roots[r], counts[r]
@@ -90,33 +91,31 @@ def mix_forward(
         for head in range(heads):
             copy_row(query[head, root], q)
             for s in range(count):
-                logit = dot(q, x[s]) + offset[root, head]
+                logit = dot(q, x[s])
                 logits[r, head, s] = logit if logit > 0 else slope * logit
             _weigh(logits[r, head, :count], softmax[r, head, :count])
             sums[:] = 0
-            weights = np.float32(0)
             for s in range(count):
                 weight = softmax[r, head, s]
                 if len(keep):
                     weight *= kept * keep[r, head, s]
-                weights += weight
                 add_scaled(weight, x[s], sums)
-            total[r, head] = weights
             copy_row(sums[:width], mixed[head, r])
 
 
 @vectorized
 def mix_backward(
-    first, last, query, d_mixed, d_total, slope, logits, softmax, d_h, d_query, d_offset, d_time,
+    first, last, query, d_mixed, slope, logits, softmax, d_h, d_query, d_time,
     h, roots, neighbors, counts, elapsed, frequency, phase, table, events, scale, keep, kept,
 ):  # fmt: skip
-    """Add the gradients of roots [first, last) to d_h (U, d), d_query (H, n, ·), d_offset (n, H), d_time (2, T).
+    """Add the gradients of roots [first, last) to d_h (U, d), d_query (H, n, d + T + e + 1), d_time (2, T).
 
     d_time, float64: of the angular frequency and of the phase in radians.
     """
     heads, _, width = query.shape
     slots, timed, edged = neighbors.shape[1], h.shape[1], h.shape[1] + len(frequency)
     x = np.zeros((slots, padded(width)), np.float32)
+    x[:, width - 1] = 1
     sines = np.empty((slots, len(frequency)), np.float32)
     q, g = np.zeros((heads, padded(width)), np.float32), np.zeros((heads, padded(width)), np.float32)
     d_q, d_x = np.zeros(padded(width), np.float32), np.zeros(edged, np.float32)
@@ -137,7 +136,7 @@ def mix_backward(
                 if len(keep):
                     factor = kept * keep[r, head, s]
                 share[head, s] = softmax[r, head, s] * factor
-                d_logit[head, s] = factor * (dot(g[head], x[s]) + d_total[r, head])
+                d_logit[head, s] = factor * dot(g[head], x[s])
                 mean += softmax[r, head, s] * d_logit[head, s]
             d_q[:] = 0
             for s in range(count):
@@ -145,7 +144,6 @@ def mix_backward(
                 if logits[r, head, s] <= 0:
                     change *= slope
                 d_logit[head, s] = change
-                d_offset[root, head] += change
                 add_scaled(change, x[s], d_q)
             add_scaled(np.float32(1), d_q, d_query[head, root])
         # x takes part in the weighted sums and in the logits; of x, edge features have no gradient.

@@ -12,13 +12,12 @@ from dataclasses import dataclass, fields
 from statistics import median
 from typing import Any
 
-import torch
-
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.memory import MemoryService
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.log import get_logger, progress
+from disttgl_hpc.nn.processor import prepare_process
 from disttgl_hpc.parallel.client import MemoryClient, open_memory
 from disttgl_hpc.parallel.daemon import serve_memory
 from disttgl_hpc.parallel.grid import Grid, check_slices
@@ -52,7 +51,8 @@ class Counters:
     """What a rank has used up, since its start or, as a difference, over some steps.
 
     elapsed_s: wall clock. cpu_s: user and system time of all its threads. memory_wait_s, gradient_wait_s:
-    within waits for the daemon's replies, and within sums of gradients. gradient_bytes: handed to sums.
+    within waits for the daemon's replies, and within sums of gradients. gradient_bytes: handed to
+    sums between nodes.
     tcp_bytes: sent through TCP.
     """
 
@@ -71,7 +71,7 @@ class Counters:
             cpu_s=time.process_time(),
             memory_wait_s=memory.waited_s if isinstance(memory, MemoryClient) else 0.0,
             gradient_wait_s=trainer.gradients.waited_s if trainer else 0.0,
-            gradient_bytes=trainer.gradients.summed_bytes if trainer else 0,
+            gradient_bytes=trainer.gradients.sent_bytes if trainer else 0,
             tcp_bytes=tcp_bytes_sent(),
         )
 
@@ -101,7 +101,7 @@ def measure_scaling(
     ``config`` the grid, the epochs and evaluation do not matter. Raises GridError, before anything is trained,
     for a grid that the started ranks cannot hold or that cuts a batch into more slices than there are events.
     """
-    torch.set_num_threads(config.threads)
+    prepare_process(config.threads)
     nodes = nodes_of(world)
     parties = [choose_ranks(nodes, shape) for shape in plan.grids]
     for shape in plan.grids:
@@ -194,6 +194,7 @@ class _Turns:
             before = Counters.now(trainer, memory)
             events = sum(trainer.step(step)[1] for step in range(plan.warmup, steps))
             measure = Measure(False, plan.steps, events, Counters.now(trainer, memory).since(before))
+            trainer.close()
             memory.close()
         grid.free()
         return measure

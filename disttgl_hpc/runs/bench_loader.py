@@ -8,12 +8,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import GridError
 from disttgl_hpc.log import get_logger, progress
+from disttgl_hpc.nn.processor import prepare_process
 from disttgl_hpc.parallel.client import open_memory
 from disttgl_hpc.parallel.grid import Grid
 from disttgl_hpc.runs.batches import GraphSource, StoredGraphs
@@ -57,7 +56,7 @@ def measure_loader(
         raise GridError(
             f"a loader is measured in one process, started were {world.size}: leave out the launcher"
         )
-    torch.set_num_threads(config.threads)
+    prepare_process(config.threads)
     stored = StoredGraphs.open(batches, store, config, minibatch=1) if batches else None
     depths = sorted({0, config.prefetch})
     ways = [_Way("live", None, depth) for depth in depths]
@@ -96,6 +95,7 @@ def _train(
     started_s, cpu_s = time.perf_counter(), time.process_time()
     events = sum(trainer.step(step)[1] for step in range(plan.warmup, run.num_steps))
     elapsed_s, cpu_s = time.perf_counter() - started_s, time.process_time() - cpu_s
+    trainer.close()
     memory.close()
     grid.free()
     return _figures(trainer.clock.take(), events, elapsed_s, cpu_s)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from disttgl_hpc.core.heuristics import best_half_life, heuristic_metrics
@@ -15,6 +14,7 @@ from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.nn.model import Tgn
+from disttgl_hpc.nn.processor import prepare_process
 from disttgl_hpc.parallel.watch import watching
 from disttgl_hpc.runs.candidates import Candidates, Part, held_out_parts
 from disttgl_hpc.runs.checkpoints import load_memory, load_weights
@@ -73,7 +73,7 @@ def evaluate_run(run: RunDirectory, events: Path | None, world: Any) -> dict[str
     if not run.best_checkpoint.exists():
         raise StoreError(f"{run.best_checkpoint}: the run has finished no sweep yet: train it further")
     config = saved_config(settings)
-    torch.set_num_threads(config.threads)
+    prepare_process(config.threads)
     store = _open_events(Path(events or settings["events"]), settings["checksum"])
     stream = store.stream
     device = device_of(config, world.rank)

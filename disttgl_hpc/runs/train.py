@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig
@@ -17,6 +16,7 @@ from disttgl_hpc.core.metrics import LinkMetrics
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import TrainingError
 from disttgl_hpc.log import get_logger, progress
+from disttgl_hpc.nn.processor import prepare_process
 from disttgl_hpc.parallel.client import open_memory
 from disttgl_hpc.parallel.daemon import serve_memory
 from disttgl_hpc.parallel.grid import Grid, check_slices
@@ -45,7 +45,7 @@ def train(
     directory, split or ranks do not fit, and StoreError for a batch store of other settings, before anything is
     allocated; TrainingError when the loss is no longer a number.
     """
-    torch.set_num_threads(config.threads)
+    prepare_process(config.threads)
     run.check_free()
     check_split(store.stream)
     grid = Grid.create(world, GridShape.parse(config.grid) if config.grid else None)
@@ -117,6 +117,7 @@ class _Training:
                     snapshot = self._finish_sweep(step, totals, time.perf_counter() - started_s)
                     totals, started_s = np.zeros(2), time.perf_counter()
         self._test(snapshot)
+        self._trainer.close()
 
     def _finish_sweep(self, step: int, totals: NDArray[np.float64], train_s: float) -> NDArray[np.float32]:
         """Keep the state after a sweep, validate on a copy of its memory, and record both. Collective.

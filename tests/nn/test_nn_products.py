@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+import torch
+from threadpoolctl import threadpool_info
+
+from disttgl_hpc.nn import products
+from disttgl_hpc.nn.processor import prepare_process
+from disttgl_hpc.nn.products import (
+    bfloat16_product,
+    choose_product,
+    numpy_product,
+    times,
+    times_transposed,
+    torch_product,
+)
+
+SHAPES = [((5, 7), (7, 3)), ((2, 5, 7), (2, 7, 3)), ((0, 7), (7, 3)), ((5, 1), (1, 1))]
+
+
+def normal(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+@pytest.mark.parametrize("product", [torch_product, numpy_product])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("shapes", SHAPES)
+def test_products_and_their_gradients_are_those_of_torch(product, transposed, shapes):
+    a, b = (normal(*shape).requires_grad_() for shape in shapes)
+    second = b.detach().transpose(-1, -2).contiguous().requires_grad_() if transposed else b
+    found = (times_transposed if transposed else times)(a, second, product)
+    torch.testing.assert_close(found, a @ b)
+    upstream = normal(*found.shape)
+    mine = torch.autograd.grad(found, [a, second], upstream)
+    theirs = torch.autograd.grad(a @ b, [a, b], upstream)
+    torch.testing.assert_close(mine[0], theirs[0])
+    torch.testing.assert_close(mine[1].transpose(-1, -2) if transposed else mine[1], theirs[1])
+
+
+def test_slices_of_weights_need_no_copy():
+    weight, x = normal(6, 10), normal(4, 3)
+    torch.testing.assert_close(numpy_product(x, weight[:, 2:5].T), x @ weight[:, 2:5].T)
+
+
+def test_bfloat16_keeps_two_digits_and_the_dtype():
+    a, b = normal(40, 50), normal(50, 30)
+    found = bfloat16_product(a, b)
+    assert found.dtype == torch.float32
+    error = (found - a @ b).abs().max() / (a @ b).abs().max()
+    assert 1e-5 < error < 2e-2
+
+
+@pytest.mark.parametrize(
+    ("amd", "openblas", "device", "wanted"),
+    [
+        (True, True, "cpu", numpy_product),
+        (True, False, "cpu", torch_product),
+        (False, True, "cpu", torch_product),
+        (True, True, "cuda", torch_product),
+    ],
+)
+def test_the_library_goes_by_the_processor(monkeypatch, amd, openblas, device, wanted):
+    monkeypatch.setattr(products, "_torch_has_mkl", lambda: True)
+    monkeypatch.setattr(products, "_is_amd", lambda: amd)
+    monkeypatch.setattr(products, "_numpy_has_openblas", lambda: openblas)
+    assert choose_product("float32", device) is wanted
+    assert choose_product("bfloat16", device) is bfloat16_product
+
+
+def test_threads_of_every_library_are_those_asked_for():
+    before = torch.get_num_threads()
+    try:
+        prepare_process(2)
+        assert torch.get_num_threads() == 2
+        blas = [library for library in threadpool_info() if library["user_api"] == "blas"]
+        assert all(library["num_threads"] == 2 for library in blas)
+        assert np.eye(3).dot(np.eye(3)).trace() == 3
+    finally:
+        prepare_process(before)
