@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
@@ -26,13 +26,14 @@ from disttgl_hpc.errors import ConfigError, DisttglError, StoreError
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.parallel.together import raise_together
 from disttgl_hpc.runs.batches import LiveGraphs, Slice, batch_key, record_format
+from disttgl_hpc.runs.plan import check_split
 from disttgl_hpc.store.batches import BatchKey, BatchStore, is_batch_store
 from disttgl_hpc.store.batches_writer import is_part, join_parts, write_part
 from disttgl_hpc.store.events import EventStore
 
 log = get_logger(__name__)
 
-_PART_SLOTS = 600_000  # neighbour slots of a part: some megabytes, a fraction of a second
+_PART_SLOTS = 2_000_000  # neighbour slots of a part: some twenty megabytes, about a second
 _TRIED_BATCHES = 4
 
 
@@ -47,25 +48,26 @@ def sample(
     _check_output(output, force=force)
     if not config.negative_sets:
         raise ConfigError("a batch store holds fixed negative sets: give their number with --negative-sets")
+    check_split(store.stream)
     key = batch_key(store, config, minibatch)
     maker = _Maker(store.stream, key, LiveGraphs(store.stream, config))
     folder = output.with_name(f".{output.name}.parts")
-    parts = [(folder / f"part-{first:09d}.h5", (first, last)) for first, last in maker.part_bounds()]
-    paths = [path for path, _ in parts]
+    parts = {folder / f"part-{first:09d}.h5": (first, last) for first, last in maker.part_bounds()}
     is_root = world.rank == 0
     with _together(world, config.timeout_s):
         if is_root:
-            _prepare(maker, folder, paths, world.size)
+            _prepare(maker, folder, parts, world.size)
     with progress(key.train_end, "sampling", shown=is_root) as bar:
         for begin in range(0, len(parts), world.size):
-            turn = parts[begin : begin + world.size]
+            turn = list(parts.items())[begin : begin + world.size]
             with _together(world, config.timeout_s):
                 for part in turn[world.rank : world.rank + 1]:
                     maker.write(*part)
             bar.advance(sum(maker.num_events(batches) for _, batches in turn))
     with _together(world, config.timeout_s):
         if is_root:
-            join_parts(output, paths)
+            log.info("joining %d parts", len(parts))
+            join_parts(output, list(parts))
             shutil.rmtree(folder)
     return BatchStore.open(output) if is_root else None
 
@@ -105,8 +107,8 @@ class _Maker:
         return last - first
 
     def write(self, path: Path, batches: tuple[int, int]) -> None:
-        """Write a part, unless an interrupted run has left it whole."""
-        if not is_part(path, self.key, batches):
+        """Write a part, unless an interrupted run has left it."""
+        if not path.exists():
             write_part(path, self.key, batches, list(chain.from_iterable(map(self.records, range(*batches)))))
 
     def records(self, batch: int) -> Iterator[NDArray[np.uint8]]:
@@ -146,11 +148,12 @@ def _check_output(output: Path, *, force: bool) -> None:
         raise ConfigError(f"{output}: exists already: choose another name, or --force to replace it")
 
 
-def _prepare(maker: _Maker, folder: Path, parts: list[Path], num_ranks: int) -> None:
-    """Say what is coming, and make the parts' folder. Raises StoreError if there is no room for them."""
+def _prepare(maker: _Maker, folder: Path, parts: dict[Path, tuple[int, int]], num_ranks: int) -> None:
+    """Say what is coming, and make the parts' folder, with nothing in it but whole parts of this very store.
+
+    Raises StoreError if there is no room for the store, or no right to write it.
+    """
     size, seconds = maker.estimate()
-    kept = [path for path in parts if path.exists()]
-    kept_bytes = sum(path.stat().st_size for path in kept)
     log.info(
         "%d global batches in %d slices, %d negative sets: about %.0f MB in about %.0f s on %d rank%s",
         maker.key.num_batches,
@@ -161,13 +164,19 @@ def _prepare(maker: _Maker, folder: Path, parts: list[Path], num_ranks: int) -> 
         num_ranks,
         "" if num_ranks == 1 else "s",
     )
+    kept = [path for path, batches in parts.items() if is_part(path, maker.key, batches)]
     if kept:
         log.info("going on with %d of %d parts that an interrupted run has left", len(kept), len(parts))
-    needed, free = 2 * size - kept_bytes, shutil.disk_usage(folder.parent).free
+    needed = 2 * size - sum(path.stat().st_size for path in kept)
+    free = shutil.disk_usage(folder.parent).free
     if needed > free:
         raise StoreError(
             f"{folder.parent}: a batch store of about {size / 1e6:,.0f} MB needs twice that until its parts are "
             f"joined, {free / 1e6:,.0f} MB are free: make room, choose another place or fewer --negative-sets"
         )
-    with suppress(FileExistsError):
-        folder.mkdir()
+    try:
+        folder.mkdir(exist_ok=True)
+        for path in set(folder.iterdir()) - set(kept):
+            path.unlink()
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be made ({error.strerror}): choose another output") from error

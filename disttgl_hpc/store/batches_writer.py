@@ -52,19 +52,28 @@ def join_parts(path: Path, parts: Sequence[Path]) -> None:
 
     It is written beside the parts, so that whoever removes them removes what an interruption left of it too.
     """
-    opened = [BatchStore.open(part, PART_KIND) for part in parts]
+    lengths, checksums = [], []
+    for part in _opened(parts):
+        lengths.append(np.diff(part.offsets))
+        checksums.append(part.checksums)
+    tables = {
+        "offsets": np.concatenate([[0], np.cumsum(np.concatenate(lengths))]),
+        "checksums": np.concatenate(checksums),
+    }
     joined = parts[0].with_name(path.name)
-    lengths = np.concatenate([np.diff(part.offsets) for part in opened])
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    checksums = np.concatenate([part.checksums for part in opened])
-    attributes = _attributes(KIND, opened[0].key, opened[0].first_batch, opened[-1].last_batch)
-    _write(joined, attributes, {"offsets": offsets, "checksums": checksums}, _contents(opened))
+    _write(joined, _attributes(KIND, part.key, 0, part.last_batch), tables, _contents(parts))
     joined.replace(path)
 
 
-def _contents(parts: Iterable[BatchStore]) -> Iterator[NDArray[np.uint8]]:
-    """All bytes of the parts, a piece at a time."""
+def _opened(parts: Iterable[Path]) -> Iterator[BatchStore]:
+    """The parts, one at a time: each that is open holds a file open."""
     for part in parts:
+        yield BatchStore.open(part, PART_KIND)
+
+
+def _contents(parts: Iterable[Path]) -> Iterator[NDArray[np.uint8]]:
+    """All bytes of the parts, a piece at a time."""
+    for part in _opened(parts):
         for begin in range(0, len(part.records), _COPY_BYTES):
             yield part.records[begin : begin + _COPY_BYTES]
 

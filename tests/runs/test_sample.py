@@ -203,6 +203,12 @@ def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, events
     assert [path.name for path in tmp_path.iterdir()] == ["random.events.h5"]
 
 
+def test_a_folder_that_cannot_be_written_is_told(tmp_path, events):
+    (tmp_path / ".x.batches.h5.parts").write_text("a file in the way")
+    with pytest.raises(StoreError, match=r"\.parts: cannot be made \(File exists\): choose another output"):
+        sampled(events, tmp_path / "x.batches.h5")
+
+
 def test_the_estimate_is_near_the_store(tmp_path, events):
     store = sampled(events, tmp_path / "x.batches.h5")
     config = TrainConfig(**SETS)

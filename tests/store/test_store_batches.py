@@ -189,6 +189,16 @@ def test_a_limit_on_files_is_told_and_leaves_no_store(tmp_path):
     assert BatchStore.open(output).key == KEY
 
 
+def test_many_parts_are_joined_with_few_open_files(tmp_path):
+    parts = write_parts(tmp_path / "parts") * 30
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        join_parts(tmp_path / "x.batches.h5", parts)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A folder on a disk of 64 KiB."""
