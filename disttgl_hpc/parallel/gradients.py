@@ -14,7 +14,10 @@ from collections.abc import Iterable
 import torch
 from mpi4py import MPI
 
+from disttgl_hpc.parallel.vector_sum import VectorSum
 from disttgl_hpc.parallel.waiting import DEFAULT_TIMEOUT_S, sleeping_sum
+
+_WHAT = "the other trainers' gradients"
 
 
 class GradientSum:
@@ -25,7 +28,7 @@ class GradientSum:
     another tensor is copied back. An idle trainer takes part with zero gradients and zero events.
 
     waited_s: seconds this rank has spent in sums so far, for the others and for the exchange itself.
-    summed_bytes: what it has handed to them so far.
+    Collective over the communicator, as ``sum`` and ``free`` are.
     """
 
     def __init__(
@@ -37,11 +40,19 @@ class GradientSum:
         self._parameters = list(parameters)
         self._comm = comm
         self._timeout_s = timeout_s
-        self.waited_s, self.summed_bytes = 0.0, 0
+        self.waited_s, self._bytes = 0.0, 0
         sizes = [parameter.numel() for parameter in self._parameters]
         device = self._parameters[0].device
         # The last element counts events: float32 is exact up to 16.7 million of them in a step.
-        self._flat = torch.zeros(sum(sizes) + 1, dtype=torch.float32, device=device)
+        size = sum(sizes) + 1
+        self._sum = (
+            VectorSum(size, comm, timeout_s, _WHAT) if comm.size > 1 and device.type == "cpu" else None
+        )
+        self._flat = (
+            torch.zeros(size, dtype=torch.float32, device=device)
+            if self._sum is None
+            else torch.from_numpy(self._sum.own)
+        )
         parts = torch.split(self._flat[:-1], sizes)
         self._views = [part.view_as(p) for part, p in zip(parts, self._parameters, strict=True)]
         self._staging: torch.Tensor | None = None
@@ -66,29 +77,43 @@ class GradientSum:
                 view.zero_() if parameter.grad is None else view.copy_(parameter.grad)
                 parameter.grad = view
         self._flat[-1] = num_events
+        summed = self._flat
         if self._comm.size > 1:
             started_s = time.perf_counter()
-            self._reduce()
+            summed = self._reduced()
             self.waited_s += time.perf_counter() - started_s
-            self.summed_bytes += self._flat.nbytes
-        total = int(self._flat[-1].item())
+        total = int(summed[-1].item())
         if total == 0:
             raise ValueError("a step has at least one event, got none on any trainer")
-        self._flat[:-1] /= total
+        torch.div(summed[:-1], total, out=self._flat[:-1])
         return total
 
-    def _reduce(self) -> None:
-        """Sum the flat tensor over the ranks, in place."""
-        what = "the other trainers' gradients"
-        if self._flat.device.type == "cpu":
-            sleeping_sum(self._comm, self._flat.numpy(), self._timeout_s, what)
-        elif self._staging is None:
+    @property
+    def sent_bytes(self) -> int:
+        """How much this rank has handed to sums between nodes so far; devices count what they hand to any."""
+        return self._bytes if self._sum is None else self._sum.sent_bytes
+
+    def free(self) -> None:
+        """Give the gradients' memory back; they are not to be touched any more."""
+        for parameter in self._parameters:
+            parameter.grad = None
+        if self._sum is not None:
+            self._sum.free()
+
+    def _reduced(self) -> torch.Tensor:
+        """The sum of the flat tensors of all ranks."""
+        if self._sum is not None:
+            self._sum.sum()
+            return torch.from_numpy(self._sum.total)
+        self._bytes += self._flat.nbytes
+        if self._staging is None:
             torch.cuda.synchronize(self._flat.device)  # MPI does not know torch's stream
-            sleeping_sum(self._comm, self._flat, self._timeout_s, what)
+            sleeping_sum(self._comm, self._flat, self._timeout_s, _WHAT)
         else:
             self._staging.copy_(self._flat)
-            sleeping_sum(self._comm, self._staging.numpy(), self._timeout_s, what)
+            sleeping_sum(self._comm, self._staging.numpy(), self._timeout_s, _WHAT)
             self._flat.copy_(self._staging)
+        return self._flat
 
 
 def _library_takes_device_memory() -> bool:

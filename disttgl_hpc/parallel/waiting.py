@@ -76,9 +76,9 @@ def wait_request(request: MPI.Request, timeout_s: float, what: str, *, longest_s
     wait_until(request.Test, timeout_s, what, longest_s=longest_s)
 
 
-def sleeping_barrier(comm: MPI.Intracomm, timeout_s: float, what: str) -> None:
+def sleeping_barrier(comm: MPI.Intracomm, timeout_s: float, what: str, *, longest_s: float = 1e-3) -> None:
     """Barrier over ``comm``. Raises DeadlineError."""
-    wait_request(comm.Ibarrier(), timeout_s, what)
+    wait_request(comm.Ibarrier(), timeout_s, what, longest_s=longest_s)
 
 
 def sleeping_sum(comm: MPI.Intracomm, values: Any, timeout_s: float, what: str) -> None:

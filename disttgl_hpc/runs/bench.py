@@ -26,6 +26,7 @@ from disttgl_hpc.parallel.waiting import wait_request
 from disttgl_hpc.runs.machine import own_cores, processor, tcp_bytes_sent, versions
 from disttgl_hpc.runs.plan import RunPlan, batching_of
 from disttgl_hpc.runs.trainer import Trainer
+from disttgl_hpc.runs.warmup import compile_once
 
 log = get_logger(__name__)
 
@@ -189,6 +190,7 @@ class _Turns:
         else:
             memory = open_memory(grid, *order, timeout_s=config.timeout_s)
             trainer = Trainer(stream, config, run, grid, memory)
+            compile_once(trainer, grid.node_trainer_comm, config.timeout_s)
             for step in range(plan.warmup):
                 trainer.step(step)
             before = Counters.now(trainer, memory)

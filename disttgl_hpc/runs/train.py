@@ -30,6 +30,7 @@ from disttgl_hpc.runs.evaluate import Evaluator, Team
 from disttgl_hpc.runs.plan import RunPlan, check_split
 from disttgl_hpc.runs.results import final_results
 from disttgl_hpc.runs.trainer import Trainer
+from disttgl_hpc.runs.warmup import compile_once
 from disttgl_hpc.store.events import EventStore
 
 log = get_logger(__name__)
@@ -94,6 +95,7 @@ class _Training:
         self._settings = run_settings(store, config, grid.shape)
         self._is_root = grid.trainer == 0
         self._trainer = Trainer(store.stream, config, plan, grid, memory, graphs)
+        compile_once(self._trainer, grid.node_trainer_comm, config.timeout_s)
         self._evaluator = Evaluator(
             store.stream, config, plan.batching, self._trainer.inputs, _team(grid, memory)
         )

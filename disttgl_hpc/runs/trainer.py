@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from disttgl_hpc.core.batch import Mfg
 from disttgl_hpc.core.memory import MemoryService
 from disttgl_hpc.core.schedule import Assignment, assignment
 from disttgl_hpc.core.stream import EventStream
+from disttgl_hpc.nn.inputs import GraphInputs, NodeInputs
 from disttgl_hpc.nn.link_head import link_loss
 from disttgl_hpc.parallel.gradients import GradientSum
 from disttgl_hpc.parallel.grid import Grid
@@ -87,7 +88,25 @@ class Trainer:
             self.optimiser.step()
         return loss, num_events
 
-    def _read_batches(self) -> Iterator[Reading]:
+    def close(self) -> None:
+        """End the loading thread and give the gradients' memory back. Collective over all trainers."""
+        self._readings.close()
+        self.gradients.free()
+
+    def rehearse(self) -> None:
+        """Do what a step does with an empty memory and to no effect: all loops are compiled then."""
+        lane = self._grid.coordinates.epoch
+        if lane >= self._plan.num_steps:
+            return
+        loaded = self._load(lane)
+        batch, own = loaded.batch, loaded.batch.passes[0]
+        if batch.num_events:
+            state = np.zeros((len(batch.nodes), 2 * self._config.dim_memory), np.float32)
+            _, loss = self._compute(batch, *self.inputs.complete(loaded.inputs[0], state[own.positions]))
+            loss.backward()  # type: ignore[no-untyped-call]
+        self.gradients.zero()
+
+    def _read_batches(self) -> Generator[Reading]:
         """The batches of this trainer's lane, each read when its turn comes.
 
         A batch is at hand one turn ahead, while the read of the one before may still be waiting; its own read is
@@ -131,17 +150,21 @@ class Trainer:
             inputs = reading.loaded.inputs[work.pass_index]
             nodes, graph = self.inputs.complete(inputs, reading.state[own.positions])
         with self.clock("forward"):
-            memory = self.model.update_memory(nodes)
-            roots = self.model.embed(self.model.represent(memory, nodes), graph)
-            by_role = roots.view(2 + self._config.negatives_per_event, batch.num_events, -1)
-            logits = self.model.scores(by_role[0], by_role[1:])  # a row of true destinations, then negatives
-            loss = link_loss(logits[0], logits[1:])
+            memory, loss = self._compute(batch, nodes, graph)
         if work.writes:
             with self.clock("write"):
                 self._write(work, batch, own.mfg, memory.detach())
         with self.clock("backward"):
             loss.backward()  # type: ignore[no-untyped-call]
         return loss.item()
+
+    def _compute(self, batch: LocalBatch, nodes: NodeInputs, graph: GraphInputs) -> tuple[Tensor, Tensor]:
+        """Updated memory (U, dim_memory) of the batch's nodes, and its summed loss."""
+        memory = self.model.update_memory(nodes)
+        roots = self.model.embed(self.model.represent(memory, nodes), graph)
+        by_role = roots.view(2 + self._config.negatives_per_event, batch.num_events, -1)
+        logits = self.model.scores(by_role[0], by_role[1:])  # a row of true destinations, then negatives
+        return memory, link_loss(logits[0], logits[1:])
 
     def _write(self, work: Assignment, batch: LocalBatch, mfg: Mfg, memory: Tensor) -> None:
         """Write [memory ‖ peer] of the batch's positive nodes; ``memory`` (U, dim_memory) is of ``mfg.nodes``."""

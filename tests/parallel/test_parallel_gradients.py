@@ -76,6 +76,8 @@ def test_all_trainers_get_the_gradient_of_the_mean_over_all_events(comm, on_all_
         for parameter, whole in zip(network.parameters(), whole_gradient(), strict=True):
             torch.testing.assert_close(parameter.grad, whole, rtol=1e-5, atol=1e-6)
         assert len(set(comm.allgather(results[0]) + results)) == 1, "the same bits on every rank, every time"
+        assert gradients.sent_bytes == 0, "one node"
+        gradients.free()
 
     on_all_ranks(body)
 
@@ -107,6 +109,7 @@ def test_pitfall_5_a_trainer_that_does_not_come_is_a_deadline_error(comm, on_all
                 late.sum(1)
         comm.barrier()
         if comm.rank == 1:
-            late.sum(1)  # completes what rank 0 has left open
+            with pytest.raises(DeadlineError, match=r"waited 0\.2 s for the other trainers' gradients"):
+                late.sum(1)  # rank 0 was there, but has not stayed
 
     on_all_ranks(body)
