@@ -1,11 +1,16 @@
 """Recent-neighbour sampling against a walk over all events."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from disttgl_hpc.core.batching import Batching
+from disttgl_hpc.core.mail import pending_mail
 from disttgl_hpc.core.sampler import event_bounds, recent_neighbors
+from disttgl_hpc.core.stream import Split
 from disttgl_hpc.core.tcsr import build_tcsr
 
 
@@ -60,6 +65,28 @@ def test_padding_can_be_gathered(stream):
     assert not hood.neighbors[padding].any()
     assert not hood.event_ids[padding].any()
     assert not hood.elapsed[padding].any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(streams(), st.integers(0, 10))
+def test_pitfall_13_wide_indices_give_the_same_as_narrow_ones(stream, first):
+    """Indices are int32 on disk until they no longer fit: both types are sampled, and searched for mail."""
+    src, dst, time, num_nodes = stream
+    narrow = build_tcsr(src, dst, time, num_nodes)
+    wide = replace(
+        narrow, neighbors=narrow.neighbors.astype(np.int64), event_ids=narrow.event_ids.astype(np.int64)
+    )
+    bounds, batching = event_bounds(time, 0, len(src)), Batching(Split(len(src), len(src)), 4, 4)
+    results = [
+        [
+            *vars(recent_neighbors(tcsr, src, time, bounds, 3)).values(),
+            *vars(pending_mail(tcsr, np.arange(num_nodes), first, 0, batching)).values(),
+        ]
+        for tcsr in (narrow, wide)
+    ]
+    for one, other in zip(*results, strict=True):
+        assert one.dtype == other.dtype
+        assert np.array_equal(one, other)
 
 
 def test_pitfall_11_current_event_is_no_neighbor():

@@ -30,7 +30,8 @@ def main(folder: Path, grid: str) -> None:
         make_store(folder, dim_edge=2)
     world.barrier()
     store = EventStore.open(folder / "random.events.h5")
-    config = TrainConfig(**{**SMALL, "dropout": 0.0, "grid": grid})
+    fixed_sets = 5 if shape.epoch > 1 else 0
+    config = TrainConfig(**{**SMALL, "dropout": 0.0, "grid": grid, "negative_sets": fixed_sets})
     run = RunDirectory(folder / "run")
     own_losses, own_orders = recorded_losses(), recorded_orders()
     training.train(store, config, run, world)
