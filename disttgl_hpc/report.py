@@ -6,6 +6,8 @@ from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
+from disttgl_hpc.text import aligned
+
 _COLUMNS = {"mrr": "MRR", "hits_at_10": "Hits@10", "average_precision": "AP", "roc_auc": "ROC-AUC"}
 _NAMES = {
     "edgebank_unlimited": "EdgeBank, unlimited",
@@ -71,18 +73,12 @@ def loader_table(record: dict[str, Any]) -> str:
     rows += [[show(way) for _, _, show in _LOADER] for way in record["ways"]]
     return "\n".join(
         [
-            *_aligned(rows),
+            *aligned(rows),
             f"Medians of {record['rounds']} rounds of {record['steps']} steps after {record['warmup']}: what the "
             "trainer waits for on its own path. CPU time is that of all its threads.",
             f"{record['stream']} on {record['machine']['processor']}; {_versions(record)}.",
         ]
     )
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    """Lines of a table, its columns ending at one place."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.rjust, row, widths)).rstrip() for row in rows]
 
 
 def _versions(record: dict[str, Any]) -> str:
@@ -94,7 +90,7 @@ def scaling_table(record: dict[str, Any]) -> str:
     """Table of what :func:`~.runs.bench.measure_scaling` found: a row for each grid, and what it ran on."""
     rows = [[group for group, _, _ in _SCALING], [title for _, title, _ in _SCALING]]
     rows += [[show(entry, record["steps"]) for _, _, show in _SCALING] for entry in record["grids"]]
-    lines = _aligned(rows)
+    lines = aligned(rows)
     machine, rounds = record["machine"], len(record["grids"][0]["rounds"])
     lines += [
         f"Medians of {rounds} rounds of {record['steps']} steps after {record['warmup']}; speed-up over the first "
