@@ -15,6 +15,7 @@ from disttgl_hpc.errors import ConfigError
 TIME_ENCODINGS = ("learned", "log-learned", "fixed")
 NEGATIVE_STRATEGIES = ("random", "historical", "inductive")
 DEVICES = ("cpu", "cuda")
+PRECISIONS = ("float32", "bfloat16")
 LR_SCALINGS = ("none", "linear", "sqrt")
 
 
@@ -70,6 +71,9 @@ class TrainConfig:
         0, "Score only the first so many events of each split; 0: all.", least=0
     )
     prefetch: int = _setting(2, "Batches that a thread prepares ahead of their use; 0: none.", least=0)
+    precision: str = _setting(
+        "float32", "Of matrix products; everything else is float32.", among=PRECISIONS
+    )
     threads: int = _setting(1, "Threads of each trainer.", least=1)
     device: str = _setting("cpu", "Where trainers compute.", among=DEVICES)
     timeout_s: float = _setting(1800.0, "Seconds after which a wait for another rank is an error.", least=1.0)

@@ -47,7 +47,7 @@ def build_model(stream: EventStream, config: TrainConfig) -> Tgn:
         config.dropout,
         seed=config.seed,
         time_mode=TimeMode(config.time_encoding),
-        product=choose_product("float32", config.device),
+        product=choose_product(config.precision, config.device),
     )
 
 

@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from nn_oracles import random_inputs
 from threadpoolctl import threadpool_info
 
 from disttgl_hpc.nn import products
+from disttgl_hpc.nn.inputs import ModelDims
+from disttgl_hpc.nn.model import Tgn
 from disttgl_hpc.nn.processor import prepare_process
 from disttgl_hpc.nn.products import (
     bfloat16_product,
@@ -76,3 +79,17 @@ def test_threads_of_every_library_are_those_asked_for():
         assert np.eye(3).dot(np.eye(3)).trace() == 3
     finally:
         prepare_process(before)
+
+
+def test_precision_changes_products_only_by_rounding():
+    dims = ModelDims(memory=20, time=12, embedding=24, edge=17)
+    nodes, graph = random_inputs(dims, num_nodes=30, num_roots=40, num_slots=5, longest=1e3)
+    found = []
+    for product in (torch_product, bfloat16_product):
+        model = Tgn(dims, seed=3, product=product)
+        embeddings = model.embed(model.update_memory(nodes), graph)
+        embeddings[:, 0].sum().backward()
+        assert all(p.grad.dtype == torch.float32 for p in model.parameters() if p.grad is not None)
+        found.append(embeddings.detach())
+    error = (found[0] - found[1]).abs()
+    assert 1e-4 < error.mean() < 0.05
