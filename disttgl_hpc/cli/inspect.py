@@ -1,7 +1,8 @@
-"""``disttgl inspect``: what an event store holds."""
+"""``disttgl inspect``: what an event store or a batch store holds."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,8 +12,9 @@ import click
 import numpy as np
 from mpi4py import MPI
 
-from disttgl_hpc.core.statistics import StreamStatistics, count_values, describe
+from disttgl_hpc.core.statistics import count_values, describe
 from disttgl_hpc.core.stream import EventStream
+from disttgl_hpc.store.batches import SCHEMA_VERSION, BatchStore, is_batch_store
 from disttgl_hpc.store.events import EventStore
 
 _UNITS_PER_S = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -24,19 +26,41 @@ _YEAR_1980_S, _YEAR_2100_S = 315_532_800, 4_102_444_800
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--verify", is_flag=True, help="Read everything and compare with the checksum first.")
 def inspect(file: Path, as_json: bool, verify: bool) -> None:
-    """Print what the event store FILE holds: counts, times, split, degrees, repeats, features, labels."""
+    """Print what FILE holds.
+
+    Of an event store: counts, times, split, degrees, repeats, features, labels. Of a batch store: what it was
+    sampled from and with, and its size.
+    """
     if MPI.COMM_WORLD.rank:
         return  # said once, however many processes were started
-    store = EventStore.open(file)
-    if verify:
-        store.verify()
-    facts = _facts(store, describe(store.stream), verified=verify)
+    facts = _batch_facts(file, verify=verify) if is_batch_store(file) else _event_facts(file, verify=verify)
     click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(_lines(facts)))
 
 
-def _facts(store: EventStore, statistics: StreamStatistics, *, verified: bool) -> dict[str, Any]:
-    """Everything that is shown, as plain values."""
-    stream = store.stream
+def _batch_facts(file: Path, *, verify: bool) -> dict[str, Any]:
+    """Everything that is shown of a batch store, as plain values."""
+    store = BatchStore.open(file)
+    if verify:
+        store.verify()
+    names = {"events": "event store's checksum"}
+    key = dataclasses.asdict(store.key)
+    facts: dict[str, Any] = {names.get(name, name.replace("_", " ")): value for name, value in key.items()}
+    return facts | {
+        "global batches": store.key.num_batches,
+        "records": len(store.checksums),
+        "bytes": len(store.records),
+        "bytes an event": round(len(store.records) / store.key.train_end, 1),
+        "schema version": SCHEMA_VERSION,
+        "checksums": "verified" if verify else "not verified",
+    }
+
+
+def _event_facts(file: Path, *, verify: bool) -> dict[str, Any]:
+    """Everything that is shown of an event store, as plain values."""
+    store = EventStore.open(file)
+    if verify:
+        store.verify()
+    stream, statistics = store.stream, describe(store.stream)
     facts: dict[str, Any] = {
         "name": stream.name,
         "events": stream.num_events,
@@ -63,7 +87,7 @@ def _facts(store: EventStore, statistics: StreamStatistics, *, verified: bool) -
         "node labels": {} if store.node_labels is None else count_values(store.node_labels),
         "schema version": store.schema_version,
         "source": dict(store.sources),
-        "checksum": store.checksum + (" (verified)" if verified else ""),
+        "checksum": store.checksum + (" (verified)" if verify else ""),
     }
     return facts
 

@@ -1,5 +1,6 @@
 """``disttgl sample`` and ``train --batches`` as a user types them, alone and under mpiexec."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -83,6 +84,20 @@ def test_a_store_of_other_settings_is_refused_with_all_that_differs(tmp_path, ev
     assert "num_neighbors" not in done.stderr
     assert done.stderr.count("Error:") == 1
     assert not run.exists()
+
+
+def test_a_store_tells_what_it_holds(tmp_path, events):
+    store = tmp_path / "r.batches.h5"
+    disttgl("sample", events, store, *SAMPLED)
+    facts = json.loads(disttgl("inspect", store, "--json", "--verify").stdout)
+    shown = {name: facts[name] for name in ("local batch", "negative sets", "global batches", "checksums")}
+    assert shown == {"local batch": 30, "negative sets": 3, "global batches": 14, "checksums": "verified"}
+    assert facts["records"] == 14 * 4
+    assert len(facts["event store's checksum"]) == 64
+    content = bytearray(store.read_bytes())
+    content[-50] ^= 4
+    store.write_bytes(content)
+    assert "crc32" in disttgl("inspect", store, "--verify", check=False).stderr
 
 
 def test_a_damaged_store_ends_training_with_its_name(tmp_path, events):
