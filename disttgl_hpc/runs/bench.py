@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from statistics import median
+from dataclasses import dataclass, field, fields
+from itertools import pairwise
+from statistics import fmean, median
 from typing import Any
 
 from disttgl_hpc.config import TrainConfig
@@ -30,6 +31,7 @@ from disttgl_hpc.runs.warmup import compile_once
 
 log = get_logger(__name__)
 
+_ONLY_IN_ROUNDS = ("step_s", "phases_s")
 _LONGEST_SLEEP_S = 0.1  # of the ranks that a grid does not need: looking more often would take its cores
 
 
@@ -79,18 +81,25 @@ class Counters:
     def since(self, earlier: Counters) -> Counters:
         """The difference between two moments."""
         return Counters(
-            *(getattr(self, field.name) - getattr(earlier, field.name) for field in fields(Counters))
+            *(getattr(self, each.name) - getattr(earlier, each.name) for each in fields(Counters))
         )
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What one rank spent on ``steps`` steps and the events it trained in them; a daemon trains none."""
+    """What one rank spent on ``steps`` steps and the events it trained in them; a daemon trains none.
+
+    step_s: seconds of each of a trainer's steps without its waits for other ranks. phases_s: of all of them, by
+    phase, waits included. model_bytes: size of its gradients.
+    """
 
     is_daemon: bool
     steps: int
     events: int
     spent: Counters
+    step_s: tuple[float, ...] = ()
+    phases_s: dict[str, float] = field(default_factory=dict)
+    model_bytes: int = 0
 
 
 def measure_scaling(
@@ -137,7 +146,9 @@ def measure_scaling(
         for shape, party, results in zip(plan.grids, parties, runs, strict=True)
     ]
     plan_facts = {"steps": plan.steps, "warmup": plan.warmup}
-    return {"stream": stream.name, **plan_facts, "machine": machine, "grids": grids}
+    row = None if stream.edge_features is None else stream.edge_features[:1]
+    stream_facts = {"train_events": stream.split.train_end, "edge_bytes": 0 if row is None else row.nbytes}
+    return {"stream": stream.name, **stream_facts, **plan_facts, "machine": machine, "grids": grids}
 
 
 @dataclass(frozen=True)
@@ -193,13 +204,30 @@ class _Turns:
             compile_once(trainer, grid.node_trainer_comm, config.timeout_s)
             for step in range(plan.warmup):
                 trainer.step(step)
+            trainer.clock.take()
             before = Counters.now(trainer, memory)
-            events = sum(trainer.step(step)[1] for step in range(plan.warmup, steps))
-            measure = Measure(False, plan.steps, events, Counters.now(trainer, memory).since(before))
+            events, step_s = _walk(trainer, memory, range(plan.warmup, steps))
+            spent = Counters.now(trainer, memory).since(before)
+            size = sum(parameter.nbytes for parameter in trainer.model.parameters())
+            measure = Measure(False, plan.steps, events, spent, step_s, trainer.clock.take(), size)
             trainer.close()
             memory.close()
         grid.free()
         return measure
+
+
+def _walk(trainer: Trainer, memory: MemoryService, steps: range) -> tuple[int, tuple[float, ...]]:
+    """Train ``steps``; their events, and the seconds of each without its waits for other ranks."""
+
+    def own_s() -> float:
+        waited_s = memory.waited_s if isinstance(memory, MemoryClient) else 0.0
+        return time.perf_counter() - waited_s - trainer.gradients.waited_s
+
+    events, moments = 0, [own_s()]
+    for step in steps:
+        events += trainer.step(step)[1]
+        moments.append(own_s())
+    return events, tuple(after - before for before, after in pairwise(moments))
 
 
 def _count_cores(nodes: Nodes, cores: Sequence[frozenset[int]]) -> int:
@@ -215,7 +243,8 @@ def figures(measures: Sequence[Measure], *, num_nodes: int) -> dict[str, Any]:
     daemon_share: CPU time of a daemon over that of a trainer, for the same steps. elapsed_s, and memory_wait_s
     and gradient_wait_s, one value a trainer: seconds of the measured steps. waiting_share: the part of the
     trainers' time that went to both waits. gradient_bytes, tcp_bytes: of all ranks in a step (see
-    jobs/benchmarks/README.md for what they count).
+    jobs/benchmarks/README.md for what they count). model_bytes: of one trainer's gradients. phases_s: seconds by
+    phase, mean over trainers. step_s: of every trainer, seconds of each step without its waits for other ranks.
     """
     trainers = [measure for measure in measures if not measure.is_daemon]
     daemons = [measure for measure in measures if measure.is_daemon]
@@ -237,14 +266,23 @@ def figures(measures: Sequence[Measure], *, num_nodes: int) -> dict[str, Any]:
         "waiting_share": (sum(memory_wait_s) + sum(gradient_wait_s)) / (elapsed_s * len(trainers)),
         "gradient_bytes": sum(measure.spent.gradient_bytes for measure in trainers) / steps * crosses,
         "tcp_bytes": sum(measure.spent.tcp_bytes / measure.steps for measure in measures),
+        "model_bytes": trainers[0].model_bytes,
+        "phases_s": {
+            phase: fmean(measure.phases_s[phase] for measure in trainers) for phase in trainers[0].phases_s
+        },
+        "step_s": [[round(seconds, 6) for seconds in measure.step_s] for measure in trainers],
     }
 
 
 def medians(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Median of every figure over several runs, trainer by trainer where there is one for each."""
+    """Median of every figure over several runs, trainer by trainer where there is one for each.
+
+    What belongs to its round alone, phases and single steps, is left out.
+    """
     return {
         name: [median(values) for values in zip(*(run[name] for run in runs), strict=True)]
         if isinstance(runs[0][name], list)
         else median(run[name] for run in runs)
         for name in runs[0]
+        if name not in _ONLY_IN_ROUNDS
     }

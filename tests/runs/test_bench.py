@@ -56,6 +56,7 @@ def test_events_count_each_time_they_are_trained(tmp_path):
     plan = ScalingPlan(grids=(ALONE, ALONE), steps=14, warmup=3, rounds=3)
     record = measure_scaling(stream, config, plan, MPI.COMM_SELF)
     assert record["machine"]["ranks"] == 1
+    assert (record["train_events"], record["edge_bytes"]) == (stream.split.train_end, 8)
     first, second = record["grids"]
     assert first["speed_up"] == 1
     for entry in (first, second):
@@ -64,6 +65,12 @@ def test_events_count_each_time_they_are_trained(tmp_path):
         for run in entry["rounds"]:
             assert run["events_per_s"] * run["elapsed_s"] == pytest.approx(2 * stream.split.train_end)
             assert run["memory_wait_s"] == run["gradient_wait_s"] == [0]
+            (steps,) = run["step_s"]
+            assert len(steps) == 14
+            assert sum(steps) == pytest.approx(run["elapsed_s"], rel=0.1, abs=5e-3), "nobody to wait for"
+            assert 0 < sum(run["phases_s"].values()) < run["elapsed_s"]
+        assert entry["model_bytes"] > 4000
+        assert "step_s" not in entry, "steps of different rounds have no median"
         speeds = [run["events_per_s"] for run in entry["rounds"]]
         assert entry["events_per_s"] == np.median(speeds)
 
