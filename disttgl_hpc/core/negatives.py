@@ -13,7 +13,7 @@ from disttgl_hpc.core.draws import Purpose, bounded, event_words
 from disttgl_hpc.core.meetings import FirstMeetings
 from disttgl_hpc.core.sampler import same_time
 from disttgl_hpc.core.stream import EventStream
-from disttgl_hpc.core.tcsr import Ints, positions_before
+from disttgl_hpc.core.tcsr import Ints, TCsrArrays, position_before
 from disttgl_hpc.errors import ConfigError
 
 _NUM_ATTEMPTS = 4  # words a draw has; if all of them collide, it moves on to the next permitted node
@@ -93,27 +93,22 @@ class NegativeSampler:
         An event's negatives do not depend on the range in which it is asked for. Evaluation leaves the
         set at 0: its negatives are fixed once and for all. Raises ConfigError if an event leaves no candidate.
         """
-        stream, tcsr, num_events = self.stream, self.stream.tcsr, last_event - first_event
+        stream, events = self.stream, slice(first_event, last_event)
         begin, end = same_time(stream.time, first_event, last_event)
-        src = np.asarray(stream.src[first_event:last_event], np.int64)
+        src, dst = (np.asarray(ends[events], np.int64) for ends in (stream.src, stream.dst))
         words = event_words(
             self.seed,
             self.purpose,
             (negative_set, 0, 0),
             first_event,
-            num_events,
+            len(src),
             words_per_event=count * _NUM_ATTEMPTS,
         )
-        # Where no other event has this time, the destination alone is excluded and nothing need be looked up.
-        low, high = np.zeros((2, num_events), np.int64)
-        shared = np.flatnonzero(end - begin > 1)
-        low[shared] = positions_before(tcsr.indptr, tcsr.event_ids, src[shared], begin[shared])
-        high[shared] = positions_before(tcsr.indptr, tcsr.event_ids, src[shared], end[shared])
-        met_now = np.asarray(stream.dst[first_event:last_event], np.int64), tcsr.neighbors, low, high
+        asked = words, src, dst, begin, end
         negatives, num_filled = _draw(
-            words, self.candidates, met_now, self._partners(src, begin), self._blocked
+            asked, self.candidates, stream.tcsr.arrays, self._partners(src, begin), self._blocked
         )
-        if num_filled < num_events:
+        if num_filled < len(src):
             raise self._no_candidate(first_event + num_filled)
         return negatives
 
@@ -142,24 +137,32 @@ class NegativeSampler:
 
 @compiled
 def _draw(
-    words: NDArray[np.uint64],
+    asked: tuple[
+        NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]
+    ],
     candidates: NDArray[np.int64],
-    met_now: tuple[NDArray[np.int64], Ints, NDArray[np.int64], NDArray[np.int64]],
+    tcsr: TCsrArrays,
     met_before: tuple[int, Ints, NDArray[np.int64], NDArray[np.int64]],
     blocked: NDArray[np.bool_],
 ) -> tuple[NDArray[np.int64], int]:
     """Negatives (n, count) row by row, and how many rows were filled before one left no candidate.
 
-    met_now: destinations, and ranges of an array with what else each source meets at that time. met_before: what
-    is wanted, and ranges of an array with the partners that this speaks of. ``blocked`` marks the nodes that
+    asked: words, sources, destinations, and the events [begin, end) that share the time of each event. met_before:
+    what is wanted, and ranges of an array with the partners that this speaks of. ``blocked`` marks the nodes that
     must not be drawn; between rows it is all False.
     """
-    dst, others, others_low, others_high = met_now
+    words, src, dst, begin, end = asked
+    indptr, neighbors, event_ids, _ = tcsr
     wanted, partners, low, high = met_before
     negatives = np.empty((len(dst), words.shape[1] // _NUM_ATTEMPTS), np.int64)
     for row in range(len(dst)):
         drawn, own_words, filled = negatives[row], words[row], 0
-        forbidden, past = others[others_low[row] : others_high[row]], partners[low[row] : high[row]]
+        past, met_from, met_to = partners[low[row] : high[row]], 0, 0
+        if end[row] - begin[row] > 1:  # else the destination alone is met now
+            entries = indptr[src[row]], indptr[src[row] + 1]
+            met_from = position_before(event_ids, entries[0], entries[1], begin[row])
+            met_to = position_before(event_ids, met_from, entries[1], end[row])
+        forbidden = neighbors[met_from:met_to]
         if wanted == _Wanted.STRANGER:
             _mark(blocked, past, True)
             _mark(blocked, forbidden, True)
