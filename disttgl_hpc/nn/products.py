@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 Product = Callable[[Tensor, Tensor], Tensor]
 """(…, m, k) times (…, k, n) → (…, m, n), in the dtype of the first; of values, without a graph."""
 
+_LONG, _STEP = 512, 256  # from which length on bfloat16 is padded, and to multiples of what
 _PROCESSORS = Path("/proc/cpuinfo")
 
 
@@ -30,7 +31,25 @@ def numpy_product(a: Tensor, b: Tensor) -> Tensor:
 
 def bfloat16_product(a: Tensor, b: Tensor) -> Tensor:
     """Product of what bfloat16 keeps of both, rounded to bfloat16: three digits, in all of float32's range."""
-    return (a.bfloat16() @ b.bfloat16()).to(a.dtype)
+    product = _rounded(a) @ _rounded(b)
+    return product[..., : a.shape[-2], : b.shape[-1]].to(a.dtype)
+
+
+def _rounded(x: Tensor) -> Tensor:
+    """x in bfloat16, padded with zeros where its length would be another one each time.
+
+    oneDNN prepares, and keeps, a program for each shape it meets. With a new number of nodes in every batch that
+    takes longer than the products, and a gigabyte.
+    """
+    if x.stride(-2) == 1 and x.stride(-1) != 1:
+        return _rounded(x.transpose(-1, -2)).transpose(-1, -2)
+    rows, columns = x.shape[-2:]
+    wanted = [length if length < _LONG else -(-length // _STEP) * _STEP for length in (rows, columns)]
+    if wanted == [rows, columns]:
+        return x.bfloat16()
+    out = x.new_zeros((*x.shape[:-2], *wanted), dtype=torch.bfloat16)
+    out[..., :rows, :columns] = x
+    return out
 
 
 def choose_product(precision: str, device: str) -> Product:
