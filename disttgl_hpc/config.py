@@ -26,10 +26,15 @@ def _setting(
     least: float | None = None,
     below: float | None = None,
     among: tuple[str, ...] = (),
+    is_free: bool = False,
 ) -> Any:
-    """Field with its help text and its allowed range, which validation and ``--help`` read."""
+    """Field with its help text and its allowed range, which validation and ``--help`` read.
+
+    is_free: a run that is resumed may change it.
+    """
     return dataclasses.field(
-        default=default, metadata={"help": text, "least": least, "below": below, "among": among}
+        default=default,
+        metadata={"help": text, "least": least, "below": below, "among": among, "is_free": is_free},
     )
 
 
@@ -38,7 +43,10 @@ class TrainConfig:
     """Everything that determines a run besides its event store and the number of ranks."""
 
     epochs: int = _setting(
-        10, "Passes over the training events; a grid trains whole sweeps of j·k passes.", least=1
+        10,
+        "Passes over the training events; a grid trains whole sweeps of j·k passes.",
+        least=1,
+        is_free=True,
     )
     local_batch: int = _setting(600, "Events a trainer works on in a step.", least=1)
     lr: float = _setting(1e-3, "Learning rate of Adam.", least=0.0)
@@ -47,7 +55,9 @@ class TrainConfig:
         "How the learning rate grows with the number of trainers (the paper: linear).",
         among=LR_SCALINGS,
     )
-    grid: str = _setting("", "Trainers as IxJxK (mini-batch x epoch x memory); none: 1x1x(trainers).")
+    grid: str = _setting(
+        "", "Trainers as IxJxK (mini-batch x epoch x memory); none: 1x1x(trainers).", is_free=True
+    )
     dim_memory: int = _setting(100, "Width of the node memory.", least=1)
     dim_time: int = _setting(100, "Width of the time encoding.", least=1)
     dim_embedding: int = _setting(100, "Width of the node embeddings.", least=1)
@@ -70,13 +80,24 @@ class TrainConfig:
     evaluation_events: int = _setting(
         0, "Score only the first so many events of each split; 0: all.", least=0
     )
-    prefetch: int = _setting(2, "Batches that a thread prepares ahead of their use; 0: none.", least=0)
-    precision: str = _setting(
-        "float32", "Of matrix products; everything else is float32.", among=PRECISIONS
+    prefetch: int = _setting(
+        2, "Batches that a thread prepares ahead of their use; 0: none.", least=0, is_free=True
     )
+    precision: str = _setting("float32", "Of matrix products; everything else is float32.", among=PRECISIONS)
     threads: int = _setting(1, "Threads of each trainer.", least=1)
     device: str = _setting("cpu", "Where trainers compute.", among=DEVICES)
-    timeout_s: float = _setting(1800.0, "Seconds after which a wait for another rank is an error.", least=1.0)
+    timeout_s: float = _setting(
+        1800.0, "Seconds after which a wait for another rank is an error.", least=1.0, is_free=True
+    )
+    checkpoint_steps: int = _setting(
+        0, "Steps between checkpoints, beside those at sweep ends; 0: none.", least=0, is_free=True
+    )
+    checkpoint_minutes: float = _setting(
+        10.0, "Minutes between checkpoints, beside those at sweep ends; 0: none.", least=0.0, is_free=True
+    )
+    keep_checkpoints: int = _setting(
+        2, "Checkpoints to keep, beside the best and the last sweep's.", least=1, is_free=True
+    )
 
     def __post_init__(self) -> None:
         """Refuse values of the wrong type or out of range; raises ConfigError."""

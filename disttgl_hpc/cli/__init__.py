@@ -53,9 +53,7 @@ def main() -> None:
     """Run a command; on an error say it once, readably, and end every rank of the job."""
     drop_names_of_segments(MPI.COMM_WORLD)  # whatever the command, and before it takes seconds to load
     try:
-        disttgl.main(standalone_mode=False)
-    except click.exceptions.Exit as leave:
-        sys.exit(leave.exit_code)
+        status = disttgl.main(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as asked:
         if MPI.COMM_WORLD.rank == 0:
             click.echo(asked.format_message())
@@ -68,6 +66,8 @@ def main() -> None:
     except BaseException as error:
         _tell_failure(error)
         _end_job(_FAILED)
+    else:
+        sys.exit(status)  # of a command that left with one
 
 
 def _leave_together(error: Exception) -> None:

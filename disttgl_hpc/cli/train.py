@@ -11,7 +11,9 @@ from mpi4py import MPI
 from disttgl_hpc.cli.options import config_options
 from disttgl_hpc.config import read_toml, train_config
 from disttgl_hpc.report import results_table
-from disttgl_hpc.runs.directory import RunDirectory
+from disttgl_hpc.runs.directory import RunDirectory, open_events
+from disttgl_hpc.runs.resume import resumed_config
+from disttgl_hpc.runs.signals import EXIT_STATUS, ignore_stop_signals
 from disttgl_hpc.runs.train import train as run_training
 from disttgl_hpc.store.events import EventStore
 
@@ -19,13 +21,16 @@ _EXAMPLES = """\b
 Examples:
   disttgl train flights.events.h5 --run runs/flights --epochs 2
   mpiexec -n 3 disttgl train flights.events.h5 --run runs/two-trainers
+  disttgl train --resume runs/flights               # after a crash, a time limit, Ctrl-C
+  disttgl train --resume runs/flights --epochs 4    # train a finished run further
 """
 
 
 @click.command(epilog=_EXAMPLES)
-@click.argument("events", type=click.Path(path_type=Path))
+@click.argument("events", type=click.Path(path_type=Path), required=False)
+@click.option("--run", "run_path", type=click.Path(path_type=Path), help="Run directory to make.")
 @click.option(
-    "--run", "run_path", required=True, type=click.Path(path_type=Path), help="Run directory to make."
+    "--resume", "resumed_path", type=click.Path(path_type=Path), help="Run directory to go on with."
 )
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings.")
 @click.option(
@@ -35,16 +40,45 @@ Examples:
 )
 @config_options
 def train(
-    events: Path, run_path: Path, config_file: Path | None, batches: Path | None, **options: Any
+    events: Path | None,
+    run_path: Path | None,
+    resumed_path: Path | None,
+    config_file: Path | None,
+    batches: Path | None,
+    **options: Any,
 ) -> None:
     """Train on the event store EVENTS and evaluate the best weights.
 
     Alone it trains in one process; under mpiexec the last rank of each node serves the node memory and the others
     train. Options win over the TOML file, which wins over the defaults.
+
+    SIGTERM, SIGUSR1 or Ctrl-C end it after a checkpoint, with exit status 75. --resume goes on with a run from its
+    last checkpoint, as if it had never stopped. Then EVENTS is only needed to say where its events are now, and of
+    the options only --epochs (more of them), --grid (from the last sweep's end) and those that do not change the
+    result may differ.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    config = train_config(read_toml(config_file) if config_file else {}, given)
-    run = RunDirectory(run_path)
-    run_training(EventStore.open(events), config, run, MPI.COMM_WORLD, batches)
-    if MPI.COMM_WORLD.rank == 0:
+    given = {**(read_toml(config_file) if config_file else {}), **given}
+    if resumed_path is not None and run_path is None:
+        run = RunDirectory(resumed_path)
+        config, inputs = resumed_config(run, given), run.read_config()
+        store = open_events(events or Path(inputs["events"]), inputs["checksum"])
+        batches = batches or (Path(inputs["batches"]) if inputs.get("batches") else None)
+    elif run_path is not None and resumed_path is None and events is not None:
+        run, config, store = RunDirectory(run_path), train_config(given), EventStore.open(events)
+    else:
+        raise click.UsageError("give EVENTS and --run for a new run, or --resume for one to go on with")
+    is_resumed = resumed_path is not None
+    is_complete = run_training(store, config, run, MPI.COMM_WORLD, batches, resume=is_resumed)
+    if is_complete and MPI.COMM_WORLD.rank == 0:
         click.echo(results_table(run.records()[-1]))
+    if not is_complete:
+        leave_to_be_resumed(run)
+
+
+def leave_to_be_resumed(run: RunDirectory) -> None:
+    """Say how to go on, and end with the status that asks a scheduler to try again."""
+    ignore_stop_signals()
+    if MPI.COMM_WORLD.rank == 0:
+        click.echo(f"Stopped after a checkpoint. Go on with: disttgl train --resume {run.path}", err=True)
+    raise click.exceptions.Exit(EXIT_STATUS)

@@ -7,12 +7,14 @@ the event's features that is the node's mail, whose first half would only repeat
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from disttgl_hpc.core.lasting import Arrays, CheckpointWriter, NoCheckpoints
 from disttgl_hpc.core.schedule import Operation, OperationKind
 from disttgl_hpc.errors import ProtocolError
 
@@ -210,17 +212,41 @@ class MemoryService(Protocol):
     def fence(self) -> None:
         """Collective over a node's trainers: all have finished with the copy and see what each wrote."""
 
-    def close(self) -> None:
-        """Collective over all ranks, at the regular end only: after an error the job is to be aborted."""
+    def checkpoint(self, counter: int, own: Arrays) -> None:
+        """Keep every replica's memory after W(counter) with ``own``, this trainer's share of the checkpoint.
+
+        Collective over all trainers, for any counter, after this step's gradients are summed and before the next
+        write. Returns before the checkpoint is on disk. Raises StoreError if an earlier one could not be written.
+        """
+
+    def flush(self) -> None:
+        """Collective over all trainers: wait until all checkpoints are on disk. Raises as checkpoint does."""
+
+    @property
+    def is_stop_asked(self) -> bool:
+        """Whether the rank that serves this trainer was asked to stop."""
+
+    def close(self, *, early: bool = False) -> None:
+        """Collective over all ranks; after an error a job is aborted. ``early``: before the schedule's end."""
 
 
 class SerialMemory:
     """The memory service of one process that is the only trainer: same order, same checks, no messages."""
 
-    def __init__(self, memory: NodeMemory, operations: Iterator[Operation]) -> None:
+    is_stop_asked = False
+
+    def __init__(
+        self,
+        memory: NodeMemory,
+        operations: Iterator[Operation],
+        writer: CheckpointWriter = NoCheckpoints(),  # noqa: B008 - it has no state
+    ) -> None:
         self._ordered = OrderedMemory(0, memory, operations)
         self._posted: tuple[int, Nodes] | None = None
         self._copy: Rows | None = None
+        self._writer = writer
+        self._side_thread = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[None] | None = None
 
     def post_read(self, counter: int, nodes: Nodes) -> None:
         """Keep the nodes; the rows are gathered by wait_read, after any write before it."""
@@ -249,5 +275,22 @@ class SerialMemory:
     def fence(self) -> None:
         """Nobody to wait for."""
 
-    def close(self) -> None:
-        """Nothing to release."""
+    def checkpoint(self, counter: int, own: Arrays) -> None:
+        """Copy the memory and have it written; waits for the previous checkpoint, if that is not written yet."""
+        self.flush()
+        arrays = {**own, "memory/0": self._ordered.memory.state.copy()}
+        self._writing = self._side_thread.submit(self._write, counter, arrays)
+
+    def _write(self, counter: int, arrays: Arrays) -> None:
+        self._writer.complete(counter, [self._writer.write_part(counter, arrays)])
+
+    def flush(self) -> None:
+        """Wait for the checkpoint that is being written. Raises StoreError if it cannot be."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def close(self, *, early: bool = False) -> None:
+        """End the side thread."""
+        self.flush()
+        self._side_thread.shutdown()

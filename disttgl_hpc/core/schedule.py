@@ -122,8 +122,13 @@ def num_steps(epochs: int, shape: GridShape, num_batches: int) -> int:
     return -(-epochs // (shape.epoch * shape.memory)) * num_batches
 
 
-def assignment(step: int, coords: Coordinates, shape: GridShape, num_batches: int) -> Assignment | None:
-    """What the trainer at ``coords`` does in ``step``; None for lanes 1 … j−1 that have no batch yet."""
+def assignment(
+    step: int, coords: Coordinates, shape: GridShape, num_batches: int, *, sweeps_before: int = 0
+) -> Assignment | None:
+    """What the trainer at ``coords`` does in ``step``; None for lanes 1 … j−1 that have no batch yet.
+
+    sweeps_before: sweeps that a run had trained on another grid before this one's step 0; numbers go on from there.
+    """
     pass_index = (step - coords.epoch) % shape.epoch
     counter = step - pass_index
     if counter < 0:
@@ -139,9 +144,14 @@ def assignment(step: int, coords: Coordinates, shape: GridShape, num_batches: in
         writes=pass_index == 0,
         begins_sweep=batch == 0,
         ends_sweep=batch == num_batches - 1,
-        sweep=sweep,
+        sweep=sweeps_before + sweep,
         sweep_first_batch=offset if sweep == 0 else 0,
     )
+
+
+def first_counter(step: int, lane: int, shape: GridShape) -> int:
+    """The first batch counter from ``step`` on that a lane takes."""
+    return step + (lane - step) % shape.epoch
 
 
 def pass_number(sweep: int, replica: int, pass_index: int, shape: GridShape) -> int:
@@ -167,9 +177,12 @@ def replica_operations(
 
     Per counter c: RESET where a sweep begins, R(c) of slices 0 … i−1, W(c) of slices 0 … i−1, and SNAPSHOT
     if c is in ``snapshots``. A run from step 0 begins with a RESET wherever the replica starts, so that its
-    state is zero; a run that goes on from a later step keeps the state it is given.
+    state is zero; a run that goes on from a later step keeps the state it is given, and first repeats the SNAPSHOT
+    of the step before if that had one.
     """
     offset = replica_offset(replica, shape, num_batches)
+    if first_step - 1 in snapshots:
+        yield Operation(OperationKind.SNAPSHOT, first_step - 1, 0, (first_step - 1) % shape.epoch)
     for counter in range(first_step, end_step):
         lane = counter % shape.epoch
         if counter == 0 or (counter + offset) % num_batches == 0:

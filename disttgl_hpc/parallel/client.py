@@ -8,12 +8,13 @@ from collections.abc import Container
 import numpy as np
 from mpi4py import MPI
 
+from disttgl_hpc.core.lasting import Arrays, Beginning, CheckpointWriter, NoCheckpoints
 from disttgl_hpc.core.memory import MemoryService, MemorySizes, NodeMemory, Nodes, Rows, SerialMemory
 from disttgl_hpc.core.schedule import OperationKind, replica_operations
 from disttgl_hpc.errors import ProtocolError
 from disttgl_hpc.parallel.doorbell import Doorbell
 from disttgl_hpc.parallel.grid import Grid
-from disttgl_hpc.parallel.messages import CLOSE, NUM_FIELDS, REQUEST_TAG, post
+from disttgl_hpc.parallel.messages import CHECKPOINT, CLOSE, FLUSH, NUM_FIELDS, REQUEST_TAG, post
 from disttgl_hpc.parallel.shared import SharedTables, close_tables, open_tables
 from disttgl_hpc.parallel.waiting import DEFAULT_TIMEOUT_S, sleeping_barrier, wait_request
 
@@ -25,16 +26,22 @@ def open_memory(
     num_steps: int,
     *,
     snapshots: Container[int] = (),
+    beginning: Beginning = Beginning(),  # noqa: B008 - frozen
+    writer: CheckpointWriter = NoCheckpoints(),  # noqa: B008 - it has no state
     timeout_s: float = DEFAULT_TIMEOUT_S,
 ) -> MemoryService:
-    """Node memory of this trainer's replica for a run of ``num_steps`` steps.
+    """Node memory of this trainer's replica for the steps of a run from ``beginning`` up to ``num_steps``.
 
     Collective with the daemons' ``serve_memory``, with equal arguments on all ranks; a single process gets
     the serial service, with the same numbers. Raises GridError or PeerError if shared memory is too small.
     """
     if grid.is_serial:
-        operations = replica_operations(0, grid.shape, num_batches, 0, num_steps, snapshots=snapshots)
-        return SerialMemory(NodeMemory.zeros(sizes.num_nodes, sizes.dim_memory), operations)
+        memory = NodeMemory.zeros(sizes.num_nodes, sizes.dim_memory)
+        beginning.load_memory(0, memory.state)
+        operations = replica_operations(
+            0, grid.shape, num_batches, beginning.step, num_steps, snapshots=snapshots
+        )
+        return SerialMemory(memory, operations, writer)
     return MemoryClient(grid, open_tables(grid, sizes, timeout_s), timeout_s)
 
 
@@ -54,9 +61,10 @@ class MemoryClient:
         self._slot = at.memory - grid.local_replicas.start, at.minibatch
         self._posted: int | None = None
         self._replies = {
-            kind: np.zeros(NUM_FIELDS, np.int64) for kind in (OperationKind.READ, OperationKind.SNAPSHOT)
+            kind: np.zeros(NUM_FIELDS, np.int64)
+            for kind in (OperationKind.READ, OperationKind.SNAPSHOT, FLUSH)
         }
-        self._receives: dict[OperationKind, MPI.Request] = {}
+        self._receives: dict[int, MPI.Request] = {}
         self._doorbell = Doorbell(grid.node_comm)
 
     def post_read(self, counter: int, nodes: Nodes) -> None:
@@ -105,9 +113,30 @@ class MemoryClient:
         sleeping_barrier(self._grid.node_trainer_comm, self._timeout_s, "the node's trainers at a fence")
         self._tables.sync()
 
-    def close(self) -> None:
+    def checkpoint(self, counter: int, own: Arrays) -> None:
+        """Hand this trainer's share to the daemon, which copies the memory before it takes another write."""
+        self._tell(CHECKPOINT, counter, 0)
+        sending = self._grid.node_comm.isend(own, self._daemon, CHECKPOINT)
+        wait_request(sending, self._timeout_s, f"the daemon to take the checkpoint after batch {counter}")
+
+    def flush(self) -> None:
+        """Wait until the first node's daemon has made all checkpoints valid."""
+        if self._grid.trainer == 0:
+            self._ask(FLUSH, 0, 0)
+            self._await_reply(FLUSH, "the checkpoints to be on disk")
+        sleeping_barrier(self._grid.trainer_comm, self._timeout_s, "the checkpoints to be on disk")
+
+    @property
+    def is_stop_asked(self) -> bool:
+        """Whether the node's daemon was asked to stop."""
+        return bool(self._tables.stop[0])
+
+    def close(self, *, early: bool = False) -> None:
         """Tell the daemon that this trainer is done, and release the tables with the others of the node."""
-        self._tell(CLOSE, 0, 0)
+        self._tell(CLOSE, int(early), 0)
+        for unanswered in self._receives.values():  # a read whose turn will not come
+            unanswered.Cancel()
+            unanswered.Wait()
         self._doorbell.close()
         close_tables(self._grid, self._tables)
 
@@ -121,7 +150,7 @@ class MemoryClient:
         wait_request(copying, self._timeout_s, f"the snapshot after batch {counter} from replica 0's node")
         self._tables.sync()
 
-    def _ask(self, kind: OperationKind, counter: int, count: int) -> None:
+    def _ask(self, kind: int, counter: int, count: int) -> None:
         """Send a request that has a reply, whose receive is posted before the daemon can know of it."""
         self._receives[kind] = self._grid.node_comm.Irecv(self._replies[kind], self._daemon, kind)
         self._tell(kind, counter, count)
@@ -131,7 +160,7 @@ class MemoryClient:
         post(self._grid.node_comm, self._daemon, REQUEST_TAG, (kind, counter, count), self._timeout_s)
         self._doorbell.ring()
 
-    def _await_reply(self, kind: OperationKind, what: str) -> int:
+    def _await_reply(self, kind: int, what: str) -> int:
         """Wait for the reply to a request; returns how many rows it has."""
         started_s = time.perf_counter()
         wait_request(self._receives.pop(kind), self._timeout_s, what)

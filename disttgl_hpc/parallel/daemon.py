@@ -6,19 +6,21 @@ as far as its order of operations allows. Requests may come early and wait; none
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
 from mpi4py import MPI
 
+from disttgl_hpc.core.lasting import Beginning, CheckpointWriter, NoCheckpoints
 from disttgl_hpc.core.memory import MemorySizes, NodeMemory, OrderedMemory, describe
-from disttgl_hpc.core.schedule import Operation, OperationKind, replica_operations
+from disttgl_hpc.core.schedule import Operation, OperationKind, first_counter, replica_operations
 from disttgl_hpc.errors import ProtocolError
 from disttgl_hpc.parallel.doorbell import Doorbell
 from disttgl_hpc.parallel.grid import Grid, coordinates_of
-from disttgl_hpc.parallel.messages import CLOSE, NUM_FIELDS, REQUEST_TAG, post
+from disttgl_hpc.parallel.keeping import CheckpointKeeper
+from disttgl_hpc.parallel.messages import CHECKPOINT, CLOSE, FLUSH, NUM_FIELDS, REQUEST_TAG, post
 from disttgl_hpc.parallel.shared import SharedTables, close_tables, open_tables
 from disttgl_hpc.parallel.waiting import DEFAULT_TIMEOUT_S, Pause
 
@@ -30,31 +32,47 @@ def serve_memory(
     num_steps: int,
     *,
     snapshots: Container[int] = (),
+    beginning: Beginning = Beginning(),  # noqa: B008 - frozen
+    writer: CheckpointWriter = NoCheckpoints(),  # noqa: B008 - it has no state
+    is_stop_asked: Callable[[], bool] = lambda: False,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     record: dict[int, list[Operation]] | None = None,
-) -> None:
+) -> bool:
     """Serve this node's trainers until each has closed; what a daemon rank does between start and end.
 
     Collective with the trainers' ``open_memory`` and ``close``, with equal arguments on all ranks. snapshots:
-    counters after which replica 0's memory is copied for evaluation. record: filled with the operations done,
-    in their order, by replica. Raises ProtocolError for a request that the schedule does not have at this
-    point, DeadlineError when no request has come for ``timeout_s`` seconds of a step: between a step after
-    which memory is copied and the next one, and after the last, trainers may be silent for any time.
+    counters after which replica 0's memory is copied for evaluation. is_stop_asked: looked at with every request,
+    and passed on to the trainers. record: filled with the operations done, in their order, by replica. Returns
+    whether the trainers came to the schedule's end. Raises StoreError if a checkpoint cannot be written,
+    ProtocolError for a request that the schedule does not have at this point, DeadlineError when no request has
+    come for ``timeout_s`` seconds of a step: between a step after which memory is copied and the next one, and
+    after the last, trainers may be silent for any time.
     """
     tables = open_tables(grid, sizes, timeout_s)
+    tables.stop[0] = 0
+    for local, replica in enumerate(grid.local_replicas):
+        beginning.load_memory(replica, tables.state[local])
     replicas = [
         OrderedMemory(
             replica,
             NodeMemory(tables.state[local]),
             replica_operations(
-                replica, grid.shape, num_batches, 0, num_steps, snapshots=() if replica else snapshots
+                replica,
+                grid.shape,
+                num_batches,
+                beginning.step,
+                num_steps,
+                snapshots=() if replica else snapshots,
             ),
             None if record is None else record.setdefault(replica, []),
         )
         for local, replica in enumerate(grid.local_replicas)
     ]
-    _Daemon(grid, tables, replicas, num_steps=num_steps, snapshots=snapshots, timeout_s=timeout_s).run()
+    steps = range(beginning.step, num_steps)
+    daemon = _Daemon(grid, tables, replicas, steps=steps, snapshots=snapshots, timeout_s=timeout_s)
+    is_complete = daemon.run(writer, is_stop_asked)
     close_tables(grid, tables)
+    return is_complete
 
 
 @dataclass
@@ -123,7 +141,7 @@ class _Daemon:
         tables: SharedTables,
         replicas: list[OrderedMemory],
         *,
-        num_steps: int,
+        steps: range,
         snapshots: Container[int],
         timeout_s: float,
     ) -> None:
@@ -132,21 +150,27 @@ class _Daemon:
         self._replicas = replicas
         self._snapshots = snapshots
         self._timeout_s = timeout_s
-        self._num_steps = num_steps
-        self._begun = -1  # the last step that a request has shown to have begun
+        self._num_steps = steps.stop
+        self._begun = steps.start - 1  # the last step that a request has shown to have begun
         num_trainers = grid.node_comm.size - 1
         self._inbox = _Inbox(grid.node_comm, num_trainers)
         places = [coordinates_of(trainer, grid.shape) for trainer in range(num_trainers)]
-        self._desks = [_Desk(num_steps, grid.shape.epoch, at.epoch, at.epoch) for at in places]
-        self._open = num_trainers
+        firsts = [first_counter(steps.start, at.epoch, grid.shape) for at in places]
+        self._desks = [_Desk(steps.stop, grid.shape.epoch, first, first) for first in firsts]
+        self._open, self._flush_asked, self._ended_early = num_trainers, False, False
 
-    def run(self) -> None:
-        """Serve until every trainer of the node has closed."""
+    def run(self, writer: CheckpointWriter, is_stop_asked: Callable[[], bool]) -> bool:
+        """Serve until every trainer of the node has closed; tells whether that was at the schedule's end."""
         with closing(Doorbell(self._grid.node_comm)) as doorbell:
-            self._serve(doorbell)
+            self._keeper = CheckpointKeeper(
+                self._grid, self._tables.state, writer, self._timeout_s, doorbell.ring
+            )
+            self._serve(doorbell, is_stop_asked)
+            self._keeper.close()
         self._inbox.free()
+        return not self._ended_early
 
-    def _serve(self, doorbell: Doorbell) -> None:
+    def _serve(self, doorbell: Doorbell, is_stop_asked: Callable[[], bool]) -> None:
         pause, idle_s = Pause(self._timeout_s, self._what_is_due), None
         if doorbell.is_heard:
             # Rung as soon as there is work, so what has been served may be followed by a long sleep: each one
@@ -162,13 +186,20 @@ class _Daemon:
             )
         while self._open:
             requests = self._inbox.take()
+            self._tend_checkpoints()
             if not requests:
                 pause.sleep()
                 continue
+            self._tables.stop[0] = is_stop_asked()
             self._tables.sync()
             for trainer, (kind, counter, count) in requests:
                 if kind == CLOSE:
                     self._open -= 1
+                    self._ended_early |= bool(counter)
+                elif kind == CHECKPOINT:
+                    self._keeper.ask(counter)
+                elif kind == FLUSH:
+                    self._flush_asked = True
                 else:
                     self._accept(trainer, OperationKind(kind), counter, count)
             for local in range(len(self._replicas)):
@@ -176,6 +207,12 @@ class _Daemon:
                     pass
             pause.restart(has_deadline=not self._is_between_steps(), sleep_s=idle_s)
         self._check_nothing_waits()
+
+    def _tend_checkpoints(self) -> None:
+        """See what the side thread has done, and answer who waits for that: the job's first trainer."""
+        if self._keeper.advance() and self._flush_asked:
+            self._flush_asked = False
+            post(self._grid.node_comm, 0, FLUSH, (FLUSH, 0, 0), self._timeout_s)
 
     def _accept(self, trainer: int, kind: OperationKind, counter: int, count: int) -> None:
         """Keep a request until its turn. Raises ProtocolError if the schedule does not have it."""
@@ -204,9 +241,9 @@ class _Daemon:
         return is_done and (self._begun in self._snapshots or self._begun == self._num_steps - 1)
 
     def _check_nothing_waits(self) -> None:
-        """All trainers have closed. Raises ProtocolError if one left a request that never had its turn."""
+        """Raise ProtocolError if a trainer left a request that never had its turn, and not to end early."""
         for trainer, desk in enumerate(self._desks):
-            for kind, (counter, _) in desk.waiting.items():
+            for kind, (counter, _) in desk.waiting.items() if not self._ended_early else ():
                 raise ProtocolError(
                     f"{self._name(trainer)} closed before its {kind.name} of batch {counter} had its turn: "
                     f"{self._what_is_due()} is next; every rank must run the same schedule to its end"
@@ -215,6 +252,7 @@ class _Daemon:
     def _serve_next(self, local: int) -> bool:
         """Do the operation that is due on a replica, if it has been asked for; tells whether it was."""
         replica = self._replicas[local]
+        self._keeper.copy_if_due(local, replica)
         due = replica.next
         if due is None:
             return False

@@ -1,6 +1,8 @@
 """Gradients of all trainers, summed and divided by the events of the step.
 
-All gradients of a rank lie in one flat tensor together with its number of events, so that a step is one sum.
+All gradients of a rank lie in one flat tensor together with its number of events, so that a step is one sum. What
+else all ranks must agree on in a step travels along: whether to stop or to keep a checkpoint, and whether a loss or
+a gradient is no number any more.
 Run on processors only so far: the two device paths (a CUDA-aware library, pinned staging) follow the
 documentation of torch and mpi4py, and have not met a GPU.
 """
@@ -8,6 +10,7 @@ documentation of torch and mpi4py, and have not met a GPU.
 from __future__ import annotations
 
 import ctypes
+import math
 import time
 from collections.abc import Iterable
 
@@ -18,6 +21,7 @@ from disttgl_hpc.parallel.vector_sum import VectorSum
 from disttgl_hpc.parallel.waiting import DEFAULT_TIMEOUT_S, sleeping_sum
 
 _WHAT = "the other trainers' gradients"
+_TAIL = 4  # behind the gradients: whether to stop, whether to keep a checkpoint, loss, events
 
 
 class GradientSum:
@@ -27,6 +31,8 @@ class GradientSum:
     start: clear them with :meth:`zero` or ``zero_grad(set_to_none=False)``; a gradient that was replaced by
     another tensor is copied back. An idle trainer takes part with zero gradients and zero events.
 
+    wants_stop, wants_checkpoint: set by a rank before a sum; afterwards set on all ranks if they were on one.
+    is_own_finite, is_finite: whether this rank's gradients and loss were numbers in the last sum, and all ranks'.
     waited_s: seconds this rank has spent in sums so far, for the others and for the exchange itself.
     Collective over the communicator, as ``sum`` and ``free`` are.
     """
@@ -40,11 +46,13 @@ class GradientSum:
         self._parameters = list(parameters)
         self._comm = comm
         self._timeout_s = timeout_s
+        self.wants_stop = self.wants_checkpoint = False
+        self.is_own_finite = self.is_finite = True
         self.waited_s, self._bytes = 0.0, 0
         sizes = [parameter.numel() for parameter in self._parameters]
         device = self._parameters[0].device
         # The last element counts events: float32 is exact up to 16.7 million of them in a step.
-        size = sum(sizes) + 1
+        size = sum(sizes) + _TAIL
         self._sum = (
             VectorSum(size, comm, timeout_s, _WHAT) if comm.size > 1 and device.type == "cpu" else None
         )
@@ -53,7 +61,7 @@ class GradientSum:
             if self._sum is None
             else torch.from_numpy(self._sum.own)
         )
-        parts = torch.split(self._flat[:-1], sizes)
+        parts = torch.split(self._flat[:-_TAIL], sizes)
         self._views = [part.view_as(p) for part, p in zip(parts, self._parameters, strict=True)]
         self._staging: torch.Tensor | None = None
         if device.type == "cuda" and not _library_takes_device_memory():
@@ -66,26 +74,30 @@ class GradientSum:
         for parameter, view in zip(self._parameters, self._views, strict=True):
             parameter.grad = view
 
-    def sum(self, num_events: int) -> int:
+    def sum(self, num_events: int, loss: float = 0.0) -> int:
         """Replace gradients of the summed loss by their sum over trainers, divided by all their events.
 
-        num_events: what this rank's gradients are summed over. Returns the events of the step over all ranks.
+        num_events, loss: of this rank, what its gradients are of. Returns the events of the step over all ranks.
         Collective over the communicator. Raises DeadlineError, ValueError for a step without any event.
         """
         for parameter, view in zip(self._parameters, self._views, strict=True):
             if parameter.grad is not view:
                 view.zero_() if parameter.grad is None else view.copy_(parameter.grad)
                 parameter.grad = view
-        self._flat[-1] = num_events
+        tail = [float(self.wants_stop), float(self.wants_checkpoint), loss, float(num_events)]
+        self._flat[-_TAIL:] = torch.tensor(tail)
+        self.is_own_finite = math.isfinite(self._flat.sum().item())
         summed = self._flat
         if self._comm.size > 1:
             started_s = time.perf_counter()
             summed = self._reduced()
             self.waited_s += time.perf_counter() - started_s
-        total = int(summed[-1].item())
+        self.is_finite = math.isfinite(summed.sum().item())
+        stop, checkpoint, _, events = summed[-_TAIL:].tolist()
+        self.wants_stop, self.wants_checkpoint, total = stop > 0, checkpoint > 0, int(events)
         if total == 0:
             raise ValueError("a step has at least one event, got none on any trainer")
-        torch.div(summed[:-1], total, out=self._flat[:-1])
+        torch.div(summed[:-_TAIL], total, out=self._flat[:-_TAIL])
         return total
 
     @property

@@ -9,7 +9,12 @@ from disttgl_hpc.parallel.waiting import wait_request
 
 REQUEST_TAG = 0  # replies are tagged with the kind of their request: a read may be open during a snapshot
 NUM_FIELDS = 3  # kind, counter, number of nodes: int64 each
-CLOSE = -1  # a trainer's last message; other kinds are those of OperationKind
+
+# Kinds of requests beside those of OperationKind, which have their turn in a replica's order.
+CHECKPOINT = 10  # (counter): this trainer's share follows, tagged with the kind
+FLUSH = 11  # has a reply once all checkpoints are on disk
+CLOSE = -1  # a trainer's last message; counter 1: before the schedule's end
+PART_WRITTEN = 12  # tag of what daemons tell the first of them, over all ranks
 
 
 def post(comm: MPI.Intracomm, rank: int, tag: int, fields: tuple[int, int, int], timeout_s: float) -> None:

@@ -41,6 +41,7 @@ def table_shapes(sizes: MemorySizes, shape: GridShape, num_replicas: int) -> Tab
         "write_rows": ((num_replicas, slices, sizes.write_rows, sizes.dim_row), np.float32),
         "write_nodes": ((num_replicas, slices, sizes.write_rows), np.int64),
         "read_nodes": ((num_replicas * trainers, sizes.read_rows), np.int64),
+        "stop": ((1,), np.int64),
     }
 
 
@@ -71,7 +72,8 @@ class SharedTables:
 
     state: (replicas, N, 2·d). evaluation: (N, 2·d). reply_rows: (replicas, i, read_rows, 2·d).
     write_rows: (replicas, i, write_rows, 2·d). write_nodes: (replicas, i, write_rows).
-    read_nodes: (trainers of the node, read_rows). Arrays are not to be touched after :meth:`free`.
+    read_nodes: (trainers of the node, read_rows). stop: (1,), not 0 once the daemon was asked to stop.
+    Arrays are not to be touched after :meth:`free`.
     """
 
     state: Rows
@@ -80,6 +82,7 @@ class SharedTables:
     write_rows: Rows
     write_nodes: Nodes
     read_nodes: Nodes
+    stop: Nodes
     window: MPI.Win
 
     @classmethod

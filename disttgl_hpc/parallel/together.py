@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from mpi4py import MPI
 
-from disttgl_hpc.errors import PeerError
+from disttgl_hpc.errors import DisttglError, PeerError
 from disttgl_hpc.parallel.waiting import DEFAULT_TIMEOUT_S, sleeping_sum
 
 
@@ -25,3 +28,18 @@ def raise_together(
         raise error
     rank, message = next((rank, text) for rank, text in enumerate(messages) if text is not None)
     raise PeerError(f"rank {rank}: {message}")
+
+
+def decide_together(comm: MPI.Intracomm, decide: Callable[[], Any]) -> Any:
+    """What ``decide()`` returns on the first rank, on all ranks of ``comm``. Collective.
+
+    Its error is raised on the first rank, and PeerError on the others.
+    """
+    decision, error = None, None
+    if comm.rank == 0:
+        try:
+            decision = decide()
+        except DisttglError as failure:
+            error = failure
+    raise_together(comm, error)
+    return comm.bcast(decision)

@@ -1,7 +1,9 @@
-"""What a checkpoint of a run means: model, optimiser and memory to named arrays and back."""
+"""What a run's checkpoints mean: model and optimiser to named arrays and back, and which of them are kept."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,39 +12,40 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from disttgl_hpc.core.lasting import Arrays
 from disttgl_hpc.errors import StoreError
+from disttgl_hpc.runs.directory import RunDirectory
+from disttgl_hpc.runs.plan import RunPlan
 from disttgl_hpc.store.checkpoint import read_array, read_checkpoint, write_checkpoint
+from disttgl_hpc.store.checkpoint_manifest import (
+    checkpoint_folder,
+    part_path,
+    read_manifest,
+    remove_checkpoint,
+    step_of,
+    write_manifest,
+)
 
 
-def save(
-    path: Path,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    memory: NDArray[np.float32],
-    attributes: dict[str, Any],
-) -> None:
-    """Write weights, optimiser state, the replica's memory (N, 2·dim_memory) and where the run stands."""
-    arrays: dict[str, NDArray[Any]] = {"memory": memory}
+def model_arrays(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, NDArray[Any]]:
+    """Copies of weights and optimiser state by the parameters' names."""
+    arrays: dict[str, NDArray[Any]] = {}
     moments = optimiser.state_dict()["state"]
     for position, (name, parameter) in enumerate(model.named_parameters()):
-        arrays[f"weights/{name}"] = parameter.detach().cpu().numpy()
+        arrays[f"weights/{name}"] = parameter.detach().cpu().numpy().copy()
         for key, value in moments.get(position, {}).items():
-            arrays[f"optimiser/{name}/{key}"] = value.detach().cpu().numpy()
-    write_checkpoint(path, arrays, attributes)
+            arrays[f"optimiser/{name}/{key}"] = value.detach().cpu().numpy().copy()
+    return arrays
 
 
-def load_memory(path: Path, state: NDArray[np.float32]) -> None:
-    """Read a checkpoint's node memory into ``state`` (N, 2·dim_memory). Raises StoreError if it does not fit."""
-    read_array(path, "memory", state)
+def load_memory(path: Path, replica: int, out: NDArray[np.float32]) -> None:
+    """Read a replica's memory into ``out`` (N, 2·dim_memory) from a node's part. Raises StoreError."""
+    read_array(path, f"memory/{replica}", out)
 
 
-def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
-    """Set a model's weights from a checkpoint and return its attributes.
-
-    Raises StoreError when the file's weights are not those of this model.
-    """
-    checkpoint = read_checkpoint(path, "weights")
-    stored, own = checkpoint.group("weights"), dict(model.named_parameters())
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Set a model's weights from the first node's part. Raises StoreError when they are not of this model."""
+    stored, own = read_checkpoint(path, "weights/").group("weights"), dict(model.named_parameters())
     shapes = {name: tuple(array.shape) for name, array in stored.items()}
     expected = {name: tuple(parameter.shape) for name, parameter in own.items()}
     if shapes != expected:
@@ -54,4 +57,84 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(torch.from_numpy(stored[name]))
-    return checkpoint.attributes
+
+
+def load_optimiser(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    """Set an optimiser's state, but for its learning rate, from the first node's part. Raises StoreError."""
+    stored = read_checkpoint(path, "optimiser/")
+    state = {
+        position: {key: torch.from_numpy(array) for key, array in moments.items()}
+        for position, (name, _) in enumerate(model.named_parameters())
+        if (moments := stored.group(f"optimiser/{name}"))
+    }
+    if not state:
+        raise StoreError(f"{path}: holds no state of an optimiser: resume from another checkpoint")
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+
+
+def trainer_arrays(trainer: int, totals: NDArray[np.float64], held: NDArray[np.float32] | None) -> Arrays:
+    """A trainer's share: totals (2,) of the sweep so far, and the memory (n, 2·dim_memory) its next pass needs."""
+    arrays: dict[str, NDArray[Any]] = {f"trainers/{trainer}/totals": totals.copy()}
+    if held is not None:
+        arrays[f"trainers/{trainer}/held"] = held
+    return arrays
+
+
+def read_trainer(path: Path, trainer: int) -> tuple[NDArray[np.float64], NDArray[np.float32] | None]:
+    """What :func:`trainer_arrays` was given. Raises StoreError."""
+    share = read_checkpoint(path, f"trainers/{trainer}/").group(f"trainers/{trainer}")
+    if "totals" not in share:
+        raise StoreError(f"{path}: holds nothing of trainer {trainer}: resume from another checkpoint")
+    return share["totals"], share.get("held")
+
+
+class RunCheckpoints:
+    """Writes one node's parts of a run's checkpoints and, on the first node, their manifests; drops old ones.
+
+    Kept are the newest, the best sweep's and that of the last sweep's end, which another grid can go on from.
+    """
+
+    def __init__(
+        self, run: RunDirectory, plan: RunPlan, node: int, settings: dict[str, Any], keep: int
+    ) -> None:
+        self._run, self._plan, self._node, self._settings, self._keep = run, plan, node, settings, keep
+
+    def write_part(self, counter: int, arrays: Arrays) -> str:
+        """Write this node's part of the checkpoint after step ``counter`` of the plan. Raises StoreError."""
+        return write_checkpoint(
+            part_path(self._folder(counter), self._node), arrays, self._attributes(counter)
+        )
+
+    def complete(self, counter: int, checksums: Sequence[str]) -> None:
+        """Write the manifest, then drop checkpoints that are no longer needed. Raises StoreError."""
+        write_manifest(self._folder(counter), checksums, self._attributes(counter))
+        self._drop_old()
+
+    def _folder(self, counter: int) -> Path:
+        return checkpoint_folder(self._run.checkpoints, self._plan.before.steps + counter + 1)
+
+    def _attributes(self, counter: int) -> dict[str, Any]:
+        """Where the run stands, on which grid and after what; with the settings and checksums of its inputs."""
+        plan, before = self._plan, self._plan.before
+        sweeps = (counter + 1) // plan.num_batches
+        return {
+            "step": before.steps + counter + 1,
+            "sweep": before.sweeps + sweeps,
+            "ends_sweep": counter in plan.sweep_ends,
+            "epochs": before.epochs + sweeps * plan.epochs_per_sweep,
+            "grid": plan.shape.option,
+            "before": vars(before),
+            "settings": self._settings,
+        }
+
+    def _drop_old(self) -> None:
+        """Remove what nobody will ask for any more."""
+        folders = self._run.whole_checkpoints
+        kept = {step_of(folder) for folder in folders[-self._keep :]}
+        with suppress(StoreError):  # before the first validation there is no best one
+            kept.add(self._run.read_best()["step"])
+        ends = [folder for folder in folders if read_manifest(folder).attributes["ends_sweep"]]
+        kept |= {step_of(folder) for folder in ends[-1:]}
+        for folder in folders:
+            if step_of(folder) not in kept:
+                remove_checkpoint(folder)

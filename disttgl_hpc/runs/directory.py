@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import math
 import os
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,42 +15,118 @@ from typing import Any
 from disttgl_hpc.config import TrainConfig, train_config
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import ConfigError, StoreError
+from disttgl_hpc.log import get_logger
+from disttgl_hpc.store.checkpoint_manifest import (
+    checkpoint_folder,
+    checkpoint_folders,
+    has_manifest,
+    part_path,
+    remove_checkpoint,
+    step_of,
+)
 from disttgl_hpc.store.events import EventStore
 from disttgl_hpc.store.files import replacing
 
+log = get_logger(__name__)
+
+_WHERE = "evaluate RUN --events EVENTS, train EVENTS --resume RUN"
+
 
 class RunDirectory:
-    """Files of one run. Only rank 0 writes."""
+    """Files of one run. Only rank 0 writes, but for the parts of checkpoints, which each node writes itself."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config_file = path / "config.json"
         self.metrics_file = path / "metrics.jsonl"
-        self.best_checkpoint = path / "checkpoints" / "best.h5"
-        self.last_checkpoint = path / "checkpoints" / "last.h5"
+        self.checkpoints = path / "checkpoints"
+        self.best_file = self.checkpoints / "best.json"
+        self._lock_file = path / "lock"
+
+    @property
+    def whole_checkpoints(self) -> list[Path]:
+        """Folders of checkpoints that all nodes have completed, the newest last, without a look at the parts."""
+        return [folder for folder in checkpoint_folders(self.checkpoints) if has_manifest(folder)]
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """File with weights, optimiser and replica 0's memory of the newest checkpoint. Raises StoreError."""
+        folders = self.whole_checkpoints
+        if not folders:
+            raise StoreError(f"{self.path}: the run has no checkpoint yet: train it further")
+        return part_path(folders[-1], 0)
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The same of the best sweep's checkpoint. Raises StoreError if no sweep has been validated yet."""
+        return part_path(checkpoint_folder(self.checkpoints, self.read_best()["step"]), 0)
 
     def check_free(self) -> None:
         """Raise ConfigError if the directory holds a run; asked on every rank before any of them writes."""
-        if self.metrics_file.is_file() and self.metrics_file.stat().st_size:
-            raise ConfigError(f"{self.path} holds a run already: choose another --run, or remove it")
+        holds_records = self.metrics_file.is_file() and self.metrics_file.stat().st_size
+        if holds_records or self.whole_checkpoints:
+            raise ConfigError(
+                f"{self.path} holds a run already: choose another --run, remove it, or go on with --resume"
+            )
         if any(place.exists() and not place.is_dir() for place in (self.path, *self.path.parents)):
             raise ConfigError(f"{self.path}: a part of this path is a file: choose another --run")
 
-    def create(self, config: dict[str, Any]) -> None:
-        """Make the directory and write config.json. Raises StoreError where that is not allowed."""
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the directory, and keep other jobs out of it while the context lasts.
+
+        The kernel lets go of a lock when its process is killed. Raises StoreError where the directory cannot be
+        made, ConfigError if a job is training in it now.
+        """
         try:
-            self.best_checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            file = self._lock_file.open("w", encoding="utf-8")
         except OSError as error:
             raise StoreError(
                 f"{self.path}: cannot be made ({error.strerror}): choose another --run"
             ) from error
-        self.config_file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        self.metrics_file.touch()
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"{self.path}: a job is training this run now: wait for its end, or choose another --run"
+                ) from None
+            except OSError as error:
+                log.warning("%s cannot be locked (%s): start no second job on it", self.path, error.strerror)
+            yield
 
-    def keep_best(self) -> None:
-        """Make the last checkpoint the best one; there is a whole best one at any moment."""
-        with replacing(self.best_checkpoint) as partial:
-            shutil.copyfile(self.last_checkpoint, partial)
+    def begin(self, config: dict[str, Any], step: int) -> float:
+        """Write config.json, and forget all records and checkpoints that came after ``step``.
+
+        Returns the best MRR until then, −∞ if there is none.
+        """
+        for folder in checkpoint_folders(self.checkpoints):
+            if step_of(folder) > step or not has_manifest(folder):
+                remove_checkpoint(folder)
+        with suppress(StoreError):
+            if self.read_best()["step"] > step:  # that checkpoint was damaged, so it is trained anew
+                self.best_file.unlink()
+        kept = [json.dumps(record) + "\n" for record in self.records() if record.get("step", step) < step]
+        _write(self.metrics_file, "".join(kept))
+        _write(self.config_file, json.dumps(config, indent=2) + "\n")
+        with suppress(StoreError):
+            return float(self.read_best()["mrr"])
+        return -math.inf
+
+    def keep_best(self, step: int, sweep: int, mrr: float) -> None:
+        """Make the checkpoint of ``step`` the best one; there is one at any moment."""
+        _write(self.best_file, json.dumps({"step": step, "sweep": sweep, "mrr": mrr}) + "\n")
+
+    def read_best(self) -> dict[str, Any]:
+        """What :meth:`keep_best` wrote last. Raises StoreError if no sweep has been validated yet."""
+        try:
+            best = json.loads(self.best_file.read_text(encoding="utf-8"))
+            return {"step": int(best["step"]), "sweep": int(best["sweep"]), "mrr": float(best["mrr"])}
+        except FileNotFoundError:
+            raise StoreError(f"{self.path}: the run has finished no sweep yet: train it further") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{self.best_file}: cannot be read ({error}): train the run again") from error
 
     def read_config(self) -> dict[str, Any]:
         """What :meth:`create` wrote. Raises StoreError when it is not there or not JSON."""
@@ -67,17 +146,46 @@ class RunDirectory:
             os.fsync(file.fileno())
 
     def records(self) -> list[dict[str, Any]]:
-        """All lines of metrics.jsonl."""
-        return [json.loads(line) for line in self.metrics_file.read_text(encoding="utf-8").splitlines()]
+        """All whole lines of metrics.jsonl; a job that was killed may have left half a line at the end."""
+        if not self.metrics_file.exists():
+            return []
+        lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def run_settings(store: EventStore, config: TrainConfig, shape: GridShape) -> dict[str, Any]:
-    """What config.json says of a run: its input, and every setting with the grid that was laid."""
-    settings = replace(config, grid=shape.option).as_dict()
-    return {"events": str(store.path.resolve()), "checksum": store.checksum, **settings}
+def run_settings(
+    store: EventStore, config: TrainConfig, shape: GridShape, batches: Path | None = None
+) -> dict[str, Any]:
+    """What config.json says of a run: its inputs, and every setting with the grid that was laid.
+
+    A batch store needs no checksum here: it is of the same events or is refused, and changes no result.
+    """
+    inputs: dict[str, Any] = {"events": str(store.path.resolve()), "checksum": store.checksum}
+    if batches is not None:
+        inputs["batches"] = str(batches.resolve())
+    return {**inputs, **replace(config, grid=shape.option).as_dict()}
 
 
 def saved_config(settings: dict[str, Any]) -> TrainConfig:
     """The TrainConfig in what :func:`run_settings` gave."""
     names = [setting.name for setting in fields(TrainConfig)]
     return train_config({name: settings[name] for name in names if name in settings})
+
+
+def open_events(path: Path, checksum: str) -> EventStore:
+    """The events that a run was made with. Raises StoreError where they are not these."""
+    if not path.exists():
+        raise StoreError(f"{path}: the run's events are not there any more: say where they are ({_WHERE})")
+    store = EventStore.open(path)
+    if store.checksum != checksum:
+        raise StoreError(
+            f"{path}: the run was trained on events of checksum {checksum[:16]}…, these have "
+            f"{store.checksum[:16]}…: give the original store ({_WHERE})"
+        )
+    return store
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a small file, wholly or not at all."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")

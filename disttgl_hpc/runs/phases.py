@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-PHASES = ("sample", "read", "inputs", "forward", "write", "backward", "optimiser")
+PHASES = ("sample", "read", "inputs", "forward", "write", "backward", "optimiser", "checkpoint")
 
 
 class PhaseClock:

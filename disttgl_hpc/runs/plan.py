@@ -13,19 +13,37 @@ from disttgl_hpc.errors import ConfigError
 
 
 @dataclass(frozen=True)
+class Before:
+    """What a run had trained on other grids before it came to the present one: epochs, sweeps and steps."""
+
+    epochs: int = 0
+    sweeps: int = 0
+    steps: int = 0
+
+
+@dataclass(frozen=True)
 class RunPlan:
-    """Lengths and sizes of a run: its batches, its steps, and the room its memory and requests take."""
+    """Lengths and sizes of a run: its batches, its steps, and the room its memory and requests take.
+
+    Steps count from where its grid was laid; ``before`` is what was trained until then.
+    """
 
     shape: GridShape
     batching: Batching
     num_steps: int
     sizes: MemorySizes
+    before: Before = Before()
 
     @classmethod
     def of(
-        cls, stream: EventStream, config: TrainConfig, shape: GridShape, steps: int | None = None
+        cls,
+        stream: EventStream,
+        config: TrainConfig,
+        shape: GridShape,
+        steps: int | None = None,
+        before: Before = Before(),
     ) -> RunPlan:
-        """Plan of ``config.epochs`` on ``shape``, or of just so many ``steps``."""
+        """Plan of what ``before`` has left of ``config.epochs`` on ``shape``, or of just so many ``steps``."""
         batching = batching_of(stream, config, shape)
         sizes = MemorySizes.of(
             num_nodes=stream.num_nodes,
@@ -35,8 +53,8 @@ class RunPlan:
             negatives_per_event=config.negatives_per_event,
             num_neighbors=config.num_neighbors,
         )
-        whole = num_steps(config.epochs, shape, batching.num_batches)
-        return cls(shape, batching, whole if steps is None else steps, sizes)
+        whole = num_steps(max(0, config.epochs - before.epochs), shape, batching.num_batches)
+        return cls(shape, batching, whole if steps is None else steps, sizes, before)
 
     @property
     def num_batches(self) -> int:
@@ -45,13 +63,32 @@ class RunPlan:
 
     @property
     def sweep_ends(self) -> range:
-        """Steps after which replica 0 has finished a sweep, and its memory is evaluated."""
-        return range(self.num_batches - 1, self.num_steps, self.num_batches)
+        """Steps after which replica 0 has finished a sweep, and its memory is evaluated.
+
+        A grid is only laid where another one's sweep has ended; that is step −1.
+        """
+        first = -1 if self.before.steps else self.num_batches - 1
+        return range(first, self.num_steps, self.num_batches)
+
+    @property
+    def num_sweeps(self) -> int:
+        """Sweeps of a replica on this grid."""
+        return self.num_steps // self.num_batches
+
+    @property
+    def epochs_per_sweep(self) -> int:
+        """Passes over each event in a sweep of all replicas, j·k."""
+        return self.shape.epoch * self.shape.memory
 
     @property
     def epochs_trained(self) -> int:
-        """Passes over each event in all: j·k in every sweep."""
-        return len(self.sweep_ends) * self.shape.epoch * self.shape.memory
+        """Passes over each event on this grid."""
+        return self.num_sweeps * self.epochs_per_sweep
+
+    @property
+    def sweeps_before(self) -> int:
+        """Sweeps on this grid that come to at least as many passes as were trained before it."""
+        return -(-self.before.epochs // self.epochs_per_sweep)
 
 
 def batching_of(stream: EventStream, config: TrainConfig, shape: GridShape) -> Batching:

@@ -11,18 +11,17 @@ from numpy.typing import NDArray
 from disttgl_hpc.core.heuristics import best_half_life, heuristic_metrics
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.core.stream import EventStream
-from disttgl_hpc.errors import StoreError
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.nn.model import Tgn
 from disttgl_hpc.nn.processor import prepare_process
 from disttgl_hpc.parallel.watch import watching
 from disttgl_hpc.runs.candidates import Candidates, Part, held_out_parts
 from disttgl_hpc.runs.checkpoints import load_memory, load_weights
-from disttgl_hpc.runs.directory import RunDirectory, saved_config
+from disttgl_hpc.runs.directory import RunDirectory, open_events, saved_config
 from disttgl_hpc.runs.evaluate import Evaluator, Team
 from disttgl_hpc.runs.inputs import InputBuilder, build_model, device_of
 from disttgl_hpc.runs.plan import batching_of
-from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.store.checkpoint_manifest import read_manifest
 
 log = get_logger(__name__)
 
@@ -36,12 +35,13 @@ def final_results(
     team's members of a node. The heuristics beside the model are added by the team's first member only.
     """
     team, stream, config = evaluator.team, evaluator.stream, evaluator.config
-    attributes = load_weights(run.best_checkpoint, model)
+    best = run.best_checkpoint
+    load_weights(best, model)
     team.fence()
     if team.node_index == 0:
-        load_memory(run.best_checkpoint, state)
+        load_memory(best, 0, state)
     team.fence()
-    results: dict[str, Any] = {"best_sweep": attributes["sweep"]}
+    results: dict[str, Any] = {"best_sweep": run.read_best()["sweep"]}
     parts = held_out_parts(stream, config)
     for part in parts:
         results[part.name] = evaluator.evaluate(model, state, part).as_dict()
@@ -63,6 +63,11 @@ def _heuristics(
     return {name: metrics.as_dict() for name, metrics in found.items()}
 
 
+def best_grid(run: RunDirectory) -> str:
+    """The grid that the best sweep was trained on, whose batches decide which mail is pending after it."""
+    return str(read_manifest(run.best_checkpoint.parent).attributes["grid"])
+
+
 def evaluate_run(run: RunDirectory, events: Path | None, world: Any) -> dict[str, Any]:
     """Repeat the final evaluation of a run from its files, shared among all ranks of ``world`` (collective).
 
@@ -70,31 +75,16 @@ def evaluate_run(run: RunDirectory, events: Path | None, world: Any) -> dict[str
     is not the one the run was made with.
     """
     settings = run.read_config()
-    if not run.best_checkpoint.exists():
-        raise StoreError(f"{run.best_checkpoint}: the run has finished no sweep yet: train it further")
     config = saved_config(settings)
     prepare_process(config.threads)
-    store = _open_events(Path(events or settings["events"]), settings["checksum"])
+    store = open_events(Path(events or settings["events"]), settings["checksum"])
     stream = store.stream
     device = device_of(config, world.rank)
     team = Team(index=world.rank, size=world.size, gather=world.gather, share=world.bcast)
-    batching = batching_of(stream, config, GridShape.parse(config.grid))
+    batching = batching_of(stream, config, GridShape.parse(best_grid(run)))
     evaluator = Evaluator(stream, config, batching, InputBuilder(stream, device), team)
     state = np.empty((stream.num_nodes, 2 * config.dim_memory), np.float32)
     with watching(world, "scorer") as roster:
         for line in roster:
             log.info("%s", line)
         return final_results(run, evaluator, build_model(stream, config).to(device), state)
-
-
-def _open_events(path: Path, checksum: str) -> EventStore:
-    """The events that a run was made with; StoreError names --events where they are not these."""
-    if not path.exists():
-        raise StoreError(f"{path}: the run's events are not there any more: say where with --events")
-    store = EventStore.open(path)
-    if store.checksum != checksum:
-        raise StoreError(
-            f"{path}: the run was trained on events of checksum {checksum[:16]}…, these have "
-            f"{store.checksum[:16]}…: give the original store with --events"
-        )
-    return store

@@ -15,7 +15,7 @@ from torch import Tensor
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.batch import Mfg
 from disttgl_hpc.core.memory import MemoryService
-from disttgl_hpc.core.schedule import Assignment, assignment
+from disttgl_hpc.core.schedule import Assignment, assignment, first_counter
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.nn.inputs import GraphInputs, NodeInputs
 from disttgl_hpc.nn.link_head import link_loss
@@ -68,10 +68,31 @@ class Trainer:
         self._sampler = BatchSampler(stream, config, plan, grid.coordinates, graphs)
         self._readings = self._read_batches()
         self._reading: Reading | None = None
+        self._first_step = 0
+
+    def go_on(self, step: int, held: NDArray[np.float32] | None) -> None:
+        """Begin with ``step`` of the plan, with what :meth:`held` gave after the step before."""
+        self._first_step = step
+        work = self.work(step - 1) if step else None
+        if work is not None and held is not None:
+            self._reading = Reading(self._load(work.counter), held)
+
+    def held(self, step: int) -> NDArray[np.float32] | None:
+        """Memory (n, 2·dim_memory) in hand for the pass after ``step``; None if a batch is read for that one."""
+        work = self.work(step)
+        is_last_pass = work is None or work.pass_index == self._plan.shape.epoch - 1
+        return None if is_last_pass or self._reading is None else self._reading.state
 
     def work(self, step: int) -> Assignment | None:
         """What the schedule has for this trainer in ``step``; None while its lane has no batch yet."""
-        return assignment(step, self._grid.coordinates, self._plan.shape, self._plan.num_batches)
+        plan = self._plan
+        return assignment(
+            step,
+            self._grid.coordinates,
+            plan.shape,
+            plan.num_batches,
+            sweeps_before=plan.sweeps_before,
+        )
 
     def step(self, step: int) -> tuple[float, int]:
         """One synchronous gradient step; returns the summed loss of this trainer's events and their number."""
@@ -84,7 +105,7 @@ class Trainer:
             num_events = self._reading.loaded.batch.num_events
             loss = self._learn(work, self._reading) if num_events else self._pass_by(work)
         with self.clock("optimiser"):
-            self.gradients.sum(num_events)
+            self.gradients.sum(num_events, loss)
             self.optimiser.step()
         return loss, num_events
 
@@ -112,14 +133,14 @@ class Trainer:
         A batch is at hand one turn ahead, while the read of the one before may still be waiting; its own read is
         posted before that one is computed, and is served during its backward pass. Only this thread calls MPI.
         """
-        lane, stride = self._grid.coordinates.epoch, self._plan.shape.epoch
-        loading = map(self._load, range(lane, self._plan.num_steps, stride))
-        config = self._config
+        shape, config = self._plan.shape, self._config
+        first, stride = first_counter(self._first_step, self._grid.coordinates.epoch, shape), shape.epoch
+        loading = map(self._load, range(first, self._plan.num_steps, stride))
         batches = prefetched(loading, config.prefetch, config.timeout_s, "the next batch to be loaded")
         loaded = self._next(batches)
         if loaded is not None:
-            self._memory.post_read(lane, loaded.batch.nodes)
-        for counter in itertools.count(lane, stride):
+            self._memory.post_read(first, loaded.batch.nodes)
+        for counter in itertools.count(first, stride):
             if loaded is None:
                 return
             following = self._next(batches)

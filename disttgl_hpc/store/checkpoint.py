@@ -1,7 +1,8 @@
-"""Checkpoints: named arrays and plain attributes in one HDF5 file that is either whole or absent. No pickle."""
+"""Parts of checkpoints: named arrays and plain attributes in an HDF5 file that is whole or absent. No pickle."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,12 +17,12 @@ from disttgl_hpc.errors import StoreError
 from disttgl_hpc.store.files import open_checked, replacing
 
 KIND = "disttgl-checkpoint"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds: arrays by slash-separated name, and JSON values."""
+    """What a part of a checkpoint holds: arrays by slash-separated name, and JSON values."""
 
     arrays: dict[str, NDArray[Any]]
     attributes: dict[str, Any]
@@ -32,25 +33,35 @@ class Checkpoint:
         return {key[len(prefix) :]: array for key, array in self.arrays.items() if key.startswith(prefix)}
 
 
-def write_checkpoint(path: Path, arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> None:
-    """Write a checkpoint; the previous file of that name stays until the new one is whole.
+def write_checkpoint(path: Path, arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> str:
+    """Write a part of a checkpoint, and the folder it lies in; returns the file's sha256.
 
     Raises StoreError when it cannot be written (say, a full disk).
     """
     try:
-        with replacing(path) as partial, h5py.File(partial, "w") as file:
-            file.attrs["kind"], file.attrs["schema_version"] = KIND, SCHEMA_VERSION
-            file.attrs["attributes"] = json.dumps(attributes)
-            for name, array in arrays.items():
-                file[name] = array
-    except OSError as error:
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as partial:
+            with h5py.File(partial, "w") as file:
+                file.attrs["kind"], file.attrs["schema_version"] = KIND, SCHEMA_VERSION
+                file.attrs["attributes"] = json.dumps(attributes)
+                for name, array in arrays.items():
+                    file[name] = array
+            return sha256_of(partial)
+    except (OSError, RuntimeError) as error:  # h5py tells of a full disk as either
         raise StoreError(
-            f"{path}: the checkpoint cannot be written ({error}); the previous one is intact"
+            f"{path}: the checkpoint cannot be written ({error}): make room on the disk; the checkpoints before "
+            "it are intact"
         ) from error
 
 
+def sha256_of(path: Path) -> str:
+    """Checksum of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def read_checkpoint(path: Path, group: str = "") -> Checkpoint:
-    """Read the arrays of a checkpoint, all or those of one group such as "weights".
+    """Read the arrays of a part, all or those of one group such as "weights".
 
     Raises StoreError naming the file, what was expected and what to do.
     """
@@ -61,7 +72,7 @@ def read_checkpoint(path: Path, group: str = "") -> Checkpoint:
 
 
 def read_array(path: Path, name: str, out: NDArray[Any]) -> None:
-    """Read one array of a checkpoint into ``out``. Raises StoreError, also if it has another shape or dtype."""
+    """Read one array of a part into ``out``. Raises StoreError, also if it has another shape or dtype."""
     with open_checked(path, KIND, SCHEMA_VERSION) as file:
         dataset = file[name]
         if (dataset.shape, dataset.dtype) != (out.shape, out.dtype):

@@ -8,6 +8,9 @@ import sys
 import numpy as np
 import pytest
 from run_records import records
+from stored_states import assert_same_state
+
+from disttgl_hpc.runs.directory import RunDirectory
 
 needs_mpi = pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
 SAMPLED_TEXT = "--local-batch 30 --num-neighbors 4 --negative-sets 3 --negative-strategy historical"
@@ -49,8 +52,8 @@ def test_training_is_the_same_with_and_without_a_store(tmp_path, events, grid, r
     disttgl(*common, "--run", tmp_path / "live", ranks=ranks)
     disttgl(*common, "--run", tmp_path / "stored", "--batches", store, ranks=ranks)
     assert records(tmp_path / "live") == records(tmp_path / "stored")
-    weights = [(tmp_path / name / "checkpoints" / "last.h5").read_bytes() for name in ("live", "stored")]
-    assert weights[0] == weights[1]
+    live, stored = (RunDirectory(tmp_path / name) for name in ("live", "stored"))
+    assert_same_state(live, stored)
 
 
 @needs_mpi

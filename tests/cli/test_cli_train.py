@@ -88,7 +88,7 @@ def test_a_grid_gives_the_same_numbers_every_time(tmp_path, events):
 
 def test_options_win_over_the_file_which_wins_over_the_defaults(tmp_path, events):
     file = tmp_path / "settings.toml"
-    file.write_text("lr = 0.01\nseed = 7\nscale_lr = \"sqrt\"\n")
+    file.write_text('lr = 0.01\nseed = 7\nscale_lr = "sqrt"\n')
     options = [*SMALL, "--config", file, "--seed", "8", "--epochs", "1"]
     disttgl("train", events, "--run", tmp_path / "run", *options)
     config = json.loads((tmp_path / "run" / "config.json").read_text())

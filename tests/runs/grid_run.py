@@ -46,7 +46,7 @@ def main(folder: Path, grid: str) -> None:
     trained = build_model(store.stream, config)
     load_weights(run.last_checkpoint, trained)
     memory = np.empty_like(replicas[0].state)
-    load_memory(run.last_checkpoint, memory)
+    load_memory(run.last_checkpoint, 0, memory)
     assert_same_weights(trained, model)
     assert np.allclose(memory, replicas[0].state, atol=1e-5)
     assert np.allclose(totals[:, 0] / totals[:, 1], losses, atol=1e-5)

@@ -38,7 +38,7 @@ def test_a_serial_run_equals_the_emulation(tmp_path, dim_edge):
     losses, model, replicas = emulate(store.stream, config, GridShape(1, 1, 1), 2 * sweep)
     trained = build_model(store.stream, config)
     load_weights(run.last_checkpoint, trained)
-    memory = read_checkpoint(run.last_checkpoint).arrays["memory"]
+    memory = read_checkpoint(run.last_checkpoint).arrays["memory/0"]
     assert_same_weights(trained, model)
     assert np.allclose(memory, replicas[0].state, atol=1e-5)
     recorded = [record["loss"] for record in run.records() if record["record"] == "sweep"]
@@ -81,9 +81,9 @@ def test_pitfall_27_checkpoints_hold_what_resuming_needs(tmp_path):
     for name, array in weights.items():
         assert optimiser[f"{name}/exp_avg"].shape == array.shape
         assert optimiser[f"{name}/exp_avg_sq"].shape == array.shape
-    assert checkpoint.arrays["memory"].shape == (store.stream.num_nodes, 2 * SMALL["dim_memory"])
+    assert checkpoint.arrays["memory/0"].shape == (store.stream.num_nodes, 2 * SMALL["dim_memory"])
     assert checkpoint.attributes["step"] == 2 * -(-store.stream.split.train_end // SMALL["local_batch"])
-    assert checkpoint.attributes["checksum"] == store.checksum
+    assert checkpoint.attributes["settings"]["checksum"] == store.checksum
 
 
 def test_evaluate_repeats_the_numbers_of_the_test_record(tmp_path):

@@ -1,0 +1,168 @@
+"""Where a run begins: from nothing, or from the newest whole checkpoint of its directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.core.lasting import Beginning
+from disttgl_hpc.core.schedule import GridShape
+from disttgl_hpc.errors import ConfigError, StoreError
+from disttgl_hpc.log import get_logger
+from disttgl_hpc.runs.checkpoints import load_memory, load_optimiser, load_weights, read_trainer
+from disttgl_hpc.runs.directory import RunDirectory, saved_config
+from disttgl_hpc.runs.plan import Before
+from disttgl_hpc.store.checkpoint_manifest import Manifest, read_manifest, verify_parts
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Start(Beginning):
+    """Where a run begins, and on which grid; a subclass goes on from a checkpoint.
+
+    before: what was trained on other grids. grid: the one that the memory is of. is_tested: all was done already,
+    unless epochs have been added.
+    """
+
+    before: Before = Before()  # noqa: RUF009 - frozen
+    grid: str = ""
+    is_tested: bool = False
+
+    def load_model(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        """Weights and optimiser as of the step before; those of a new model are right already."""
+
+    def load_trainer(self, trainer: int) -> tuple[NDArray[np.float64], NDArray[np.float32] | None]:
+        """A trainer's (summed loss, events) of the running sweep, and what memory its next pass needs."""
+        return np.zeros(2), None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumption(Start):
+    """Goes on from a checkpoint: exactly, or with ``is_same_grid`` False from a sweep's end on another grid.
+
+    Then replica 0's memory is still wanted for the validation of that sweep, and the totals for its record.
+    """
+
+    manifest: Manifest
+    is_same_grid: bool = True
+
+    def load_memory(self, replica: int, out: NDArray[np.float32]) -> None:
+        """Fill ``out`` from the part of the node that held this replica; another grid's replicas begin anew."""
+        if self.is_same_grid or replica == 0:
+            load_memory(self._part(replica, GridShape.parse(self.grid).memory), replica, out)
+
+    def load_model(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        """Set weights and optimiser state. Raises StoreError."""
+        load_weights(self._part(0, 1), model)
+        load_optimiser(self._part(0, 1), model, optimiser)
+
+    def load_trainer(self, trainer: int) -> tuple[NDArray[np.float64], NDArray[np.float32] | None]:
+        """Totals and memory in hand; of another grid, the totals of all its trainers go to the first one."""
+        num_trainers = GridShape.parse(self.grid).num_trainers
+        if self.is_same_grid:
+            return read_trainer(self._part(trainer, num_trainers), trainer)
+        shares = range(num_trainers) if trainer == 0 else ()
+        return sum((read_trainer(self._part(t, num_trainers), t)[0] for t in shares), np.zeros(2)), None
+
+    def _part(self, index: int, count: int) -> Path:
+        """The part with replica or trainer ``index`` of ``count``, which are spread evenly over the nodes."""
+        return self.manifest.part(index * len(self.manifest.checksums) // count)
+
+
+def resumed_config(run: RunDirectory, given: Mapping[str, Any]) -> TrainConfig:
+    """Settings of a run that goes on: its own, changed by ``given`` where that leaves its past as it is.
+
+    Raises ConfigError with all other differences.
+    """
+    saved = saved_config(run.read_config())
+    wanted = replace(saved, **given)
+    differences = _differences(saved, wanted)
+    if wanted.epochs < saved.epochs:
+        differences.append(f"epochs {saved.epochs}, now {wanted.epochs} (may be raised)")
+    if differences:
+        raise ConfigError(
+            f"{run.path}: a resumed run keeps what decides its result, these differ: {', '.join(differences)}; "
+            "leave them out, or begin another run with --run"
+        )
+    return wanted
+
+
+def _differences(saved: TrainConfig, wanted: TrainConfig) -> list[str]:
+    """Settings that decide the result and are not the same."""
+    return [
+        f"{setting.name} {getattr(saved, setting.name)}, now {getattr(wanted, setting.name)}"
+        for setting in fields(TrainConfig)
+        if not setting.metadata["is_free"] and getattr(saved, setting.name) != getattr(wanted, setting.name)
+    ]
+
+
+def find_start(run: RunDirectory, shape: GridShape, settings: Mapping[str, Any]) -> Start:
+    """Where a run of ``settings`` goes on: its newest whole checkpoint, of another grid the last sweep's end.
+
+    Without any, the run begins anew. Raises StoreError if checkpoints are there and none of them is whole.
+    """
+    newest = _newest_whole(run, shape.option)
+    if newest is None:
+        log.info("%s has no checkpoint yet: the run begins anew", run.path)
+        return Start(grid=shape.option)
+    is_tested = any(record["record"] == "test" for record in run.records())
+    found = newest.attributes
+    if found["settings"]["checksum"] != settings["checksum"]:
+        raise StoreError(f"{newest.folder}: was written with other events than config.json names: restore it")
+    differences = _differences(saved_config(found["settings"]), saved_config(dict(settings)))
+    if differences:
+        raise StoreError(
+            f"{newest.folder}: config.json has changed since ({', '.join(differences)}): restore it"
+        )
+    step, before = found["step"], Before(**found["before"])
+    if found["grid"] == shape.option:
+        log.info("resuming from the checkpoint before step %d", step)
+        return Resumption(
+            step=step - before.steps, before=before, grid=shape.option, is_tested=is_tested, manifest=newest
+        )
+    log.info(
+        "resuming on %s from the end of sweep %d (step %d), trained on %s. Carried over: weights, optimiser. Not "
+        "carried over: the replicas' memory and places in the stream, passes in hand, steps after that sweep's end",
+        shape,
+        found["sweep"],
+        step,
+        GridShape.parse(found["grid"]),
+    )
+    before = Before(epochs=found["epochs"], sweeps=found["sweep"], steps=step)
+    return Resumption(
+        before=before, grid=found["grid"], is_tested=is_tested, manifest=newest, is_same_grid=False
+    )
+
+
+def _newest_whole(run: RunDirectory, grid: str) -> Manifest | None:
+    """The newest checkpoint that ``grid`` can go on from and whose parts are all as they were written."""
+    damaged, other_grid = [], ""
+    for folder in reversed(run.whole_checkpoints):
+        try:
+            manifest = read_manifest(folder)
+            if manifest.attributes["grid"] == grid or manifest.attributes["ends_sweep"]:
+                verify_parts(manifest)
+                return manifest
+            other_grid = manifest.attributes["grid"]
+        except StoreError as error:
+            log.warning("%s", error)
+            damaged.append(f"{folder.name}")
+    if damaged:
+        raise StoreError(
+            f"{run.checkpoints}: none of {', '.join(damaged)} is whole: restore one, or begin anew"
+        )
+    if other_grid:
+        raise ConfigError(
+            f"{run.path}: grid {grid} can go on from a sweep's end only, and {other_grid} has ended none yet: "
+            f"resume with --grid {other_grid}, or begin another run"
+        )
+    return None
