@@ -33,7 +33,7 @@ def count(text: str | int) -> int:
         number = float(str(text).replace(",", ""))
     except ValueError:
         number = -1.0
-    if number < 0 or number != int(number):
+    if number < 0 or not number.is_integer():
         raise click.BadParameter(f"must be a whole number such as 1000000 or 1e6, found '{text}'")
     return int(number)
 
@@ -83,7 +83,7 @@ def count(text: str | int) -> int:
     type=count,
     help="Classes of events: how long the source was idle.  [default: 0]",
 )
-@click.option("--seed", type=count, help="Another seed, another stream.  [default: 0]")
+@click.option("--seed", type=click.IntRange(min=0), help="Another seed, another stream.  [default: 0]")
 @click.option(
     "--name", default="", show_default=False, help="Name of the stream.  [default: the output's own]"
 )

@@ -91,7 +91,7 @@ def test_csv_takes_no_scaled_features(tmp_path):
     assert "give it to prepare" in str(result.exception)
 
 
-@pytest.mark.parametrize("count", ["1.5", "-3", "many"])
+@pytest.mark.parametrize("count", ["1.5", "-3", "many", "inf", "nan"])
 def test_counts_are_whole_numbers(tmp_path, count):
     result = run(tmp_path / "g.events.h5", f"--events={count}")
     assert (result.exit_code, "must be a whole number such as" in result.output) == (2, True)
