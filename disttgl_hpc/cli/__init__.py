@@ -23,7 +23,7 @@ from disttgl_hpc.errors import (
 from disttgl_hpc.parallel.leftovers import drop_names_of_segments
 from disttgl_hpc.parallel.waiting import wait_request
 
-_COMMANDS = ("prepare", "generate", "inspect", "sample", "train", "evaluate", "bench", "plan")
+_COMMANDS = ("prepare", "generate", "inspect", "sample", "train", "evaluate", "bench", "plan", "simulate")
 _USAGE, _FAILED, _INTERRUPTED = 2, 1, 130
 _PEERS_TURN_UP_S = 3.0
 

@@ -1,14 +1,18 @@
-"""Options of commands that are settings of training."""
+"""Options that several commands have: settings of training, files for figures."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Container
+from pathlib import Path
 from typing import Any
 
 import click
 
 from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.errors import ConfigError
+from disttgl_hpc.planning.plots import check_plot
 
 
 def config_options(command: Callable[..., Any], *, but: Container[str] = ()) -> Callable[..., Any]:
@@ -35,3 +39,58 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else f"{value}" or "none"
+
+
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --plot and --json, both checked before it begins."""
+    plot = click.option(
+        "--plot",
+        "plot_file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        callback=_checked(check_plot),
+        help="File for a figure: .svg, .png or .pdf.",
+    )
+    as_json = click.option(
+        "--json",
+        "json_file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        callback=_checked(_check_folder),
+        help="File for all figures.",
+    )
+    return plot(as_json(command))
+
+
+_Callback = Callable[[click.Context, click.Parameter, Path | None], Path | None]
+
+
+def _checked(check: Callable[[Path], None]) -> _Callback:
+    """Callback of an option that has a file checked, if one is given."""
+
+    def callback(_context: click.Context, _option: click.Parameter, file: Path | None) -> Path | None:
+        if file is not None:
+            check(file)
+        return file
+
+    return callback
+
+
+def _check_folder(file: Path) -> None:
+    if not file.parent.is_dir():
+        raise ConfigError(f"{file}: no such folder: make it first")
+
+
+def write_json(record: dict[str, Any], file: Path | None) -> None:
+    """Write a record to ``file``, if there is one."""
+    if file is not None:
+        file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(file: Path, command: str) -> dict[str, Any]:
+    """What ``command`` wrote to its --json FILE. Raises ConfigError."""
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: cannot be read as what {command} --json writes: {error}") from error
+    if not isinstance(record, dict):
+        raise ConfigError(f"{file}: not what {command} --json writes: no JSON object")
+    return record

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 from mpi4py import MPI
 
+from disttgl_hpc.cli.options import output_options, write_json
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.planning.captured import captured_events, powers_of_two
-from disttgl_hpc.planning.plots import check_plot, plot_captured
+from disttgl_hpc.planning.plots import plot_captured
 from disttgl_hpc.planning.tables import captured_table
 from disttgl_hpc.store.events import EventStore
 
@@ -26,27 +26,17 @@ Examples:
 @click.argument("events", type=click.Path(path_type=Path))
 @click.option("--captured", is_flag=True, help="Print what batches of each size capture, and stop.")
 @click.option("--batch-sizes", help="B,B,…: sizes for --captured.  [default: powers of two]")
-@click.option(
-    "--plot", "plot_file", type=click.Path(path_type=Path), help="Figure of --captured: .svg, .png, .pdf."
-)
-@click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="File for all figures."
-)
+@output_options
 def plan(
     events: Path, captured: bool, batch_sizes: str | None, plot_file: Path | None, json_file: Path | None
 ) -> None:
     """Tell what a batch of each size would hide of EVENTS from the node memory."""
     if MPI.COMM_WORLD.rank:
         return  # said once, however many processes were started
-    if json_file and not json_file.parent.is_dir():
-        raise click.BadParameter(f"{json_file}: no such folder: make it first", param_hint="--json")
-    if plot_file:
-        check_plot(plot_file)
     record = _captured(EventStore.open(events), batch_sizes)
     if plot_file:
         plot_captured(record, plot_file)
-    if json_file:
-        json_file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(record, json_file)
     click.echo(captured_table(record))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from disttgl_hpc.errors import ConfigError
+from disttgl_hpc.planning.scaling import LOSSES
 
 
 def check_plot(path: Path) -> None:
@@ -59,6 +60,44 @@ def plot_captured(record: dict[str, Any], path: Path) -> None:
     )
     right.legend()
     figure.savefig(path)
+
+
+def plot_predictions(record: dict[str, Any], path: Path) -> None:
+    """Predicted speed over trainers, where a step's time goes with each decade's bottleneck, length of a run."""
+    found = record["predicted"]
+    trainers = [one["trainers"] for one in found]
+    figure, (speed, steps, runs) = _figure(3)
+    first = found[0]["events_per_s"] / found[0]["trainers"]
+    speed.plot(trainers, [first * number for number in trainers], color="0.6", linestyle="--", label="ideal")
+    speed.plot(
+        trainers, [one["events_per_s"] for one in found], marker="o", markersize=3.5, label="predicted"
+    )
+    measured = [(one["trainers"], one["events_per_s"]) for one in record["measured"]]
+    speed.plot(*zip(*measured, strict=True), "x", color="black", label="measured")
+    speed.set(xscale="log", yscale="log", xlabel="trainers", ylabel="events/s", title=record["stream"])
+    speed.legend(loc="upper left")
+    parts = {"computing": "compute_s"} | {name: field for field, name in LOSSES.items()}
+    shares = {name: [one[field] / one["step_s"] for one in found] for name, field in parts.items()}
+    steps.stackplot(trainers, list(shares.values()), labels=list(shares), alpha=0.85)
+    steps.set(xscale="log", xlabel="trainers", ylabel="share of a step", ylim=(0, 1))
+    steps.set_title("a step, and the bottleneck of each decade")
+    steps.legend(loc="lower left", fontsize="small")
+    _name_decades(steps, found)
+    runs.plot(trainers, [one["run_s"] for one in found], marker="o", markersize=3.5)
+    runs.set(xscale="log", yscale="log", xlabel="trainers", ylabel="seconds")
+    runs.set_title(f"a run of {record['epochs']} epochs, in whole sweeps")
+    figure.savefig(path)
+
+
+def _name_decades(axes: Any, found: list[dict[str, Any]]) -> None:
+    """Write the bottleneck of each decade's last grid into the decade."""
+    largest = {len(str(one["trainers"])): one for one in found}
+    for digits, one in largest.items():
+        begin = 10 ** (digits - 1)
+        axes.axvline(begin, color="0.3", linewidth=0.8, linestyle=":")
+        middle = (begin * min(10 * begin, max(one["trainers"], 4 * begin))) ** 0.5
+        text = one["bottleneck"].replace(" ", "\n")
+        axes.text(middle, 0.98, text, ha="center", va="top", fontsize="small", fontweight="bold")
 
 
 def _figure(num_axes: int) -> tuple[Any, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from disttgl_hpc.planning.scaling import LOSSES
 from disttgl_hpc.text import aligned
 
 _AGES = ("25 %", "median", "75 %", "99 %")
@@ -30,3 +31,81 @@ def captured_table(record: dict[str, Any]) -> str:
             "unit of time; without memory: nodes with no event in earlier batches.",
         ]
     )
+
+
+def prediction_table(record: dict[str, Any]) -> str:
+    """Table of a scaling prediction: a row for each number of trainers, and what a run of some epochs takes."""
+    found = record["predicted"]
+    first = found[0]["events_per_s"] / found[0]["trainers"]
+    title = f"{record['epochs']} epochs"
+    rows = [
+        ["", "", "", "", "of", "step,", "", "losing", "most", f"{title}:", ""],
+        ["grid", "nodes", "trainers", "events/s", "ideal", "ms", "idle", "most", "to", "passes", "time"],
+    ]
+    for one in found:
+        losses = {name: one[field] for field, name in LOSSES.items()}
+        rows.append(
+            [
+                one["grid"] + ("*" if one["replicas_share_batches"] else " "),
+                f"{one['nodes']:,}",
+                f"{one['trainers']:,}",
+                f"{one['events_per_s']:,.0f}",
+                f"{one['events_per_s'] / (first * one['trainers']):.0%}",
+                f"{1e3 * one['step_s']:.1f}",
+                f"{one['idle_share']:.1%}",
+                f"{max(losses.values()) / one['step_s']:.1%}",
+                one["bottleneck"],
+                f"{one['passes']:,}",
+                duration(one["run_s"]),
+            ]
+        )
+    return "\n".join(
+        [
+            *aligned(rows),
+            "Ideal: as many trainers as the first row's, without any loss. Idle: waiting for other trainers, "
+            "gradients, memory or storage. *: more replicas than a sweep has batches: some work on the same one.",
+            f"A run trains whole sweeps of j·k passes over the events, which may be more than {title}.",
+            _calibration(record),
+        ]
+    )
+
+
+def comparison_table(record: dict[str, Any]) -> str:
+    """Table of measured grids beside what the model, which has seen the first of them only, makes of them."""
+    rows = [["", "events/s:", "", "", "speed-up:", "", "waiting:", ""]]
+    rows += [["grid", "measured", "predicted", "error", "measured", "predicted", "measured", "predicted"]]
+    rows += [
+        [
+            one["grid"] + ("*" if one["oversubscribed"] else " "),
+            f"{one['events_per_s']:,.0f}",
+            f"{one['predicted_events_per_s']:,.0f}",
+            f"{one['predicted_events_per_s'] / one['events_per_s'] - 1:+.1%}",
+            f"{one['speed_up']:.2f}",
+            f"{one['predicted_speed_up']:.2f}",
+            f"{one['waiting_share']:.1%}",
+            f"{one['predicted_waiting_share']:.1%}",
+        ]
+        for one in record["measured"]
+    ]
+    return "\n".join(
+        [*aligned(rows), "Only 1x1x1 calibrates the model. *: more threads of trainers than cores."]
+    )
+
+
+def _calibration(record: dict[str, Any]) -> str:
+    """What a prediction rests on, in words."""
+    one, machine = record["calibration"], record["machine"]
+    return (
+        f"{record['stream']}: one trainer on {one['processor']} takes {1e3 * one['step_s']:.1f} ms for "
+        f"{one['events']:.0f} events, steps deviate by {1e3 * one['deviation_s']:.1f} ms (standard deviation); "
+        f"{one['model_bytes']:,} bytes of gradients. Network: {machine['bandwidth']:.3g} bytes/s, "
+        f"{1e6 * machine['latency_s']:.3g} µs, {machine['collective']}; {machine['cores']} cores a node."
+    )
+
+
+def duration(seconds: float) -> str:
+    """A length of time in the unit that suits it."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:,.1f} s"

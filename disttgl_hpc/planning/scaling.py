@@ -1,0 +1,223 @@
+"""A model of a step of many trainers: who waits for whom, drawn step by step from the costs of one trainer.
+
+Events happen in the order that schedule and code impose: a trainer begins when its memory has been served and its
+batch is loaded, writes, goes backward, and meets all others in the sum of gradients; a node's daemon serves writes
+and the reads behind them one after the other. Steps are synchronous, so each lasts as long as its slowest trainer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from disttgl_hpc.core.schedule import GridShape, num_steps
+from disttgl_hpc.errors import ConfigError, GridError
+from disttgl_hpc.planning.costs import Costs, Machine, Seconds
+
+LOSSES = {
+    "cores_s": "cores",
+    "unequal_s": "unequal steps",
+    "gradients_s": "gradient sum",
+    "memory_s": "memory daemon",
+    "storage_s": "storage",
+}
+"""What a step can lose time to, and its name. All but the first leave trainers idle."""
+_WORTH_NAMING = 0.05
+_PREFETCH = 2  # batches that are loaded ahead
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a grid on some nodes comes to; seconds are of a step, means over steps and trainers.
+
+    The step is the sum of compute_s, what the trainer alone would need, and of the LOSSES: cores_s for sharing
+    cores, unequal_s for waiting for the slowest trainer, gradients_s for the sum itself, memory_s and storage_s
+    because the last trainer's memory is not read yet, or its features not loaded. batches: L of a sweep.
+    """
+
+    shape: GridShape
+    nodes: int
+    events_per_s: float
+    step_s: float
+    compute_s: float
+    cores_s: float
+    unequal_s: float
+    gradients_s: float
+    memory_s: float
+    storage_s: float
+    batches: int
+
+    @property
+    def idle_share(self) -> float:
+        """Share of the trainers' time in which they wait."""
+        return (self.unequal_s + self.gradients_s + self.memory_s + self.storage_s) / self.step_s
+
+    @property
+    def bottleneck(self) -> str:
+        """The largest of the losses, or computing where all of them together hardly matter."""
+        losses = {name: getattr(self, field) for field, name in LOSSES.items()}
+        if sum(losses.values()) < _WORTH_NAMING * self.step_s:
+            return "computing"
+        return max(losses, key=lambda name: losses[name])
+
+    def run(self, epochs: int) -> tuple[int, float]:
+        """Passes over the events, and seconds, of a run of ``epochs`` epochs: whole sweeps of j·k passes."""
+        steps = num_steps(epochs, self.shape, self.batches)
+        return steps // self.batches * self.shape.epoch * self.shape.memory, steps * self.step_s
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, with the properties."""
+        own = asdict(self) | {"grid": self.shape.option, "trainers": self.shape.num_trainers}
+        del own["shape"]
+        return own | {"idle_share": self.idle_share, "bottleneck": self.bottleneck}
+
+
+def predict(
+    costs: Costs, machine: Machine, shape: GridShape, nodes: int = 1, *, steps: int = 200, seed: int = 0
+) -> Prediction:
+    """Walk ``steps`` steps of a grid spread evenly over ``nodes``. Raises GridError for one that cannot be."""
+    if shape.memory % nodes:
+        raise GridError(
+            f"{shape} cannot be spread evenly over {nodes} nodes: a replica's trainers share a node, so k must be "
+            f"a multiple of the nodes; try {nodes * -(-shape.memory // nodes)} replicas"
+        )
+    model = _Walk(costs, machine, shape, nodes, np.random.Generator(np.random.Philox(seed)))
+    spent = np.array([model.step(number) for number in range(steps)])
+    compute, cores, unequal, gradients, memory, storage = spent.mean(axis=0).tolist()
+    step_s = compute + cores + unequal + gradients + memory + storage
+    return Prediction(
+        shape=shape,
+        nodes=nodes,
+        events_per_s=shape.num_trainers * costs.events / step_s,
+        step_s=step_s,
+        compute_s=compute,
+        cores_s=cores,
+        unequal_s=unequal,
+        gradients_s=gradients,
+        memory_s=memory,
+        storage_s=storage,
+        batches=max(1, round(costs.train_events / (shape.minibatch * costs.events))),
+    )
+
+
+class _Walk:
+    """Clocks of all trainers and daemons; trainers are numbered by replica, lane and slice, node after node."""
+
+    def __init__(
+        self, costs: Costs, machine: Machine, shape: GridShape, nodes: int, random: np.random.Generator
+    ) -> None:
+        self._costs, self._machine, self._shape, self._nodes, self._random = (
+            costs,
+            machine,
+            shape,
+            nodes,
+            random,
+        )
+        trainers = np.arange(shape.num_trainers)
+        self._lane = trainers % shape.trainers_per_replica // shape.minibatch
+        self._offset = trainers // shape.trainers_per_replica * len(costs.batch_s) // shape.memory
+        self._per_node = shape.num_trainers // nodes
+        self._exchange_s = machine.gradient_sum_s(costs.model_bytes, nodes, self._per_node)
+        self._loading_s = (
+            shape.num_trainers * costs.stored_bytes / machine.storage_bandwidth
+            if machine.storage_bandwidth
+            else 0.0
+        )
+        self._clock = np.zeros(shape.num_trainers)
+        self._served = np.zeros(shape.memory)  # when the next read of each replica is answered
+        self._daemon_free = np.zeros((nodes, 1))
+        self._begun = [0.0] * _PREFETCH  # when the last steps began, and loads could be asked for
+        self._loaded = 0.0
+
+    def step(self, number: int) -> tuple[float, float, float, float, float, float]:
+        """One step of everybody; seconds of compute, cores, unequal, gradients, memory and storage."""
+        costs, shape = self._costs, self._shape
+        own_s = self._own_s(number)
+        spread_s = self._sharing_cores(own_s)
+        reads = number % shape.epoch == self._lane
+        served = np.repeat(self._served, shape.trainers_per_replica)
+        ready = np.where(reads, np.maximum(self._clock, served), self._clock)
+        begin = np.maximum(ready, self._load())
+        self._serve((begin + costs.before_write * spread_s)[reads])
+        until_sum_s = (costs.before_write + costs.backward) * spread_s
+        # Who comes last without any wait, with those for memory, with those for storage as well: each cause is
+        # charged with what it adds to that moment, for which all have to wait.
+        alone, with_memory, with_both = ((start + until_sum_s).max() for start in (self._clock, ready, begin))
+        lost = (
+            own_s.mean(),
+            (spread_s - own_s).mean(),
+            alone - (self._clock + until_sum_s).mean(),
+            self._exchange_s,
+            with_memory - alone,
+            with_both - with_memory,
+        )
+        self._clock = with_both + self._exchange_s + spread_s - until_sum_s
+        return lost
+
+    def _own_s(self, number: int) -> Seconds:
+        """What each trainer's step takes without the others: its batch's cost, and chance."""
+        costs, epoch = self._costs, self._shape.epoch
+        counter = number - (number - self._lane) % epoch
+        batch_s = costs.batch_s[(counter + self._offset) % len(costs.batch_s)]
+        own_s = batch_s + self._random.choice(costs.noise_s, len(batch_s))
+        longer: Seconds = np.maximum(own_s, 0.1 * batch_s)
+        return longer
+
+    def _sharing_cores(self, own_s: Seconds) -> Seconds:
+        """How long the same steps take on the node's cores, which active trainers and the daemon share equally.
+
+        The shortest step ends first, and leaves its share to the others.
+        """
+        costs, cores, per_node = self._costs, self._machine.cores, self._per_node
+        threads = (costs.cpu_s + costs.daemon_s) / costs.step_s * np.arange(per_node, 0, -1)
+        load = threads / cores
+        slowdown = np.maximum(1, load) * (1 + self._machine.crowding * np.clip(load - 1, 0, 1))
+        by_node = own_s.reshape(self._nodes, per_node)
+        order = by_node.argsort(axis=1)
+        parts = np.diff(np.take_along_axis(by_node, order, axis=1), axis=1, prepend=0.0)
+        spread_s: Seconds = np.empty_like(by_node)
+        np.put_along_axis(spread_s, order, (parts * slowdown).cumsum(axis=1), axis=1)
+        return spread_s.ravel()
+
+    def _serve(self, written: Seconds) -> None:
+        """Each daemon takes the writes of its replicas as they come, and answers the read behind each at once.
+
+        A replica's slices are served together, when the last of them has written.
+        """
+        service_s = self._shape.minibatch * self._costs.daemon_s
+        arrivals = written.reshape(self._nodes, -1, self._shape.minibatch).max(axis=2)
+        order = arrivals.argsort(axis=1)
+        arrivals = np.maximum(np.take_along_axis(arrivals, order, axis=1), self._daemon_free)
+        before_s = service_s * np.arange(arrivals.shape[1])
+        done = np.maximum.accumulate(arrivals - before_s, axis=1) + before_s + service_s
+        self._daemon_free = done[:, -1:]
+        np.put_along_axis(self._served.reshape(self._nodes, -1), order, done, axis=1)
+
+    def _load(self) -> float:
+        """When storage has delivered this step's features, which were asked for some steps ahead."""
+        self._loaded = max(self._loaded, self._begun.pop(0)) + self._loading_s
+        self._begun.append(float(self._clock.mean()))
+        return self._loaded if self._loading_s else 0.0
+
+
+def doublings(
+    trainers_per_node: int, most: int, *, minibatch: int = 1, epoch: int = 1
+) -> list[tuple[GridShape, int]]:
+    """Grids of 1, 2, 4, … replicas of i×j trainers, and the nodes each needs, up to ``most`` trainers.
+
+    Raises ConfigError where replicas do not fill nodes.
+    """
+    per_replica = minibatch * epoch
+    if trainers_per_node % per_replica:
+        raise ConfigError(
+            f"a replica's {minibatch}×{epoch} trainers share a node, so trainers per node must be a multiple of "
+            f"{per_replica}: got {trainers_per_node}; try {per_replica * -(-trainers_per_node // per_replica)}"
+        )
+    replicas_per_node, grids, memory = trainers_per_node // per_replica, [], 1
+    while memory * per_replica <= most:
+        nodes = max(1, -(-memory // replicas_per_node))
+        grids.append((GridShape(minibatch, epoch, -(-memory // nodes) * nodes), nodes))
+        memory *= 2
+    return grids

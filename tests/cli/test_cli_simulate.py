@@ -1,0 +1,73 @@
+"""``disttgl simulate`` on a made-up record."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from disttgl_hpc.cli.simulate import simulate
+from disttgl_hpc.errors import ConfigError
+
+sys.path.append(str(Path(__file__).parents[1] / "planning"))
+from scaling_records import scaling_record
+
+
+@pytest.fixture
+def record(tmp_path):
+    file = tmp_path / "one.json"
+    file.write_text(json.dumps(scaling_record([[0.05, 0.07] * 5, [0.06, 0.06] * 5])))
+    return file
+
+
+def invoke(record, *options):
+    return CliRunner().invoke(simulate, [str(record), *map(str, options)])
+
+
+def test_a_prediction_is_printed_plotted_and_written(record, tmp_path):
+    pytest.importorskip("matplotlib")
+    figure, file = tmp_path / "scaling.svg", tmp_path / "scaling.json"
+    done = invoke(record, "--max-trainers", 32, "--plot", figure, "--json", file)
+    assert done.exit_code == 0, done.output
+    told = json.loads(file.read_text())
+    assert [one["grid"] for one in told["measured"]] == ["1x1x1"]
+    assert [one["trainers"] for one in told["predicted"]] == [1, 2, 4, 8, 16, 32]
+    assert [one["nodes"] for one in told["predicted"]] == [1, 1, 1, 1, 2, 4]
+    assert figure.stat().st_size > 10_000
+    measured, predicted = done.output.split("\n\n")
+    assert measured.splitlines()[2].split()[0] == "1x1x1"
+    assert [line.split()[0] for line in predicted.splitlines()[2:8]] == [
+        one["grid"] for one in told["predicted"]
+    ]
+
+
+def test_figures_of_the_machine_change_the_prediction(record, tmp_path):
+    file = tmp_path / "scaling.json"
+    slow = ["--bandwidth", "1e6", "--trainers-per-node", 2, "--minibatch", 2, "--max-trainers", 8]
+    assert invoke(record, *slow, "--json", file).exit_code == 0
+    last = json.loads(file.read_text())["predicted"][-1]
+    assert (last["grid"], last["nodes"], last["bottleneck"]) == ("2x1x4", 4, "gradient sum")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--bandwidth", "0"], "'--bandwidth'"),
+        (["--trainers-per-node", "4", "--epoch", "3"], "multiple of 3"),
+        (["--json", "/nowhere/x.json"], "no such folder"),
+        (["--plot", "x.events"], "end its name in .svg"),
+    ],
+)
+def test_usage_errors(record, options, message):
+    done = invoke(record, *options)
+    assert done.exit_code != 0
+    assert message in (str(done.exception) if isinstance(done.exception, ConfigError) else done.output)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"grids": []}'])
+def test_what_is_no_record_is_refused(tmp_path, text):
+    (tmp_path / "one.json").write_text(text)
+    error = invoke(tmp_path / "one.json").exception
+    assert isinstance(error, ConfigError)
+    assert "disttgl bench scaling" in str(error)
