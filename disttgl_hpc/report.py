@@ -81,6 +81,34 @@ def loader_table(record: dict[str, Any]) -> str:
     )
 
 
+def training_table(record: dict[str, Any]) -> str:
+    """Table of what :func:`~.runs.bench_train.measure_training` found: phases, floor, and the other program."""
+    own, floor = record["own"], record["floor"]
+    phases = [name for name in own if name.endswith("_us") and name != "cpu_us"]
+    rows = [["CPU-µs an event", *(name.removesuffix("_us") for name in phases), "all", "events/s"]]
+    rows.append(["disttgl", *(f"{own[name]:.1f}" for name in phases), *_speed(own)])
+    if "pyg" in record:
+        rows.append(["PyTorch Geometric", *("" for _ in phases), *_speed(record["pyg"])])
+    lines = [
+        *aligned(rows),
+        f"Floor: {floor['cpu_us']:.1f} CPU-µs: {floor['product_mflop']:.2f} MFLOP of products in "
+        f"{floor['products_us']:.1f}, {floor['slot_mflop']:.2f} MFLOP over neighbours in {floor['slots_us']:.1f} "
+        f"(one thread: {floor['gflops']:.0f} GFLOP/s), {floor['kilobytes']:.1f} kB in {floor['bytes_us']:.1f} "
+        f"({floor['copy_gb_s']:.1f} GB/s). Peak memory {record['peak_rss_mib']:.0f} MiB.",
+        f"Medians of {record['rounds']} rounds of {record['steps']} steps after {record['warmup']}.",
+        f"{record['stream']} on {record['machine']['processor']}; {_versions(record)}.",
+    ]
+    if "ratio" in record:
+        lines.insert(
+            -2, f"PyTorch Geometric's TGN needs {record['ratio']:.2f} times the CPU time, round by round."
+        )
+    return "\n".join(lines)
+
+
+def _speed(figures: dict[str, float]) -> tuple[str, str]:
+    return f"{figures['cpu_us']:.1f}", f"{figures['events_per_s']:,.0f}"
+
+
 def _versions(record: dict[str, Any]) -> str:
     """Versions of what a measurement ran on."""
     return ", ".join(f"{name} {number}" for name, number in record["machine"]["versions"].items())

@@ -14,9 +14,10 @@ from mpi4py import MPI
 from disttgl_hpc.cli.options import config_options
 from disttgl_hpc.config import TrainConfig, read_toml, train_config
 from disttgl_hpc.core.schedule import GridShape
-from disttgl_hpc.report import loader_table, scaling_table
+from disttgl_hpc.report import loader_table, scaling_table, training_table
 from disttgl_hpc.runs.bench import ScalingPlan, measure_scaling
 from disttgl_hpc.runs.bench_loader import LoaderPlan, measure_loader
+from disttgl_hpc.runs.bench_train import TrainingPlan, measure_training
 from disttgl_hpc.store.events import EventStore
 
 _WITHOUT_EFFECT = (
@@ -32,7 +33,14 @@ _AT_LEAST_ONE = click.IntRange(min=1)
 _SCALING_EXAMPLE = (
     "Example:  mpiexec -n 3 disttgl bench scaling flights.events.h5 --grids 1x1x1,1x1x2 --json scaling.json"
 )
-_LOADER_EXAMPLE = "Example:  disttgl bench loader flights.events.h5 --negative-sets 8 --batches flights.b600.n10.s8.batches.h5"
+_LOADER_EXAMPLE = (
+    "Example:  disttgl bench loader flights.events.h5 --negative-sets 8 "
+    "--batches flights.b600.n10.s8.batches.h5"
+)_TRAIN_EXAMPLE = """\b
+Example:
+  disttgl generate --like wikipedia reference.events.h5
+  disttgl bench train reference.events.h5 --against pyg --json train.json
+"""
 
 
 def _measuring(command: Callable[..., Any], *, steps: int, warmup: int, rounds: int) -> Callable[..., Any]:
@@ -102,6 +110,26 @@ def loader(events: Path, batches: Path | None, json_file: Path | None, **options
     plan = LoaderPlan(**measured)
     record = measure_loader(EventStore.open(events), config, plan, MPI.COMM_WORLD, batches)
     _tell(record, config, json_file, loader_table)
+
+
+@bench.command(epilog=_TRAIN_EXAMPLE)
+@click.argument("events", type=click.Path(path_type=Path))
+@click.option(
+    "--against",
+    type=click.Choice(["pyg"]),
+    help="Another program to take turns with: PyTorch Geometric's TGN.",
+)
+@partial(_measuring, steps=30, warmup=20, rounds=5)
+def train(events: Path, against: str | None, json_file: Path | None, **options: Any) -> None:
+    """Train on EVENTS in one process; print CPU time an event by phase, its floor and peak memory.
+
+    The floor is the counted arithmetic at the rate of this machine's large products, and the counted bytes at
+    that of its copies, both measured in each round.
+    """
+    config, measured = _taken_apart(json_file, options)
+    plan = TrainingPlan(**measured, against_pyg=against == "pyg")
+    record = measure_training(EventStore.open(events).stream, config, plan, MPI.COMM_WORLD)
+    _tell(record, config, json_file, training_table)
 
 
 def _taken_apart(json_file: Path | None, options: dict[str, Any]) -> tuple[TrainConfig, dict[str, int]]:

@@ -1,0 +1,193 @@
+"""What a training step costs, phase by phase, beside what its arithmetic must cost and beside another program.
+
+What is measured is :class:`~.trainer.Trainer` in one process, without evaluation and files. Rounds of it alternate
+with rounds of the other program on the same events, so that a machine that drifts disturbs both alike.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.core.schedule import GridShape
+from disttgl_hpc.core.stream import EventStream
+from disttgl_hpc.errors import GridError
+from disttgl_hpc.log import progress
+from disttgl_hpc.nn.processor import prepare_process
+from disttgl_hpc.nn.products import choose_product
+from disttgl_hpc.parallel.client import open_memory
+from disttgl_hpc.parallel.grid import Grid
+from disttgl_hpc.runs.batches import BatchSampler
+from disttgl_hpc.runs.bench_pyg import PygTrainer
+from disttgl_hpc.runs.machine import processor, versions
+from disttgl_hpc.runs.phases import PhaseClock
+from disttgl_hpc.runs.plan import RunPlan
+from disttgl_hpc.runs.trainer import Trainer
+
+Step = Callable[[int], tuple[float, int]]
+
+_COUNTED_BATCHES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """Rounds of ``steps`` steps each, one after the other through the stream, after ``warmup`` others."""
+
+    steps: int = 30
+    warmup: int = 20
+    rounds: int = 5
+    against_pyg: bool = False
+
+
+def measure_training(
+    stream: EventStream, config: TrainConfig, plan: TrainingPlan, world: Any
+) -> dict[str, Any]:
+    """Train by ``plan`` in one process.
+
+    Returns plan, machine, ``own`` (medians over rounds of :func:`_measure`, and of CPU-µs an event by phase),
+    ``floor`` (see :func:`_floor`), peak_rss_mib before the other program was loaded, and, against one, its figures
+    as ``pyg`` and ``ratio``, the median over rounds of its CPU time over ours. Raises GridError for more than one
+    rank, ConfigError where PyTorch Geometric is wanted and missing.
+    """
+    if world.size != 1:
+        raise GridError(
+            f"a step is measured in one process, started were {world.size}: leave out the launcher"
+        )
+    prepare_process(config.threads)
+    # A thread that loads ahead would have its CPU time counted to whatever phase the step is in.
+    config = replace(config, prefetch=0)
+    grid = Grid.create(world, GridShape(1, 1, 1))
+    run = RunPlan.of(stream, config, grid.shape, plan.warmup + plan.rounds * plan.steps)
+    memory = open_memory(grid, run.sizes, run.num_batches, run.num_steps, timeout_s=config.timeout_s)
+    trainer = Trainer(stream, config, run, grid, memory)
+    trainer.clock = PhaseClock(time.process_time)
+    trainer.rehearse()
+    for step in range(plan.warmup):
+        trainer.step(step)
+    own, others, rates, peak_rss_mib = [], [], [], 0.0
+    peer: PygTrainer | None = None
+    with progress(plan.rounds, "measuring", unit="rounds") as bar:
+        for number in range(plan.rounds):
+            steps = range(plan.warmup + number * plan.steps, plan.warmup + (number + 1) * plan.steps)
+            trainer.clock.take()
+            figures = _measure(trainer.step, steps)
+            events, phases = figures["events"], trainer.clock.take()
+            own.append(figures | {f"{name}_us": 1e6 * spent_s / events for name, spent_s in phases.items()})
+            rates.append(_rates(config))
+            if number == 0:
+                peak_rss_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            if plan.against_pyg:
+                if peer is None:
+                    peer = PygTrainer(stream, config)
+                    for step in range(plan.warmup):
+                        peer.step(step)
+                others.append(_measure(peer.step, steps))
+            bar.advance(1)
+    work = _work(trainer, BatchSampler(stream, config, run, grid.coordinates))
+    trainer.close()
+    memory.close()
+    grid.free()
+    record: dict[str, Any] = {
+        "stream": stream.name,
+        "steps": plan.steps,
+        "warmup": plan.warmup,
+        "rounds": plan.rounds,
+        "machine": {"processor": processor(), "versions": versions()},
+        "own": _medians(own),
+        "floor": _floor(work, _medians(rates)),
+        "peak_rss_mib": peak_rss_mib,
+    }
+    if others:
+        ratios = [other["cpu_us"] / mine["cpu_us"] for other, mine in zip(others, own, strict=True)]
+        record |= {"pyg": _medians(others), "ratio": median(ratios)}
+    return record
+
+
+def _measure(step: Step, steps: range) -> dict[str, float]:
+    """Events trained in ``steps``, CPU-µs (user and system, all threads) for each, and events a second."""
+    elapsed_s, cpu_s = time.perf_counter(), time.process_time()
+    events = sum(step(number)[1] for number in steps)
+    elapsed_s, cpu_s = time.perf_counter() - elapsed_s, time.process_time() - cpu_s
+    return {"events": events, "cpu_us": 1e6 * cpu_s / events, "events_per_s": events / elapsed_s}
+
+
+def _medians(rounds: list[dict[str, float]]) -> dict[str, float]:
+    return {name: median(figures[name] for figures in rounds) for name in rounds[0]}
+
+
+def _rates(config: TrainConfig) -> dict[str, float]:
+    """What a thread of this machine does at best, in CPU time: products as large as the memory update's, copies."""
+    product = choose_product(config.precision, "cpu")
+    a, b, source = torch.randn(1536, 512), torch.randn(512, 320), np.ones(8 << 20, np.float32)
+    target = np.empty_like(source)
+    product_s = _shortest(lambda: product(a, b))
+    copy_s = _shortest(lambda: np.copyto(target, source))
+    return {
+        "gflops": 2 * a.numel() * b.shape[1] / product_s / 1e9,
+        "copy_gb_s": 2 * source.nbytes / copy_s / 1e9,
+    }
+
+
+def _shortest(work: Callable[[], object], times: int = 5) -> float:
+    """Least CPU seconds of several runs."""
+    spent = []
+    for _ in range(times):
+        started_s = time.process_time()
+        work()
+        spent.append(time.process_time() - started_s)
+    return min(spent)
+
+
+def _work(trainer: Trainer, sampler: BatchSampler) -> dict[str, float]:
+    """Arithmetic and traffic of an event, forward and backward, counted on batches from the middle of the stream.
+
+    product_mflop: of matrix products; slot_mflop: of attention over neighbour slots; kilobytes: features read where
+    they lie (twice by attention), node memory read, weighted sums written and read, forward and backward.
+    """
+    config, stream = sampler.config, sampler.stream
+    d, t, dim, e, heads = (
+        config.dim_memory,
+        config.dim_time,
+        config.dim_embedding,
+        stream.dim_edge,
+        config.num_heads,
+    )
+    wide, item = d + t + e + 1, 0 if stream.edge_features is None else stream.edge_features.dtype.itemsize
+    totals, events = np.zeros(3), 0
+    middle = sampler.batching.num_batches // 2
+    for step in range(middle, middle + _COUNTED_BATCHES):
+        work = trainer.work(step)
+        if work is None:
+            continue
+        batch = sampler.sample(work)
+        mfg, mailed = batch.passes[0].mfg, len(batch.passes[0].mail.rows)
+        roots, nodes, slots = len(mfg.roots), len(np.unique(mfg.roots)), int(mfg.counts.sum())
+        pairs = roots + batch.num_events * (config.negatives_per_event - 1)
+        # Two products where the inputs have no gradient, three where they have.
+        twice = mailed * (3 * d * (2 * d + e) + d * d)
+        thrice = (
+            mailed * 3 * d * t + (nodes + roots) * dim * wide + (2 * nodes * d + (roots + pairs) * dim) * dim
+        )
+        read = (2 * slots + mailed) * e * item + len(mfg.nodes) * 8 * d
+        written = 4 * 4 * roots * heads * wide
+        totals += 2 * (2 * twice + 3 * thrice), 2 * slots * heads * (4 * wide + 2 * (d + t)), read + written
+        events += batch.num_events
+    product_flop, slot_flop, num_bytes = totals / max(1, events)
+    return {"product_mflop": product_flop / 1e6, "slot_mflop": slot_flop / 1e6, "kilobytes": num_bytes / 1e3}
+
+
+def _floor(work: dict[str, float], rates: dict[str, float]) -> dict[str, float]:
+    """CPU-µs an event if all arithmetic ran at the rate of large products, and all bytes at that of a copy."""
+    products_us = 1e3 * work["product_mflop"] / rates["gflops"]
+    slots_us = 1e3 * work["slot_mflop"] / rates["gflops"]
+    bytes_us = work["kilobytes"] / rates["copy_gb_s"]
+    parts = {"products_us": products_us, "slots_us": slots_us, "bytes_us": bytes_us}
+    return {**work, **rates, **parts, "cpu_us": sum(parts.values())}
