@@ -36,7 +36,8 @@ _SCALING_EXAMPLE = (
 _LOADER_EXAMPLE = (
     "Example:  disttgl bench loader flights.events.h5 --negative-sets 8 "
     "--batches flights.b600.n10.s8.batches.h5"
-)_TRAIN_EXAMPLE = """\b
+)
+_TRAIN_EXAMPLE = """\b
 Example:
   disttgl generate --like wikipedia reference.events.h5
   disttgl bench train reference.events.h5 --against pyg --json train.json
