@@ -2,47 +2,114 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.cli.options import output_options, write_json
+from disttgl_hpc.cli.options import config_options, output_options, read_json, write_json
+from disttgl_hpc.config import TrainConfig, read_toml, train_config
+from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.planning.captured import captured_events, powers_of_two
+from disttgl_hpc.planning.costs import Machine
+from disttgl_hpc.planning.planner import MAX_LOSS, Cluster
 from disttgl_hpc.planning.plots import plot_captured
-from disttgl_hpc.planning.tables import captured_table
+from disttgl_hpc.planning.tables import captured_table, plan_table
+from disttgl_hpc.runs.machine import free_shared_memory
+from disttgl_hpc.runs.plan_grid import calibrate, plan_grid, sizes_to_try
 from disttgl_hpc.store.events import EventStore
 
 _EXAMPLES = """\b
 Examples:
   disttgl plan flights.events.h5 --captured --plot captured.svg
-  disttgl plan flights.events.h5 --captured --batch-sizes 300,600,1200
+  disttgl plan flights.events.h5 --nodes 1 --trainers-per-node 2
+  disttgl plan flights.events.h5 --nodes 4 --trainers-per-node 8 --memory-per-node 64G --json plan.json
+  disttgl plan flights.events.h5 --nodes 8 --trainers-per-node 8 --calibration plan.json --max-loss 0.2
 """
+_AT_LEAST_ONE = click.IntRange(min=1)
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+class _Bytes(click.ParamType):  # type: ignore[type-arg]
+    """A number of bytes, which may end in K, M, G or T."""
+
+    name = "bytes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes as an integer."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", str(value).strip(), re.IGNORECASE)
+        if match is None:
+            self.fail(f"{value!r} is no number of bytes: write 64G, 512M or 1.5T", param, ctx)
+        return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("events", type=click.Path(path_type=Path))
-@click.option("--captured", is_flag=True, help="Print what batches of each size capture, and stop.")
+@click.option("--captured", is_flag=True, help="Print what batches of each size capture, and plan no grid.")
 @click.option("--batch-sizes", help="B,B,…: sizes for --captured.  [default: powers of two]")
+@click.option("--nodes", type=_AT_LEAST_ONE, default=1, help="Nodes to plan for.")
+@click.option("--trainers-per-node", type=_AT_LEAST_ONE, default=1, help="Beside the memory daemon.")
+@click.option(
+    "--memory-per-node", type=_Bytes(), help="For node memory.  [default: what is free on this one]"
+)
+@click.option(
+    "--max-loss", type=click.FloatRange(0, 1), default=MAX_LOSS, help="Of information, by a larger batch."
+)
+@click.option(
+    "--base-batch", type=_AT_LEAST_ONE, help="Batch that loses nothing.  [default: --local-batch, or 600]"
+)
+@click.option(
+    "--calibration",
+    "calibration_files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Measured before: --json of `plan`, or of `bench scaling` with 1x1x1.",
+)
+@click.option("--no-calibration", is_flag=True, help="Measure nothing and predict no speeds.")
 @output_options
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings.")
+@config_options
 def plan(
-    events: Path, captured: bool, batch_sizes: str | None, plot_file: Path | None, json_file: Path | None
+    *,
+    events: Path,
+    captured: bool,
+    batch_sizes: str | None,
+    plot_file: Path | None,
+    json_file: Path | None,
+    **options: Any,
 ) -> None:
-    """Tell what a batch of each size would hide of EVENTS from the node memory."""
+    """Choose local batch and grid for EVENTS by the paper's rules, and say why; or tell what batches capture.
+
+    The largest global batch that loses at most --max-loss of the mails that smaller ones capture; then as many
+    replicas as node memory can hold, at least one a node; the rest is epoch parallelism. The local batch is the
+    smallest that this machine is nearly at its best with, measured now in some seconds, unless --local-batch is
+    given. Options of `disttgl train` mean the same here.
+    """
     if MPI.COMM_WORLD.rank:
         return  # said once, however many processes were started
-    record = _captured(EventStore.open(events), batch_sizes)
-    if plot_file:
-        plot_captured(record, plot_file)
+    stream = EventStore.open(events).stream
+    if captured:
+        record = _captured(stream, batch_sizes)
+        if plot_file:
+            plot_captured(record, plot_file)
+        told = captured_table(record)
+    elif plot_file or batch_sizes:
+        raise ConfigError("--plot and --batch-sizes belong to --captured: give it, or leave them out")
+    else:
+        record, told = _planned(events, stream, **options)
     write_json(record, json_file)
-    click.echo(captured_table(record))
+    click.echo(told)
 
 
-def _captured(store: EventStore, batch_sizes: str | None) -> dict[str, Any]:
+def _captured(stream: EventStream, batch_sizes: str | None) -> dict[str, Any]:
     """Captured events of the training split."""
-    stream, num_events = store.stream, store.stream.split.train_end
+    num_events = stream.split.train_end
     sizes = _sizes(batch_sizes) if batch_sizes else powers_of_two(num_events)
     found = captured_events(stream.tcsr, num_events, sizes)
     return {"stream": stream.name, "events": num_events, "captured": [one.as_dict() for one in found]}
@@ -54,3 +121,67 @@ def _sizes(text: str) -> list[int]:
         return [int(size) for size in text.split(",")]
     except ValueError:
         raise ConfigError(f"batch sizes are written B,B,…: got {text!r}; try 300,600,1200") from None
+
+
+def _planned(
+    events: Path,
+    stream: EventStream,
+    *,
+    nodes: int,
+    trainers_per_node: int,
+    memory_per_node: int | None,
+    max_loss: float,
+    base_batch: int | None,
+    calibration_files: tuple[Path, ...],
+    no_calibration: bool,
+    config_file: Path | None,
+    **options: Any,
+) -> tuple[dict[str, Any], str]:
+    """A plan and what it says."""
+    given = (read_toml(config_file) if config_file else {}) | {
+        name: value for name, value in options.items() if value is not None
+    }
+    if "grid" in given:
+        raise ConfigError("the grid is what is planned: leave out --grid")
+    config = train_config(given)
+    base = base_batch or config.local_batch
+    cluster = Cluster(
+        nodes=nodes,
+        trainers_per_node=trainers_per_node,
+        memory_per_node=free_shared_memory() if memory_per_node is None else memory_per_node,
+    )
+    records = [one for file in calibration_files for one in _calibrations(file)]
+    if not (records or no_calibration):
+        sizes = [config.local_batch] if "local_batch" in given else sizes_to_try(base, stream.split.train_end)
+        records = calibrate(stream, config, sizes, MPI.COMM_SELF)
+    machine = Machine(cores=trainers_per_node + 1)
+    record = plan_grid(stream, config, cluster, machine, records, base=base, max_loss=max_loss)
+    commands = _commands(events, record, given)
+    return record | {"commands": commands}, "\n".join([plan_table(record), "", *commands])
+
+
+def _calibrations(file: Path) -> list[dict[str, Any]]:
+    """Records of one trainer in a file of ours. Raises ConfigError."""
+    record = read_json(file, "disttgl plan or disttgl bench scaling")
+    found = [record] if "grids" in record else record.get("calibration")
+    if not found:
+        raise ConfigError(
+            f"{file}: holds no measurement: make it with disttgl plan EVENTS.h5 --json, without --no-calibration"
+        )
+    return list(found)
+
+
+def _commands(events: Path, record: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    """Command lines that start what was planned: on this machine or with an MPI launcher, and as a Slurm job."""
+    settings = given | {"grid": record["grid"], "local_batch": record["local_batch"]}
+    changed = {name: value for name, value in settings.items() if value != getattr(TrainConfig(), name)}
+    training = shlex.join(
+        f"{word}" for name in changed for word in (f"--{name.replace('_', '-')}", changed[name])
+    )
+    ranks, nodes = record["trainers_per_node"] + 1, record["nodes"]
+    launch = f"mpiexec -n {ranks * nodes}" + (f" -ppn {ranks}" if nodes > 1 else "")
+    file, run = shlex.quote(str(events)), shlex.quote(f"runs/{events.name.partition('.')[0]}")
+    return [
+        f"{launch} disttgl train {file} --run {run} {training}",
+        f"EVENTS={file} sbatch --nodes={nodes} --ntasks-per-node={ranks} jobs/train.sbatch {training}",
+    ]

@@ -33,6 +33,58 @@ def captured_table(record: dict[str, Any]) -> str:
     )
 
 
+def plan_table(record: dict[str, Any]) -> str:
+    """Tables of a plan: local batches, if they were measured, and grids, each with why it was taken or not."""
+    lines = []
+    if record["local_batches"]:
+        rows = [["", "local batch", "events/s", "captured", "loss", "why"]]
+        rows += [
+            [
+                "→" if one["is_chosen"] else "",
+                f"{one['local_batch']:,}",
+                f"{one['events_per_s']:,.0f}",
+                *_shares(one),
+                one["reason"],
+            ]
+            for one in record["local_batches"]
+        ]
+        lines += [*_last_to_the_left(rows), ""]
+    rows = [["", "grid", "global batch", "captured", "loss", "MiB a node", "events/s", "why"]]
+    for one in record["candidates"]:
+        speed = one["events_per_s"]
+        rows.append(
+            [
+                "→" if one["is_chosen"] else "",
+                one["grid"],
+                f"{one['global_batch']:,}",
+                *_shares(one),
+                f"{one['memory'] / 2**20:,.0f}",
+                "–" if speed is None else f"{speed:,.0f}",
+                one["reason"],
+            ]
+        )
+    lines += _last_to_the_left(rows)
+    lines += [
+        f"{record['stream']}: {record['nodes']} × {record['trainers_per_node']} trainers. Captured: mails that the "
+        f"memory learns of; loss: how many fewer than in batches of {record['base_batch']:,}.",
+        "MiB: node memory and its slots in shared memory; what trainers need for themselves comes on top.",
+    ]
+    if record["local_batches"]:
+        lines.append("Events/s of local batches are measured here, those of grids predicted from them.")
+    return "\n".join(lines)
+
+
+def _shares(one: dict[str, Any]) -> tuple[str, str]:
+    return f"{one['share']:.1%}", f"{one['loss']:.1%}"
+
+
+def _last_to_the_left(rows: list[list[str]]) -> list[str]:
+    """A table whose last column is text."""
+    numbers = aligned([row[:-1] for row in rows])
+    width = max(map(len, numbers))
+    return [f"{line:<{width}}  {row[-1]}" for line, row in zip(numbers, rows, strict=True)]
+
+
 def prediction_table(record: dict[str, Any]) -> str:
     """Table of a scaling prediction: a row for each number of trainers, and what a run of some epochs takes."""
     found = record["predicted"]

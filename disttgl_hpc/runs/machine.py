@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import socket
 import sys
 from contextlib import suppress
@@ -12,6 +13,8 @@ from pathlib import Path
 
 _OPEN_FILES = Path("/proc/self/fd")
 _PROCESSORS = Path("/proc/cpuinfo")
+_MEMORY = Path("/proc/meminfo")
+_SHARED_MEMORY = Path("/dev/shm")
 _TCP_INFO = getattr(socket, "TCP_INFO", None)
 _BYTES_SENT = slice(200, 208)  # tcpi_bytes_sent in struct tcp_info, since Linux 4.19
 
@@ -21,6 +24,17 @@ def own_cores() -> frozenset[int]:
     if hasattr(os, "sched_getaffinity"):
         return frozenset(os.sched_getaffinity(0))
     return frozenset(range(os.cpu_count() or 1))
+
+
+def free_shared_memory() -> int:
+    """Bytes that shared memory can still take on this node, which has to have them free as well."""
+    limits = [sys.maxsize]
+    with suppress(OSError):
+        limits.append(shutil.disk_usage(_SHARED_MEMORY).free)
+    with suppress(OSError):
+        fields = dict(line.split(":") for line in _MEMORY.read_text().splitlines())
+        limits.append(int(fields["MemAvailable"].removesuffix("kB")) * 1024)
+    return min(limits)
 
 
 def processor() -> str:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.memory import MemoryService
-from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.nn.processor import prepare_process
 from disttgl_hpc.parallel.client import open_memory
@@ -26,6 +25,7 @@ from disttgl_hpc.runs.checkpoints import RunCheckpoints, model_arrays, trainer_a
 from disttgl_hpc.runs.directory import RunDirectory, run_settings
 from disttgl_hpc.runs.numbers import fail_together
 from disttgl_hpc.runs.plan import RunPlan, check_split
+from disttgl_hpc.runs.plan_grid import grid_shape
 from disttgl_hpc.runs.resume import Start, find_start
 from disttgl_hpc.runs.signals import StopRequest, stop_signals
 from disttgl_hpc.runs.sweep_ends import SweepEnds
@@ -58,7 +58,7 @@ def train(
     if not resume:
         run.check_free()
     check_split(store.stream)
-    grid = Grid.create(world, GridShape.parse(config.grid) if config.grid else None)
+    grid = Grid.create(world, grid_shape(store.stream, config, world))
     check_slices(grid.shape, store.stream.split.train_end)
     graphs = StoredGraphs.open(batches, store, config, grid.shape.minibatch) if batches else None
     settings = run_settings(store, config, grid.shape, batches)

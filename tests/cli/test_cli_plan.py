@@ -1,6 +1,8 @@
 """``disttgl plan`` in one process."""
 
 import json
+import shutil
+import subprocess
 import sys
 
 import pytest
@@ -8,7 +10,7 @@ from click.testing import CliRunner
 
 from disttgl_hpc.cli.plan import plan
 from disttgl_hpc.cli.prepare import prepare
-from disttgl_hpc.errors import ConfigError
+from disttgl_hpc.errors import ConfigError, DisttglError
 
 
 @pytest.fixture
@@ -68,3 +70,88 @@ def test_usage_errors(store, options, message):
     assert done.exit_code != 0
     told = str(done.exception) if isinstance(done.exception, ConfigError) else done.output
     assert message in told
+
+
+SMALL = ["--dim-memory", "8", "--dim-time", "4", "--dim-embedding", "8"]
+
+
+def test_a_plan_has_every_grid_its_reason_and_the_commands(store, tmp_path):
+    cluster = ["--nodes", "2", "--trainers-per-node", "4", "--memory-per-node", "1G"]
+    options = [*cluster, "--no-calibration", "--local-batch", "35", *SMALL, "--json", tmp_path / "plan.json"]
+    done = invoke(store, *options)
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "plan.json").read_text())
+    assert record["grid"] == "1x2x4", "a sweep of 4 batches has no use for 8 replicas"
+    assert [one["grid"] for one in record["candidates"]] == [
+        "1x1x8",
+        "1x2x4",
+        "1x4x2",
+        "2x1x4",
+        "2x2x2",
+        "4x1x2",
+    ]
+    for one in record["candidates"]:
+        line = next(line for line in done.output.splitlines() if one["grid"] in line)
+        assert line.endswith(one["reason"])
+    mpi, slurm = done.output.splitlines()[-2:]
+    settings = "--local-batch 35 --dim-memory 8 --dim-time 4 --dim-embedding 8 --grid 1x2x4"
+    assert mpi == f"mpiexec -n 10 -ppn 5 disttgl train {store} --run runs/x {settings}"
+    assert slurm == f"EVENTS={store} sbatch --nodes=2 --ntasks-per-node=5 jobs/train.sbatch {settings}"
+
+
+def test_a_calibration_is_measured_once_and_used_again(store, tmp_path):
+    file = tmp_path / "plan.json"
+    first = invoke(store, "--trainers-per-node", 2, "--local-batch", 20, *SMALL, "--json", file)
+    assert first.exit_code == 0, first.output
+    again = invoke(store, "--trainers-per-node", 2, "--calibration", file, "--base-batch", 20, *SMALL)
+    assert again.exit_code == 0, again.output
+    assert again.output.splitlines()[:-2] == first.output.splitlines()[:-2]
+    assert "20" in first.output.splitlines()[1].split(), "the local batch that was measured"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--memory-per-node", "lots"], "write 64G, 512M or 1.5T"),
+        (["--plot", "x.svg"], "belong to --captured"),
+        (["--grid", "1x1x1"], "leave out --grid"),
+        (["--no-calibration", "--memory-per-node", "1K"], "at least one replica"),
+        (["--calibration", "/nowhere/x.json"], "cannot be read"),
+    ],
+)
+def test_plans_that_cannot_be(store, options, message):
+    done = invoke(store, *options)
+    assert done.exit_code != 0
+    told = str(done.exception) if isinstance(done.exception, DisttglError) else done.output
+    assert message in told
+
+
+@pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
+def test_training_chooses_its_grid(store, tmp_path):
+    training = [
+        "--grid",
+        "auto",
+        "--epochs",
+        "2",
+        "--local-batch",
+        "35",
+        "--evaluation-negatives",
+        "3",
+        *SMALL,
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "disttgl_hpc",
+        "train",
+        str(store),
+        "--run",
+        str(tmp_path / "run"),
+        *training,
+    ]
+    done = subprocess.run(
+        ["timeout", "100", "mpiexec", "-n", "3", *command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["grid"] == "1x1x2"
+    assert "disttgl plan says why" in done.stderr

@@ -1,0 +1,186 @@
+"""Choosing a grid for a stream: captured events, sizes of node memory, and a short calibration on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.core.schedule import GridShape
+from disttgl_hpc.core.stream import EventStream
+from disttgl_hpc.log import get_logger
+from disttgl_hpc.parallel.shared import num_bytes, table_shapes
+from disttgl_hpc.parallel.subset import nodes_of
+from disttgl_hpc.planning.captured import captured_share
+from disttgl_hpc.planning.costs import Costs, Machine
+from disttgl_hpc.planning.planner import (
+    Candidate,
+    Cluster,
+    Losses,
+    choose_grid,
+    choose_local_batch,
+    divisors,
+    predicted_speed,
+)
+from disttgl_hpc.runs.bench import ScalingPlan, measure_scaling, medians
+from disttgl_hpc.runs.machine import free_shared_memory
+from disttgl_hpc.runs.plan import RunPlan, batching_of
+
+log = get_logger(__name__)
+
+_FACTORS = (0.25, 0.5, 1, 2, 4)
+_WARMUP_EVENTS, _MEASURED_EVENTS = 4_800, 9_600
+_ROUNDS = 3
+_ALONE = GridShape(1, 1, 1)
+
+
+def calibrate(
+    stream: EventStream, config: TrainConfig, local_batches: Sequence[int], alone: Any
+) -> list[dict[str, Any]]:
+    """Train the same events with each local batch in this process; records as ``disttgl bench scaling`` makes them.
+
+    alone: an MPI communicator of this process only. Sizes take turns, so that a machine that drifts disturbs all of
+    them alike; each turn takes about a second.
+    """
+    turns = [[_measure(stream, config, size, alone) for size in local_batches] for _ in range(_ROUNDS)]
+    records = []
+    for record, *others in zip(*turns, strict=True):
+        rounds = [one["grids"][0]["rounds"][0] for one in (record, *others)]
+        records.append(record | {"grids": [record["grids"][0] | medians(rounds) | {"rounds": rounds}]})
+    return records
+
+
+def _measure(stream: EventStream, config: TrainConfig, local_batch: int, alone: Any) -> dict[str, Any]:
+    """One turn of one size."""
+    own = replace(config, local_batch=local_batch, grid="")
+    steps = ScalingPlan(
+        grids=(_ALONE,),
+        steps=max(4, _MEASURED_EVENTS // local_batch),
+        warmup=max(1, _WARMUP_EVENTS // local_batch),
+        rounds=1,
+    )
+    log.info("measuring a trainer with local batches of %d", local_batch)
+    record = measure_scaling(stream, own, steps, alone) or {}
+    return record | {"settings": own.as_dict()}
+
+
+def sizes_to_try(base: int, num_events: int) -> list[int]:
+    """Local batches around ``base`` that a stream of ``num_events`` training events can fill."""
+    return sorted({max(1, min(num_events, round(factor * base))) for factor in _FACTORS})
+
+
+def plan_grid(
+    stream: EventStream,
+    config: TrainConfig,
+    cluster: Cluster,
+    machine: Machine,
+    calibrations: Sequence[dict[str, Any]],
+    *,
+    base: int,
+    max_loss: float,
+) -> dict[str, Any]:
+    """A local batch and a grid for ``cluster``, as plain values with all that was looked at.
+
+    calibrations: records of one trainer, one for each local batch to choose from; without any it is that of
+    ``config``, and no speed is predicted. Raises GridError if no replica fits a node.
+    """
+    costs = {record["settings"]["local_batch"]: Costs.of(record) for record in calibrations}
+    sizes = sorted(costs) or [config.local_batch]
+    losses = _losses(
+        stream, {base, *(i * size for size in sizes for i in divisors(cluster.trainers_per_node))}, base
+    )
+    speeds = {size: costs[size].events_per_s for size in costs}
+    local_batch, reasons = (
+        choose_local_batch(speeds, losses, max_loss=max_loss) if speeds else (config.local_batch, {})
+    )
+    config = replace(config, local_batch=local_batch)
+    candidates = _choose(
+        stream,
+        config,
+        cluster,
+        losses,
+        max_loss=max_loss,
+        speed_of=predicted_speed(costs[local_batch], machine, cluster.nodes) if costs else lambda _: None,
+    )
+    return {
+        "stream": stream.name,
+        "events": stream.split.train_end,
+        "nodes": cluster.nodes,
+        "trainers_per_node": cluster.trainers_per_node,
+        "memory_per_node": cluster.memory_per_node,
+        "base_batch": base,
+        "max_loss": max_loss,
+        "local_batch": local_batch,
+        "local_batches": [
+            {
+                "local_batch": size,
+                "events_per_s": speeds[size],
+                "share": losses.shares[size],
+                "loss": losses.of(size),
+                "is_chosen": size == local_batch,
+                "reason": reasons[size],
+            }
+            for size in speeds
+        ],
+        "candidates": [candidate.as_dict() for candidate in candidates],
+        "grid": _chosen(candidates).option,
+        "calibration": list(calibrations),
+    }
+
+
+def grid_shape(stream: EventStream, config: TrainConfig, world: Any) -> GridShape | None:
+    """The grid that a run's settings ask for; None for a replica a trainer. Collective, see :func:`auto_grid`."""
+    if config.grid == "auto":
+        return auto_grid(stream, config, world)
+    return GridShape.parse(config.grid) if config.grid else None
+
+
+def auto_grid(stream: EventStream, config: TrainConfig, world: Any) -> GridShape:
+    """Grid for the ranks that were started, without a calibration: the paper's rules at the given local batch.
+
+    Collective over ``world``; the same on all ranks. Unequal nodes get what the smallest could take, which laying
+    the grid then refuses. Raises GridError if no replica fits the free shared memory of each node.
+    """
+    nodes = nodes_of(world)
+    per_node = min(map(len, nodes)) - 1
+    if world.size == 1 or per_node < 1:
+        return _ALONE
+    free = min(world.allgather(free_shared_memory()))
+    cluster = Cluster(nodes=len(nodes), trainers_per_node=per_node, memory_per_node=free)
+    base = config.local_batch
+    losses = _losses(stream, {i * base for i in divisors(per_node)}, base)
+    candidates = _choose(stream, config, cluster, losses)
+    shape = _chosen(candidates)
+    log.info("grid %s, of %d that these ranks could lay; disttgl plan says why", shape, len(candidates))
+    return shape
+
+
+def _losses(stream: EventStream, batches: set[int], base: int) -> Losses:
+    """Captured shares of batches of these sizes."""
+    sizes = sorted(batches)
+    shares = captured_share(stream.tcsr, stream.split.train_end, sizes)
+    return Losses(dict(zip(sizes, shares, strict=True)), base)
+
+
+def _choose(
+    stream: EventStream,
+    config: TrainConfig,
+    cluster: Cluster,
+    losses: Losses,
+    **rules: Any,
+) -> tuple[Candidate, ...]:
+    """Candidates for a stream under the settings of a run."""
+
+    def memory_of(shape: GridShape) -> int:
+        sizes = RunPlan.of(stream, config, shape).sizes
+        return num_bytes(table_shapes(sizes, shape, shape.memory // cluster.nodes))
+
+    def num_batches(shape: GridShape) -> int:
+        return batching_of(stream, config, shape).num_batches
+
+    return choose_grid(cluster, config.local_batch, losses, memory_of, num_batches=num_batches, **rules)
+
+
+def _chosen(candidates: Sequence[Candidate]) -> GridShape:
+    return next(candidate.shape for candidate in candidates if candidate.is_chosen)

@@ -1,0 +1,84 @@
+"""Planning for a stream: a calibration on this machine, sizes of node memory, grids for the ranks at hand."""
+
+import pytest
+from mpi4py import MPI
+from run_helpers import SMALL, make_store
+
+from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.core.schedule import GridShape
+from disttgl_hpc.errors import GridError
+from disttgl_hpc.parallel.shared import num_bytes, table_shapes
+from disttgl_hpc.planning.costs import Costs, Machine
+from disttgl_hpc.planning.planner import Cluster
+from disttgl_hpc.runs import plan_grid as planning
+from disttgl_hpc.runs.machine import free_shared_memory
+from disttgl_hpc.runs.plan import RunPlan
+
+CONFIG = TrainConfig(**SMALL)
+
+
+@pytest.fixture
+def stream(tmp_path):
+    return make_store(tmp_path).stream
+
+
+def planned(stream, calibrations=(), *, nodes=1, trainers=4, memory=10**9, max_loss=0.0, base=25):
+    cluster = Cluster(nodes=nodes, trainers_per_node=trainers, memory_per_node=memory)
+    machine = Machine(cores=trainers)
+    return planning.plan_grid(stream, CONFIG, cluster, machine, calibrations, base=base, max_loss=max_loss)
+
+
+def test_a_calibration_measures_every_size_on_the_same_events(stream, monkeypatch):
+    monkeypatch.setattr(planning, "_MEASURED_EVENTS", 150)
+    monkeypatch.setattr(planning, "_WARMUP_EVENTS", 50)
+    records = planning.calibrate(stream, CONFIG, [10, 25], MPI.COMM_SELF)
+    assert [record["settings"]["local_batch"] for record in records] == [10, 25]
+    for record, steps in zip(records, (15, 6), strict=True):
+        (entry,) = record["grids"]
+        assert [len(one["step_s"][0]) for one in entry["rounds"]] == [steps] * 3
+        assert Costs.of(record).events_per_s == pytest.approx(entry["events_per_s"], rel=0.3)
+    plan = planned(stream, records)
+    assert {one["local_batch"] for one in plan["local_batches"]} == {10, 25}
+    assert all(one["events_per_s"] > 0 for one in plan["candidates"])
+
+
+def test_without_a_calibration_no_speed_is_predicted(stream):
+    plan = planned(stream)
+    assert (plan["local_batch"], plan["local_batches"]) == (25, [])
+    assert plan["grid"] == "1x1x4"
+    assert {one["events_per_s"] for one in plan["candidates"]} == {None}
+
+
+def test_memory_is_that_of_the_tables(stream):
+    two = GridShape(1, 2, 4)
+    (entry,) = [one for one in planned(stream, nodes=2)["candidates"] if one["grid"] == "1x2x4"]
+    sizes = RunPlan.of(stream, CONFIG, two).sizes
+    assert entry["memory"] == num_bytes(table_shapes(sizes, two, 2)), "two replicas on each node"
+    assert planned(stream, nodes=2, memory=entry["memory"])["grid"] == "1x2x4"
+    with pytest.raises(GridError, match="at least one replica"):
+        planned(stream, memory=1000)
+
+
+def test_sizes_around_the_base():
+    assert planning.sizes_to_try(600, 10_000) == [150, 300, 600, 1200, 2400]
+    assert planning.sizes_to_try(600, 1000) == [150, 300, 600, 1000]
+    assert planning.sizes_to_try(1, 2) == [1, 2]
+
+
+def test_one_process_is_one_trainer(stream):
+    assert planning.auto_grid(stream, CONFIG, MPI.COMM_SELF) == GridShape(1, 1, 1)
+
+
+@pytest.mark.ranks(3)
+def test_a_grid_for_the_ranks_that_were_started(comm, tmp_path, on_all_ranks, monkeypatch):
+    stream = make_store(tmp_path).stream
+    monkeypatch.setattr(planning, "free_shared_memory", lambda: 10**9 - comm.rank)
+
+    def body():
+        assert planning.auto_grid(stream, CONFIG, comm) == GridShape(1, 1, 2)
+
+    on_all_ranks(body)
+
+
+def test_shared_memory_is_limited():
+    assert 0 < free_shared_memory() < 2**60
