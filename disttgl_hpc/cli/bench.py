@@ -73,6 +73,14 @@ def _measuring(command: Callable[..., Any], *, steps: int, warmup: int, rounds: 
     return command
 
 
+_first_step = click.option(
+    "--first-step",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Where in the stream to begin, in batches; the node memory is empty there.",
+)
+
+
 @click.group()
 def bench() -> None:
     """Measure how fast training is on this machine."""
@@ -101,6 +109,7 @@ def scaling(events: Path, grids: str, json_file: Path | None, **options: Any) ->
 @bench.command(epilog=_LOADER_EXAMPLE)
 @click.argument("events", type=click.Path(path_type=Path))
 @click.option("--batches", type=click.Path(path_type=Path), help="A batch store to compare with sampling.")
+@_first_step
 @partial(_measuring, steps=100, warmup=10, rounds=5)
 def loader(events: Path, batches: Path | None, json_file: Path | None, **options: Any) -> None:
     """Train on EVENTS with sampled and with stored batches, with and without --prefetch, in turns.
@@ -120,6 +129,7 @@ def loader(events: Path, batches: Path | None, json_file: Path | None, **options
     type=click.Choice(["pyg"]),
     help="Another program to take turns with: PyTorch Geometric's TGN.",
 )
+@_first_step
 @partial(_measuring, steps=30, warmup=20, rounds=5)
 def train(events: Path, against: str | None, json_file: Path | None, **options: Any) -> None:
     """Train on EVENTS in one process; print CPU time an event by phase, its floor and peak memory.
@@ -134,10 +144,11 @@ def train(events: Path, against: str | None, json_file: Path | None, **options: 
 
 
 def _taken_apart(json_file: Path | None, options: dict[str, Any]) -> tuple[TrainConfig, dict[str, int]]:
-    """Options of :func:`_measuring` as settings of training and numbers of steps, warm-up steps and rounds."""
+    """Options of a measurement as settings of training and numbers of steps, warm-up steps and rounds."""
     if json_file and not json_file.parent.is_dir():
         raise click.BadParameter(f"{json_file}: no such folder: make it first", param_hint="--json")
-    measured = {name: options.pop(name) for name in ("steps", "warmup", "rounds")}
+    names: tuple[str, ...] = ("steps", "warmup", "rounds", "first_step")
+    measured = {name: options.pop(name) for name in names if name in options}
     file = options.pop("config_file")
     given = {name: value for name, value in options.items() if value is not None}
     return train_config(read_toml(file) if file else {}, given), measured

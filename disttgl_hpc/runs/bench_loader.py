@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.core.lasting import Beginning
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import GridError
 from disttgl_hpc.log import get_logger, progress
@@ -28,11 +29,15 @@ LOADING = ("sample", "read", "inputs")
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderPlan:
-    """Steps to measure after ``warmup`` others, in ``rounds`` in which every way of loading has its turn."""
+    """Steps to measure after ``warmup`` others, in ``rounds`` in which every way of loading has its turn.
+
+    first_step: where in the stream they begin, with an empty node memory.
+    """
 
     steps: int = 100
     warmup: int = 10
     rounds: int = 5
+    first_step: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,14 +91,23 @@ def _train(
     """One run of one way of loading."""
     settings = replace(config, prefetch=way.prefetch)
     grid = Grid.create(world, GridShape(1, 1, 1))
-    run = RunPlan.of(store.stream, settings, grid.shape, plan.warmup + plan.steps)
-    memory = open_memory(grid, run.sizes, run.num_batches, run.num_steps, timeout_s=settings.timeout_s)
+    begin, measured = plan.first_step, plan.first_step + plan.warmup
+    run = RunPlan.of(store.stream, settings, grid.shape, measured + plan.steps)
+    memory = open_memory(
+        grid,
+        run.sizes,
+        run.num_batches,
+        run.num_steps,
+        beginning=Beginning(begin),
+        timeout_s=settings.timeout_s,
+    )
     trainer = Trainer(store.stream, settings, run, grid, memory, way.graphs)
-    for step in range(plan.warmup):
+    trainer.go_on(begin, None)
+    for step in range(begin, measured):
         trainer.step(step)
     trainer.clock.take()
     started_s, cpu_s = time.perf_counter(), time.process_time()
-    events = sum(trainer.step(step)[1] for step in range(plan.warmup, run.num_steps))
+    events = sum(trainer.step(step)[1] for step in range(measured, run.num_steps))
     elapsed_s, cpu_s = time.perf_counter() - started_s, time.process_time() - cpu_s
     trainer.close()
     memory.close()

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.core.lasting import Beginning
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.errors import GridError
@@ -39,11 +40,15 @@ _COUNTED_BATCHES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
-    """Rounds of ``steps`` steps each, one after the other through the stream, after ``warmup`` others."""
+    """Rounds of ``steps`` steps each, one after the other through the stream, after ``warmup`` others.
+
+    first_step: where in the stream they begin, with an empty node memory.
+    """
 
     steps: int = 30
     warmup: int = 20
     rounds: int = 5
+    first_step: int = 0
     against_pyg: bool = False
 
 
@@ -65,18 +70,27 @@ def measure_training(
     # A thread that loads ahead would have its CPU time counted to whatever phase the step is in.
     config = replace(config, prefetch=0)
     grid = Grid.create(world, GridShape(1, 1, 1))
-    run = RunPlan.of(stream, config, grid.shape, plan.warmup + plan.rounds * plan.steps)
-    memory = open_memory(grid, run.sizes, run.num_batches, run.num_steps, timeout_s=config.timeout_s)
+    begin, measured = plan.first_step, plan.first_step + plan.warmup
+    run = RunPlan.of(stream, config, grid.shape, measured + plan.rounds * plan.steps)
+    memory = open_memory(
+        grid,
+        run.sizes,
+        run.num_batches,
+        run.num_steps,
+        beginning=Beginning(begin),
+        timeout_s=config.timeout_s,
+    )
     trainer = Trainer(stream, config, run, grid, memory)
+    trainer.go_on(begin, None)
     trainer.clock = PhaseClock(time.process_time)
     trainer.rehearse()
-    for step in range(plan.warmup):
+    for step in range(begin, measured):
         trainer.step(step)
     own, others, rates, peak_rss_mib = [], [], [], 0.0
     peer: PygTrainer | None = None
     with progress(plan.rounds, "measuring", unit="rounds") as bar:
         for number in range(plan.rounds):
-            steps = range(plan.warmup + number * plan.steps, plan.warmup + (number + 1) * plan.steps)
+            steps = range(measured + number * plan.steps, measured + (number + 1) * plan.steps)
             trainer.clock.take()
             figures = _measure(trainer.step, steps)
             events, phases = figures["events"], trainer.clock.take()
@@ -87,7 +101,7 @@ def measure_training(
             if plan.against_pyg:
                 if peer is None:
                     peer = PygTrainer(stream, config)
-                    for step in range(plan.warmup):
+                    for step in range(begin, measured):
                         peer.step(step)
                 others.append(_measure(peer.step, steps))
             bar.advance(1)

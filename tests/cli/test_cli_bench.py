@@ -105,7 +105,7 @@ def test_ways_of_loading_are_measured_in_turns(store, tmp_path):
     sampled = CliRunner().invoke(sample, [str(store), str(batches), *fixed])
     assert sampled.exit_code == 0, sampled.output
     plan = ["--steps", "6", "--warmup", "1", "--rounds", "2", "--json", str(file)]
-    options = ["--batches", str(batches), "--prefetch", "1", *plan, *fixed, *SMALL]
+    options = ["--batches", str(batches), "--prefetch", "1", "--first-step", "2", *plan, *fixed, *SMALL]
     done = CliRunner().invoke(bench, ["loader", str(store), *options])
     assert done.exit_code == 0, done.output
     ways = json.loads(file.read_text())["ways"]
