@@ -36,7 +36,7 @@ def bfloat16_product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _rounded(x: Tensor) -> Tensor:
-    """x in bfloat16, padded with zeros where its length would be another one each time.
+    """Values in bfloat16, padded with zeros where its length would be another one each time.
 
     oneDNN prepares, and keeps, a program for each shape it meets. With a new number of nodes in every batch that
     takes longer than the products, and a gigabyte.
