@@ -15,9 +15,9 @@ def compiled(loop: Loop) -> Loop:
 
     It runs without the interpreter's lock, so that a thread may prepare the next batch meanwhile; a division by
     zero gives what it gives in numpy. The code is kept per processor type beside the source, or in the user's
-    cache where that is not writable (numba: ``NUMBA_CACHE_DIR``).
+    cache where that is not writable (numba: ``NUMBA_CACHE_DIR``); where nothing is, every process compiles anew.
     """
-    return cast(Loop, njit(cache=True, nogil=True, error_model="numpy")(loop))
+    return cast(Loop, _compile(loop, nogil=True, error_model="numpy"))
 
 
 def vectorized(loop: Callable[..., Any]) -> Callable[..., Any]:
@@ -27,5 +27,12 @@ def vectorized(loop: Callable[..., Any]) -> Callable[..., Any]:
     and NaN stay what they are.
     """
     reordered = {"reassoc", "contract", "nsz"}
-    compile_it = njit(cache=True, nogil=True, error_model="numpy", fastmath=reordered)
-    return cast(Callable[..., Any], compile_it(loop))
+    return _compile(loop, nogil=True, error_model="numpy", fastmath=reordered)
+
+
+def _compile(loop: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """A function that numba compiles, with its cache if there is a place for one."""
+    try:
+        return cast(Callable[..., Any], njit(cache=True, **options)(loop))
+    except RuntimeError:  # numba: no locator available
+        return cast(Callable[..., Any], njit(**options)(loop))

@@ -134,3 +134,15 @@ def test_a_loader_is_measured_in_one_process(store):
     done = started(2, store, command="loader")
     assert done.returncode == 2
     assert done.stderr.count("measured in one process, started were 2: leave out the launcher") == 1
+
+
+def test_a_training_step_is_measured_and_its_figures_kept(store, tmp_path):
+    file = tmp_path / "train.json"
+    plan = ["--steps", "2", "--warmup", "1", "--rounds", "1", "--json", str(file)]
+    result = CliRunner().invoke(bench, ["train", str(store), *plan, *SMALL, "--precision", "bfloat16"])
+    assert result.exit_code == 0, result.output
+    record = json.loads(file.read_text())
+    assert record["settings"]["precision"] == "bfloat16"
+    assert record["own"]["cpu_us"] > record["floor"]["cpu_us"] > 0
+    assert "Floor:" in result.output
+    assert "PyTorch Geometric" not in result.output

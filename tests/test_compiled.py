@@ -1,0 +1,30 @@
+import numba
+import pytest
+
+from disttgl_hpc import compiled as module
+from disttgl_hpc.compiled import compiled, vectorized
+
+
+def double(x):
+    return 2.0 * x
+
+
+@pytest.mark.parametrize("decorator", [compiled, vectorized])
+def test_loops_compile_where_no_cache_can_be_written(monkeypatch, decorator):
+    def njit(cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function 'double': no locator available for file")
+        return numba.njit(**options)
+
+    monkeypatch.setattr(module, "njit", njit)
+    assert decorator(double)(21.0) == 42.0
+
+
+@pytest.mark.parametrize("decorator", [compiled, vectorized])
+def test_division_by_zero_is_numpys_and_nan_stays(decorator):
+    def divide(a, b):
+        return a / b
+
+    divided = decorator(divide)
+    assert divided(1.0, 0.0) == float("inf")
+    assert divided(0.0, 0.0) != divided(0.0, 0.0)
