@@ -56,7 +56,9 @@ class TrainConfig:
         among=LR_SCALINGS,
     )
     grid: str = _setting(
-        "", "Trainers as IxJxK (mini-batch x epoch x memory); auto: as disttgl plan; none: 1x1x(trainers).", is_free=True
+        "",
+        "Trainers as IxJxK (mini-batch x epoch x memory); auto: as disttgl plan; none: 1x1x(trainers).",
+        is_free=True,
     )
     dim_memory: int = _setting(100, "Width of the node memory.", least=1)
     dim_time: int = _setting(100, "Width of the time encoding.", least=1)
