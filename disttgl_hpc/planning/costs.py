@@ -63,7 +63,7 @@ class Costs:
                 phase: sum(one["phases_s"][phase] for one in rounds) for phase in rounds[0]["phases_s"]
             }
             settings, total_s = record["settings"], sum(phases_s.values())
-            events = entry["events_per_s"] * entry["elapsed_s"] / record["steps"]
+            events = rounds[0]["events_per_s"] * rounds[0]["elapsed_s"] / record["steps"]
             slots = (2 + settings["negatives_per_event"]) * (1 + settings["num_neighbors"])
             # Without a daemon the trainer copies the rows itself.
             daemon_s = 1e-6 * entry["daemon_cpu_us"] * events if entry["daemons"] else _copying_s(rounds)
@@ -74,7 +74,7 @@ class Costs:
                 backward=phases_s["backward"] / total_s,
                 cpu_s=1e-6 * entry["trainer_cpu_us"] * events,
                 daemon_s=daemon_s,
-                model_bytes=entry["model_bytes"],
+                model_bytes=rounds[0]["model_bytes"],
                 stored_bytes=events * slots * record["edge_bytes"],
                 train_events=record["train_events"],
             )

@@ -14,7 +14,6 @@ PHASES = {
 def scaling_record(rounds, *, events=600, cpu_s=None, daemon_us=2.0, daemons=1, edge_bytes=0):
     """Record of one trainer whose steps took ``rounds``, a list of seconds for each round."""
     mean_s = sum(map(sum, rounds)) / sum(map(len, rounds))
-    elapsed_s = mean_s * len(rounds[0])
     entry = {
         "grid": "1x1x1",
         "trainers": 1,
@@ -24,12 +23,13 @@ def scaling_record(rounds, *, events=600, cpu_s=None, daemon_us=2.0, daemons=1, 
         "oversubscribed": False,
         "waiting_share": 0.0,
         "events_per_s": events / mean_s,
-        "elapsed_s": elapsed_s,
         "trainer_cpu_us": 1e6 * (mean_s if cpu_s is None else cpu_s) / events,
         "daemon_cpu_us": daemon_us if daemons else 0.0,
-        "model_bytes": 800_000,
         "rounds": [
             {
+                "events_per_s": events * len(steps) / sum(steps),
+                "elapsed_s": sum(steps),
+                "model_bytes": 800_000,
                 "step_s": [steps],
                 "phases_s": {phase: share * sum(steps) for phase, share in PHASES.items()},
             }
