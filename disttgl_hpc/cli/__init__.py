@@ -23,13 +23,23 @@ from disttgl_hpc.errors import (
 from disttgl_hpc.parallel.leftovers import drop_names_of_segments
 from disttgl_hpc.parallel.waiting import wait_request
 
-_COMMANDS = ("prepare", "generate", "inspect", "sample", "train", "evaluate", "bench", "plan", "simulate")
+_COMMANDS = {
+    "prepare": "Make an event store of raw events.",
+    "generate": "Make a synthetic event stream of any size.",
+    "inspect": "Print what a file holds.",
+    "sample": "Sample all training batches beforehand.",
+    "plan": "Choose local batch and grid for a stream and a machine.",
+    "train": "Train on events, and evaluate the best weights.",
+    "evaluate": "Repeat the final evaluation of a run.",
+    "bench": "Measure how fast training is on this machine.",
+    "simulate": "Predict how training scales to thousands of trainers.",
+}
 _USAGE, _FAILED, _INTERRUPTED = 2, 1, 130
 _PEERS_TURN_UP_S = 3.0
 
 
 class _LazyGroup(click.Group):
-    """Imports a command's module when it is asked for: inspecting a file should not wait for torch."""
+    """Imports a command's module when it is asked for: a list of commands should not wait for torch."""
 
     def list_commands(self, _: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -39,6 +49,10 @@ class _LazyGroup(click.Group):
             return None
         command: click.Command = getattr(importlib.import_module(f"disttgl_hpc.cli.{name}"), name)
         return command
+
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
