@@ -58,6 +58,7 @@ class _Bytes(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--memory-per-node", type=_Bytes(), help="For node memory.  [default: what is free on this one]"
 )
+@click.option("--cores", type=_AT_LEAST_ONE, help="Of a node.  [default: one for each trainer, and one more]")
 @click.option(
     "--max-loss", type=click.FloatRange(0, 1), default=MAX_LOSS, help="Of information, by a larger batch."
 )
@@ -130,6 +131,7 @@ def _planned(
     nodes: int,
     trainers_per_node: int,
     memory_per_node: int | None,
+    cores: int | None,
     max_loss: float,
     base_batch: int | None,
     calibration_files: tuple[Path, ...],
@@ -154,7 +156,7 @@ def _planned(
     if not (records or no_calibration):
         sizes = [config.local_batch] if "local_batch" in given else sizes_to_try(base, stream.split.train_end)
         records = calibrate(stream, config, sizes, MPI.COMM_SELF)
-    machine = Machine(cores=trainers_per_node + 1)
+    machine = Machine(cores=cores or trainers_per_node + 1)
     record = plan_grid(stream, config, cluster, machine, records, base=base, max_loss=max_loss)
     commands = _commands(events, record, given)
     return record | {"commands": commands}, "\n".join([plan_table(record), "", *commands])

@@ -22,6 +22,7 @@ Examples:
   mpiexec -n 2 disttgl bench scaling flights.events.h5 --grids 1x1x1 --json one.json
   disttgl simulate one.json --trainers-per-node 8 --bandwidth 12.5e9 --plot scaling.svg
   disttgl simulate one.json --trainers-per-node 8 --minibatch 2 --collective ring --storage-bandwidth 2e9
+  disttgl simulate one.json --trainers-per-node 8 --faster 20    # a GPU's speed beside a processor's daemon
 """
 _POSITIVE, _NOT_NEGATIVE = click.FloatRange(min=0, min_open=True), click.FloatRange(min=0)
 _FIGURES: dict[str, tuple[Any, str]] = {
@@ -59,6 +60,9 @@ def _machine_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--epoch", type=_AT_LEAST_ONE, default=1, help="j of all predicted grids; k follows.")
 @click.option("--epochs", type=_AT_LEAST_ONE, default=100, help="Of the run whose length is told.")
 @click.option("--cores", type=_AT_LEAST_ONE, help="Of a node.  [default: one for each trainer, and one more]")
+@click.option(
+    "--faster", type=_POSITIVE, default=1.0, help="Imagine trainers that compute so many times faster."
+)
 @_machine_options
 @output_options
 def simulate(
@@ -70,6 +74,7 @@ def simulate(
     epoch: int,
     epochs: int,
     cores: int | None,
+    faster: float,
     plot_file: Path | None,
     json_file: Path | None,
     **figures: Any,
@@ -83,7 +88,7 @@ def simulate(
         return  # said once, however many processes were started
     grids = doublings(trainers_per_node, max_trainers, minibatch=minibatch, epoch=epoch)
     machine = Machine(cores=cores or trainers_per_node + 1, **figures)
-    told = forecast(read_json(record, "disttgl bench scaling"), machine, grids, epochs=epochs)
+    told = forecast(read_json(record, "disttgl bench scaling"), machine, grids, epochs=epochs, faster=faster)
     if plot_file:
         plot_predictions(told, plot_file)
     write_json(told, json_file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,9 @@ class Costs:
     events: of a step, on average. batch_s: (S,) seconds of each measured step, in the stream's order. noise_s: (M,)
     by how much a step deviates from what its batch costs; steps of different trainers deviate independently.
     before_write, backward: shares of a step before its write to the node memory and of the backward pass; what is
-    left, the optimiser, comes after the sum of gradients. cpu_s: CPU time of a step, all threads. daemon_s: time
-    that the memory daemon needs for its read and write. model_bytes: gradients. stored_bytes: edge features that a
+    left, the optimiser, comes after the sum of gradients. reply_s: wait for the memory daemon's reply, who has
+    nobody else to serve. cpu_s: CPU time of a step, all threads. daemon_s: time that the daemon needs for the
+    trainer's read and write. model_bytes: gradients. stored_bytes: edge features that a
     step reads where nothing is cached. train_events: of the stream, each of which a sweep trains once.
     """
 
@@ -33,6 +34,7 @@ class Costs:
     noise_s: Seconds
     before_write: float
     backward: float
+    reply_s: float
     cpu_s: float
     daemon_s: float
     model_bytes: int
@@ -42,12 +44,17 @@ class Costs:
     @property
     def step_s(self) -> float:
         """Mean seconds of a step."""
-        return float(self.batch_s.mean())
+        return float(self.batch_s.mean()) + self.reply_s
 
     @property
     def events_per_s(self) -> float:
         """Speed of one trainer."""
         return self.events / self.step_s
+
+    def faster(self, factor: float) -> Costs:
+        """Costs of trainers that compute so many times faster, with the same daemon."""
+        own = {name: getattr(self, name) / factor for name in ("batch_s", "noise_s", "cpu_s")}
+        return replace(self, **own)
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Costs:
@@ -72,6 +79,7 @@ class Costs:
                 **_taken_apart(steps_s),
                 before_write=sum(phases_s[phase] for phase in _BEFORE_WRITING) / total_s,
                 backward=phases_s["backward"] / total_s,
+                reply_s=entry["memory_wait_s"][0] / record["steps"],
                 cpu_s=1e-6 * entry["trainer_cpu_us"] * events,
                 daemon_s=daemon_s,
                 model_bytes=rounds[0]["model_bytes"],

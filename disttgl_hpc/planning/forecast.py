@@ -14,26 +14,35 @@ GridOnNodes = tuple[GridShape, int]
 
 
 def forecast(
-    record: dict[str, Any], machine: Machine, grids: Sequence[GridOnNodes], *, epochs: int
+    record: dict[str, Any],
+    machine: Machine,
+    grids: Sequence[GridOnNodes],
+    *,
+    epochs: int,
+    faster: float = 1.0,
 ) -> dict[str, Any]:
     """Predictions as plain values: of the grids in ``record``, of which only 1×1×1 calibrates, and of ``grids``.
 
-    epochs: of the run whose passes and length are told. Raises ConfigError for a record that cannot calibrate.
+    epochs: of the run whose passes and length are told. faster: how many times faster than in the record the
+    trainers of ``grids`` compute. Raises ConfigError for a record that cannot calibrate.
     """
     costs = Costs.of(record)
+    imagined = costs.faster(faster)
     return {
         "stream": record["stream"],
         "epochs": epochs,
         "machine": asdict(machine),
         "calibration": {
             "processor": record["machine"]["processor"],
+            "faster": faster,
             "events": costs.events,
             "step_s": costs.step_s,
             "deviation_s": float(costs.noise_s.std()),
+            "daemon_s": costs.daemon_s,
             "model_bytes": costs.model_bytes,
         },
         "measured": [_compared(entry, record, costs, machine) for entry in record["grids"]],
-        "predicted": [_predicted(costs, machine, shape, nodes, epochs) for shape, nodes in grids],
+        "predicted": [_predicted(imagined, machine, shape, nodes, epochs) for shape, nodes in grids],
     }
 
 

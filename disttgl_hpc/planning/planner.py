@@ -100,51 +100,52 @@ def choose_grid(
     losses: Losses,
     memory_of: Callable[[GridShape], int],
     *,
-    num_batches: Callable[[GridShape], int],
+    num_events: int,
     speed_of: Callable[[GridShape], float | None] = lambda _: None,
     max_loss: float = MAX_LOSS,
 ) -> tuple[Candidate, ...]:
     """Every grid that fills ``cluster``, one of them chosen.
 
     ``losses`` knows the sizes i·local_batch for all i that divide a node's trainers. memory_of: bytes of a grid on
-    each node. num_batches: L of a sweep. Raises GridError if not even one replica fits a node.
+    each node. num_events: of a sweep. Raises GridError if not even one replica fits a node.
     """
-    per_node = cluster.trainers_per_node
-    shapes = [
-        GridShape(i, per_node // (i * replicas), replicas * cluster.nodes)
-        for i in divisors(per_node)
-        for replicas in divisors(per_node // i)
-    ]
-    minibatch = max((i for i in divisors(per_node) if losses.of(i * local_batch) <= max_loss), default=1)
-    fitting = [
-        shape
-        for shape in shapes
-        if shape.minibatch == minibatch and memory_of(shape) <= cluster.memory_per_node
-    ]
-    if not fitting:
-        least = min(memory_of(shape) for shape in shapes if shape.minibatch == minibatch)
-        raise GridError(
-            f"a node holds at least one replica of the node memory with its slots, {least / 2**20:,.0f} MiB, and "
-            f"has {cluster.memory_per_node / 2**20:,.0f} MiB: a larger --memory-per-node, or a smaller --dim-memory"
-        )
-    # More replicas than batches begin at the same ones: they are taken only where every node needs one.
-    useful = [shape for shape in fitting if shape.memory <= num_batches(shape)] or fitting[:1]
-    chosen = max(useful, key=lambda shape: shape.memory)
 
-    def reason(shape: GridShape) -> str:
-        loss, memory = losses.of(shape.minibatch * local_batch), memory_of(shape)
-        if shape == chosen:
-            return "the largest batch that loses no more than allowed, then the most replicas that fit"
-        if shape.minibatch > minibatch:
-            return f"loses {loss:.1%}, more than {max_loss:.1%}"
+    def num_batches(shape: GridShape) -> int:
+        return -(-num_events // (shape.minibatch * local_batch))
+
+    def objection(shape: GridShape) -> str:
+        """Why a grid is out of the question; empty if it is not. A trainer's own batch is never too large."""
+        global_batch, memory = shape.minibatch * local_batch, memory_of(shape)
         if memory > cluster.memory_per_node:
             return f"does not fit: a node has {cluster.memory_per_node / 2**20:,.0f} MiB"
-        if shape.minibatch < minibatch:
-            return f"a larger batch is acceptable: i = {minibatch}"
+        if shape.minibatch > 1 and global_batch > num_events:
+            return f"a sweep has {num_events:,} events"
+        if shape.minibatch > 1 and losses.of(global_batch) > max_loss:
+            return f"loses {losses.of(global_batch):.1%}, more than {max_loss:.1%}"
+        return ""
+
+    def rank(shape: GridShape) -> tuple[int, int]:
+        """Order of preference; replicas beyond the number of batches begin at the same ones, and are no gain."""
+        return shape.minibatch, shape.memory if shape.memory <= num_batches(shape) else -shape.memory
+
+    def preference(shape: GridShape) -> str:
+        """Why a possible grid was taken or not."""
+        if shape == chosen:
+            return "the largest batch that loses no more than allowed, then the most replicas that fit"
+        if shape.minibatch < chosen.minibatch:
+            return f"a larger batch is acceptable: i = {chosen.minibatch}"
         if shape.memory < chosen.memory:
             return f"more replicas fit: k = {chosen.memory}"
         return f"more replicas than the {num_batches(shape)} batches of a sweep"
 
+    shapes = _shapes(cluster)
+    possible = [shape for shape in shapes if not objection(shape)]
+    if not possible:
+        raise GridError(
+            f"a node holds at least one replica of the node memory with its slots, {min(map(memory_of, shapes)):,} "
+            f"bytes, and has {cluster.memory_per_node:,}: a larger --memory-per-node, or a smaller --dim-memory"
+        )
+    chosen = max(possible, key=rank)
     return tuple(
         Candidate(
             shape,
@@ -154,10 +155,20 @@ def choose_grid(
             memory_of(shape),
             speed_of(shape),
             shape == chosen,
-            reason(shape),
+            objection(shape) or preference(shape),
         )
-        for shape in sorted(shapes, key=lambda shape: (shape.minibatch, -shape.memory))
+        for shape in shapes
     )
+
+
+def _shapes(cluster: Cluster) -> list[GridShape]:
+    """Grids that fill the nodes evenly, those of small batches and many replicas first."""
+    per_node = cluster.trainers_per_node
+    return [
+        GridShape(i, per_node // (i * replicas), replicas * cluster.nodes)
+        for i in divisors(per_node)
+        for replicas in reversed(divisors(per_node // i))
+    ]
 
 
 def predicted_speed(costs: Costs, machine: Machine, nodes: int) -> Callable[[GridShape], float]:

@@ -138,7 +138,7 @@ class _Walk:
         spread_s = self._sharing_cores(own_s)
         reads = number % shape.epoch == self._lane
         served = np.repeat(self._served, shape.trainers_per_replica)
-        ready = np.where(reads, np.maximum(self._clock, served), self._clock)
+        ready = np.where(reads, np.maximum(self._clock, served) + costs.reply_s, self._clock)
         begin = np.maximum(ready, self._load())
         self._serve((begin + costs.before_write * spread_s)[reads])
         until_sum_s = (costs.before_write + costs.backward) * spread_s

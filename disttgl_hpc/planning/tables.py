@@ -147,9 +147,11 @@ def comparison_table(record: dict[str, Any]) -> str:
 def _calibration(record: dict[str, Any]) -> str:
     """What a prediction rests on, in words."""
     one, machine = record["calibration"], record["machine"]
+    faster = "" if one["faster"] == 1 else f"Trainers {one['faster']:g} times as fast as measured. "
     return (
-        f"{record['stream']}: one trainer on {one['processor']} takes {1e3 * one['step_s']:.1f} ms for "
-        f"{one['events']:.0f} events, steps deviate by {1e3 * one['deviation_s']:.1f} ms (standard deviation); "
+        f"{faster}{record['stream']}: one trainer on {one['processor']} takes {1e3 * one['step_s']:.1f} ms for "
+        f"{one['events']:.0f} events, steps deviate by {1e3 * one['deviation_s']:.1f} ms (standard deviation), the "
+        f"daemon needs {1e3 * one['daemon_s']:.2f} ms; "
         f"{one['model_bytes']:,} bytes of gradients. Network: {machine['bandwidth']:.3g} bytes/s, "
         f"{1e6 * machine['latency_s']:.3g} µs, {machine['collective']}; {machine['cores']} cores a node."
     )

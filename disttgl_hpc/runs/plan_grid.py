@@ -25,7 +25,7 @@ from disttgl_hpc.planning.planner import (
 )
 from disttgl_hpc.runs.bench import ScalingPlan, measure_scaling, medians
 from disttgl_hpc.runs.machine import free_shared_memory
-from disttgl_hpc.runs.plan import RunPlan, batching_of
+from disttgl_hpc.runs.plan import RunPlan
 
 log = get_logger(__name__)
 
@@ -176,10 +176,8 @@ def _choose(
         sizes = RunPlan.of(stream, config, shape).sizes
         return num_bytes(table_shapes(sizes, shape, shape.memory // cluster.nodes))
 
-    def num_batches(shape: GridShape) -> int:
-        return batching_of(stream, config, shape).num_batches
-
-    return choose_grid(cluster, config.local_batch, losses, memory_of, num_batches=num_batches, **rules)
+    num_events = stream.split.train_end
+    return choose_grid(cluster, config.local_batch, losses, memory_of, num_events=num_events, **rules)
 
 
 def _chosen(candidates: Sequence[Candidate]) -> GridShape:

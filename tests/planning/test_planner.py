@@ -20,7 +20,7 @@ def grids(nodes, trainers_per_node, *, memory=10**9, replica=10, losses=LOSSES, 
         600,
         losses,
         lambda shape: shape.memory // nodes * replica,
-        num_batches=lambda shape: batches // shape.minibatch,
+        num_events=600 * batches,
         **options,
     )
 
@@ -52,6 +52,13 @@ def test_then_as_many_replicas_as_fit_and_the_rest_are_lanes():
     found = reasons(grids(2, 8, memory=39, max_loss=0))
     assert found["1x2x8"].startswith("does not fit")
     assert found["1x8x2"] == "more replicas fit: k = 4"
+
+
+def test_a_batch_is_no_larger_than_a_sweep():
+    same = Losses(dict.fromkeys(SHARES, 0.5), 600)
+    found = grids(1, 4, losses=same, batches=2)
+    assert str(chosen(found).shape) == "2×2×1", "one batch a sweep, for one replica"
+    assert reasons(found)["4x1x1"] == "a sweep has 1,200 events"
 
 
 def test_every_node_has_a_replica():

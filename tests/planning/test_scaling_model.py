@@ -35,6 +35,25 @@ def test_one_trainer_is_predicted_as_it_was_measured():
     assert found.events_per_s == pytest.approx(costs.events_per_s, rel=0.01)
 
 
+def test_the_daemons_reply_is_waited_for_with_every_read():
+    record = scaling_record([[0.06] * 10] * 2, daemon_us=0.0)
+    record["grids"][0]["memory_wait_s"] = [0.02]
+    costs = Costs.of(record)
+    found = predict(costs, IDEAL, GridShape(1, 1, 1))
+    assert found.memory_s == pytest.approx(0.002)
+    assert found.events_per_s == pytest.approx(600 / 0.062) == pytest.approx(costs.events_per_s)
+    # With two lanes a read serves two passes, but in each step one of the lanes reads, and the other waits for it.
+    assert predict(costs, IDEAL, GridShape(1, 2, 1)).memory_s == pytest.approx(0.002)
+
+
+def test_faster_trainers_meet_the_same_daemon():
+    costs = Costs.of(scaling_record([[0.05, 0.07], [0.06, 0.08]], daemon_us=5.0)).faster(20)
+    assert costs.events_per_s == pytest.approx(20 * 600 / 0.065)
+    found = predict(costs, IDEAL, GridShape(1, 1, 8), steps=1000)
+    assert found.step_s == pytest.approx(8 * 0.003, rel=0.02)
+    assert found.bottleneck == "memory daemon"
+
+
 def test_a_step_lasts_as_long_as_its_slowest_trainer():
     costs = Costs.of(scaling_record([[0.05, 0.07]], daemon_us=0.0))  # chance alone: 0.06 ± 0.01
     found = predict(costs, IDEAL, GridShape(1, 1, 2), steps=4000)
