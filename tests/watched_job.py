@@ -49,6 +49,11 @@ class WatchedJob:
         self._launcher.wait()
 
     @property
+    def launcher(self):
+        """Process id of the command itself."""
+        return self._launcher.pid
+
+    @property
     def output(self):
         """What it has printed so far."""
         return self._log.read_text()

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import math
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 EXIT_STATUS = 75  # EX_TEMPFAIL: try again later
+_ONE_KEYPRESS_S = 0.5  # in which it may arrive twice, from the terminal and from the launcher
 
 
 class StopRequest:
     """Whether this process was asked to stop at the next step."""
 
     def __init__(self) -> None:
-        self.signal_name = ""
+        self._is_made = False
+        self._interrupted_s = math.inf  # when Ctrl-C was first pressed
 
     def is_made(self) -> bool:
         """Whether a signal has come."""
-        return bool(self.signal_name)
+        return self._is_made
 
     def make(self, number: int, _: FrameType | None = None) -> None:
         """Note a signal. Raises KeyboardInterrupt at a second Ctrl-C: whoever is at the keyboard will not wait."""
-        if number == signal.SIGINT and self.signal_name == "SIGINT":
-            raise KeyboardInterrupt
-        self.signal_name = signal.Signals(number).name
+        self._is_made = True
+        if number == signal.SIGINT:
+            now_s = time.monotonic()
+            if now_s - self._interrupted_s > _ONE_KEYPRESS_S:
+                raise KeyboardInterrupt
+            self._interrupted_s = min(self._interrupted_s, now_s)
 
 
 @contextmanager

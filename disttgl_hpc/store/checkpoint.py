@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from disttgl_hpc.store.files import open_checked, replacing
 
 KIND = "disttgl-checkpoint"
 SCHEMA_VERSION = 2
+_STRUCTURE_BYTES = 4096  # more than HDF5 needs for a dataset
 
 
 @dataclass(frozen=True)
@@ -36,22 +38,48 @@ class Checkpoint:
 def write_checkpoint(path: Path, arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> str:
     """Write a part of a checkpoint, and the folder it lies in; returns the file's sha256.
 
-    Raises StoreError when it cannot be written (say, a full disk).
+    HDF5 tells of a full disk when it closes a file, and not in a way that can be caught. So it writes the file's
+    structure only, for which there is room by then, and the arrays go to where it has allocated them.
+    Raises StoreError when the part cannot be written (say, a full disk).
     """
+    text = json.dumps(attributes)
     try:
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as partial:
-            with h5py.File(partial, "w") as file:
-                file.attrs["kind"], file.attrs["schema_version"] = KIND, SCHEMA_VERSION
-                file.attrs["attributes"] = json.dumps(attributes)
-                for name, array in arrays.items():
-                    file[name] = array
+            structure_bytes = len(text) + _STRUCTURE_BYTES * (1 + len(arrays))
+            with partial.open("wb") as file:
+                file.write(bytes(structure_bytes))
+                file.truncate(structure_bytes + sum(array.nbytes for array in arrays.values()))
+            offsets = _write_structure(partial, arrays, text)
+            with partial.open("r+b") as file:
+                for name, offset in offsets.items():
+                    file.seek(offset)
+                    file.write(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
             return sha256_of(partial)
-    except (OSError, RuntimeError) as error:  # h5py tells of a full disk as either
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else f"{error}"
         raise StoreError(
-            f"{path}: the checkpoint cannot be written ({error}): make room on the disk; the checkpoints before "
-            "it are intact"
+            f"{path}: the checkpoint cannot be written ({reason}): make room on the disk; the checkpoints "
+            "before it are intact"
         ) from error
+
+
+def _write_structure(path: Path, arrays: Mapping[str, NDArray[Any]], attributes: str) -> dict[str, int]:
+    """Write everything but the arrays' bytes; returns where in the file those of each array belong."""
+    allocated = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    allocated.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    allocated.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    with h5py.File(path, "w") as file:
+        file.attrs["kind"], file.attrs["schema_version"] = KIND, SCHEMA_VERSION
+        file.attrs["attributes"] = attributes
+        offsets = {}
+        for name, array in arrays.items():
+            if array.ndim and array.size:
+                dataset = file.create_dataset(name, array.shape, array.dtype, dcpl=allocated)
+                offsets[name] = dataset.id.get_offset()
+            else:
+                file[name] = array  # a scalar lies in the structure
+        return offsets
 
 
 def sha256_of(path: Path) -> str:

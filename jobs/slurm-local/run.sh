@@ -3,7 +3,8 @@
 #
 #   bash jobs/slurm-local/run.sh [SBATCH OPTIONS] SBATCH_FILE [ARGUMENTS]
 #
-# The arguments are sbatch's. The job's output appears here as it is written, and the exit status is the job's.
+# The arguments are sbatch's. The job's output appears here as it is written, and the exit status is the job's; one that
+# requeues itself starts again after seconds.
 # Two nodes, n0 and n1, are two slurmd daemons on this machine: MPI ranks on different ones share no memory
 # (Split_type(SHARED) separates them) and talk over sockets, as on a cluster.
 #
@@ -155,10 +156,15 @@ tail -n +1 -s 0.2 --pid="${viewers[0]}" -f "$output" &
 viewers+=($!)
 
 state=PENDING
-while [[ $state =~ ^(|PENDING|CONFIGURING|RUNNING|COMPLETING)$ ]]; do
+restarts=0
+while [[ $state =~ ^(|PENDING|CONFIGURING|RUNNING|SIGNALING|COMPLETING|REQUEUED)$ ]]; do
     sleep 0.3
     check_daemons "the job's end"
     state=$(job_field JobState) || true # no answer from a busy slurmctld: ask again
+    if [[ $state == PENDING && $(job_field Restarts) != "$restarts" ]]; then
+        # Usual are two minutes; below a few seconds the nodes take it for the job that has just ended.
+        scontrol update "JobId=$job" StartTime=now+5 && restarts=$(job_field Restarts)
+    fi
 done
 IFS=: read -r exit_code signal < <(job_field ExitCode)
 job=""

@@ -20,6 +20,12 @@ SMALL = {
 """Settings of a run of a second."""
 
 
+def small_options(**changes):
+    """SMALL as command-line options."""
+    settings = {**SMALL, **changes}
+    return [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)]
+
+
 def make_store(
     folder,
     *,

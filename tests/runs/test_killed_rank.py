@@ -7,7 +7,7 @@ import signal
 import sys
 
 import pytest
-from run_helpers import SMALL, make_store
+from run_helpers import make_store, small_options
 from watched_job import WatchedJob, needs_proc, wait_for
 
 pytestmark = [
@@ -22,12 +22,6 @@ def last_words(job):
     """(rank, role, process) of those of which a peer says that they died."""
     found = re.findall(r"rank (\d+): (.+), process (\d+) on .*, died", job.output)
     return [(int(rank), role, int(pid)) for rank, role, pid in found]
-
-
-def small_options(**changes):
-    """SMALL as command-line options."""
-    settings = {**SMALL, **changes}
-    return [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)]
 
 
 def assert_all_ends(job, files):
@@ -68,16 +62,3 @@ def test_a_rank_killed_in_an_evaluation_leaves_nothing(tmp_path):
         os.kill(pid, signal.SIGKILL)
         assert_all_ends(job, files)
         assert last_words(job)[:1] == [(1, role, pid)]
-
-
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_an_interrupted_rank_says_so_and_ends_the_job(tmp_path, ranks):
-    store, metrics = make_store(tmp_path), tmp_path / "run" / "metrics.jsonl"
-    options = ["--run", metrics.parent, *small_options(epochs=10**5)]
-    with WatchedJob(["mpiexec", "-n", ranks, *DISTTGL, "train", store.path, *options], tmp_path) as job:
-        assert wait_for(lambda: metrics.exists() and '"sweep"' in metrics.read_text(), 60), job.output
-        _, pid = job.roster()[ranks - 1]
-        os.kill(pid, signal.SIGINT)
-        assert_all_ends(job, [])
-        assert "interrupted" in job.output
-        assert "Traceback" not in job.output
