@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class _Bytes(click.ParamType):  # type: ignore[type-arg]
 @click.option("--no-calibration", is_flag=True, help="Measure nothing and predict no speeds.")
 @output_options
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings.")
-@config_options
+@partial(config_options, but=("grid",))
 def plan(
     *,
     events: Path,
@@ -144,7 +145,7 @@ def _planned(
         name: value for name, value in options.items() if value is not None
     }
     if "grid" in given:
-        raise ConfigError("the grid is what is planned: leave out --grid")
+        raise ConfigError(f"{config_file}: sets the grid, which is what is planned: leave it out")
     config = train_config(given)
     base = base_batch or config.local_batch
     cluster = Cluster(

@@ -25,6 +25,7 @@ LOSSES = {
 }
 """What a step can lose time to, and its name. All but the first leave trainers idle."""
 _WORTH_NAMING = 0.05
+_LEAST_STEPS = 200
 _PREFETCH = 2  # batches that are loaded ahead
 
 
@@ -75,14 +76,19 @@ class Prediction:
 
 
 def predict(
-    costs: Costs, machine: Machine, shape: GridShape, nodes: int = 1, *, steps: int = 200, seed: int = 0
+    costs: Costs, machine: Machine, shape: GridShape, nodes: int = 1, *, steps: int = 0, seed: int = 0
 ) -> Prediction:
-    """Walk ``steps`` steps of a grid spread evenly over ``nodes``. Raises GridError for one that cannot be."""
+    """Walk ``steps`` steps of a grid spread evenly over ``nodes``; by default, all measured ones equally often.
+
+    Raises GridError for a grid that cannot be spread.
+    """
     if shape.memory % nodes:
         raise GridError(
             f"{shape} cannot be spread evenly over {nodes} nodes: a replica's trainers share a node, so k must be "
             f"a multiple of the nodes; try {nodes * -(-shape.memory // nodes)} replicas"
         )
+    measured = len(costs.batch_s)
+    steps = steps or -(-_LEAST_STEPS // measured) * measured
     model = _Walk(costs, machine, shape, nodes, np.random.Generator(np.random.Philox(seed)))
     spent = np.array([model.step(number) for number in range(steps)])
     compute, cores, unequal, gradients, memory, storage = spent.mean(axis=0).tolist()
@@ -108,13 +114,8 @@ class _Walk:
     def __init__(
         self, costs: Costs, machine: Machine, shape: GridShape, nodes: int, random: np.random.Generator
     ) -> None:
-        self._costs, self._machine, self._shape, self._nodes, self._random = (
-            costs,
-            machine,
-            shape,
-            nodes,
-            random,
-        )
+        self._costs, self._machine, self._random = costs, machine, random
+        self._shape, self._nodes = shape, nodes
         trainers = np.arange(shape.num_trainers)
         self._lane = trainers % shape.trainers_per_replica // shape.minibatch
         self._offset = trainers // shape.trainers_per_replica * len(costs.batch_s) // shape.memory

@@ -114,7 +114,7 @@ def test_a_calibration_is_measured_once_and_used_again(store, tmp_path):
     [
         (["--memory-per-node", "lots"], "write 64G, 512M or 1.5T"),
         (["--plot", "x.svg"], "belong to --captured"),
-        (["--grid", "1x1x1"], "leave out --grid"),
+        (["--grid", "1x1x1"], "No such option"),
         (["--no-calibration", "--memory-per-node", "1K"], "at least one replica"),
         (["--calibration", "/nowhere/x.json"], "cannot be read"),
     ],
@@ -124,6 +124,15 @@ def test_plans_that_cannot_be(store, options, message):
     assert done.exit_code != 0
     told = str(done.exception) if isinstance(done.exception, DisttglError) else done.output
     assert message in told
+
+
+def test_settings_of_a_file_count_but_for_the_grid(store, tmp_path):
+    settings = tmp_path / "settings.toml"
+    settings.write_text("local_batch = 35\ndim_memory = 8\n")
+    done = invoke(store, "--config", settings, "--no-calibration")
+    assert done.output.splitlines()[-1].endswith("--local-batch 35 --dim-memory 8 --grid 1x1x1")
+    settings.write_text('grid = "1x1x1"\n')
+    assert "leave it out" in str(invoke(store, "--config", settings, "--no-calibration").exception)
 
 
 @pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
