@@ -14,6 +14,6 @@ from watched_job import needs_proc
 @pytest.mark.parametrize("grid", ["1x1x1", "1x2x2"])
 def test_a_run_killed_at_random_moments_ends_as_one_that_was_not(tmp_path, grid):
     store = make_store(tmp_path)
-    whole, seconds = undisturbed(tmp_path / "whole", store, grid)
-    run, _ = killed_and_resumed(tmp_path / "killed", store, grid, seconds, 2, random.Random(7))
+    whole = undisturbed(tmp_path / "whole", store, grid)
+    run, _ = killed_and_resumed(tmp_path / "killed", store, grid, 2, random.Random(7))
     assert_equal(run, whole)
