@@ -14,6 +14,7 @@ from torch import nn
 
 from disttgl_hpc.core.lasting import Arrays
 from disttgl_hpc.errors import StoreError
+from disttgl_hpc.log import get_logger
 from disttgl_hpc.runs.directory import RunDirectory
 from disttgl_hpc.runs.plan import RunPlan
 from disttgl_hpc.store.checkpoint import read_array, read_checkpoint, write_checkpoint
@@ -25,6 +26,8 @@ from disttgl_hpc.store.checkpoint_manifest import (
     step_of,
     write_manifest,
 )
+
+log = get_logger(__name__)
 
 
 def model_arrays(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, NDArray[Any]]:
@@ -137,4 +140,7 @@ class RunCheckpoints:
         kept |= {step_of(folder) for folder in ends[-1:]}
         for folder in folders:
             if step_of(folder) not in kept:
-                remove_checkpoint(folder)
+                try:
+                    remove_checkpoint(folder)
+                except OSError as error:  # it takes room and does no harm
+                    log.warning("%s: an old checkpoint cannot be removed (%s)", folder, error.strerror)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.config import TrainConfig, train_config
 from disttgl_hpc.core.lasting import Beginning
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import ConfigError, StoreError
@@ -84,7 +84,7 @@ def resumed_config(run: RunDirectory, given: Mapping[str, Any]) -> TrainConfig:
     Raises ConfigError with all other differences.
     """
     saved = saved_config(run.read_config())
-    wanted = replace(saved, **given)
+    wanted = train_config(saved.as_dict(), given)
     differences = _differences(saved, wanted)
     if wanted.epochs < saved.epochs:
         differences.append(f"epochs {saved.epochs}, now {wanted.epochs} (may be raised)")

@@ -134,3 +134,32 @@ def test_one_ranks_error_ends_the_job_with_its_name(events):
     assert done.returncode != 0
     assert "Error: rank 0 of 2" in done.stderr
     assert "/proc/no/run: cannot be made" in done.stderr
+
+
+def test_a_run_is_resumed_by_its_directory_alone(tmp_path, events):
+    run = tmp_path / "run"
+    disttgl("train", events, "--run", run, *SMALL, "--epochs", "1")
+    disttgl("train", events, "--run", tmp_path / "whole", *SMALL)
+    disttgl("train", "--resume", run, "--epochs", "2")
+    assert records(run) == records(tmp_path / "whole")
+    finished = disttgl("train", "--resume", run)
+    assert "is finished" in finished.stderr
+    assert "TGN (test)" in finished.stdout
+
+
+RESUMED_WRONGLY = {
+    "--resume {run} --lr 0.5": "these differ: lr 0.001, now 0.5",
+    "--resume {run} --run other": "give EVENTS and --run for a new run, or --resume",
+    "--run {run}": "give EVENTS and --run for a new run, or --resume",
+    "--resume nowhere": "nowhere/config.json: no run's configuration",
+}
+
+
+def test_what_cannot_be_resumed_is_told(tmp_path, events):
+    run = tmp_path / "run"
+    disttgl("train", events, "--run", run, *SMALL, "--epochs", "1")
+    for words, complaint in RESUMED_WRONGLY.items():
+        done = disttgl("train", *words.format(run=run).split(), check=False)
+        assert done.returncode in {1, 2}
+        assert complaint in done.stderr
+        assert "Traceback" not in done.stderr

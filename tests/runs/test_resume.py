@@ -88,6 +88,8 @@ def test_what_decides_the_result_cannot_be_changed(tmp_path, store):
         ConfigError, match=r"these differ: lr 0\.001, now 0\.5, seed 0, now 1, epochs 2, now 1"
     ):
         resumed_config(RunDirectory(tmp_path / "run"), {"lr": 0.5, "seed": 1, "epochs": 1})
+    with pytest.raises(ConfigError, match="unknown setting 'epoch': did you mean epochs"):
+        resumed_config(RunDirectory(tmp_path / "run"), {"epoch": 3})
     free = {"timeout_s": 5.0, "keep_checkpoints": 7, "checkpoint_steps": 2, "prefetch": 0, "epochs": 9}
     assert resumed_config(RunDirectory(tmp_path / "run"), free).keep_checkpoints == 7
 
