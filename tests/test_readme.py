@@ -70,7 +70,7 @@ def test_every_file_of_the_tour_exists():
 
 
 @pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_the_commands_run_as_printed(tmp_path):
     write_inputs(tmp_path)
     lines = [line for line in commands() if not line.startswith((*RUN_ELSEWHERE, "pip "))]
