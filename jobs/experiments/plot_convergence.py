@@ -34,7 +34,7 @@ def main(out: Path, runs: list[Path]) -> None:
         axes.plot(steps, mrr, marker="o", markersize=3.5, label=grid.replace("x", "×"))
         sys.stdout.write(f"{grid:<8}{max(mrr):>10.4f}{reached[0] if reached else 'not reached':>48}\n")
     axes.axhline(best - TOLERANCE, color="0.6", linewidth=0.8, linestyle="--")
-    axes.set(xlabel="steps", ylabel="validation MRR", title="Equal total epochs, i×j×k trainers")
+    axes.set(xlabel="steps", ylabel="validation MRR", title="Validation after each sweep, i×j×k trainers")
     axes.legend(title="grid")
     axes.grid(alpha=0.3)
     figure.savefig(out)
