@@ -28,7 +28,7 @@ from disttgl_hpc.runs.directory import RunDirectory  # noqa: E402
 
 DISTTGL = [sys.executable, "-m", "disttgl_hpc"]
 OPTIONS = ["--checkpoint-steps", 5]
-SWEEPS = 20
+SWEEPS = 30
 
 
 def command(grid, with_daemon=True):
@@ -59,7 +59,7 @@ def killed_and_resumed(folder, store, grid, kills, draws, with_daemon=True):
             assert wait_for(job.roster, 100), job.output
             sweeps = len(run.records()) + draws.randrange(2 * SWEEPS // (kills + 2))
             files = job.shared_files()
-            reaches(run, job, min(sweeps, SWEEPS - 2))
+            reaches(run, job, min(sweeps, SWEEPS - 8))  # not so late that the job may end first
             time.sleep(draws.uniform(0, 0.3))
             rank, (role, pid) = draws.choice(sorted(job.roster().items()))
             os.kill(pid, signal.SIGKILL)
