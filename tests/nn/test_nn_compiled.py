@@ -98,7 +98,8 @@ def test_compiled_memory_update_is_the_update_by_torch(dims, dtype, num_nodes, s
     (expected * upstream.double()).sum().backward()
     for (name, mine), theirs in zip(model.named_parameters(), oracle.parameters(), strict=True):
         if theirs.grad is not None:
-            assert_close(mine.grad, theirs.grad, name)
+            # The terms of a gradient may cancel: with one frequency, to a quarter of what each of them rounds at.
+            assert_close(mine.grad, theirs.grad, name, least=1.0)
 
 
 @pytest.fixture
