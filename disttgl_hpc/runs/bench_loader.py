@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.lasting import Beginning
-from disttgl_hpc.core.schedule import GridShape
-from disttgl_hpc.errors import GridError
-from disttgl_hpc.log import get_logger, progress
+from disttgl_hpc.log import progress
 from disttgl_hpc.nn.processor import prepare_process
-from disttgl_hpc.parallel.client import open_memory
-from disttgl_hpc.parallel.grid import Grid
 from disttgl_hpc.runs.batches import GraphSource, StoredGraphs
+from disttgl_hpc.runs.bench import medians
+from disttgl_hpc.runs.bench_alone import ALONE, check_alone, timed, trainer_alone
 from disttgl_hpc.runs.machine import processor, versions
 from disttgl_hpc.runs.plan import RunPlan
-from disttgl_hpc.runs.trainer import Trainer
 from disttgl_hpc.store.events import EventStore
 
-log = get_logger(__name__)
 LOADING = ("sample", "read", "inputs")
 """Phases of a step in which a trainer waits for what it is going to compute with."""
 
@@ -57,10 +50,7 @@ def measure_loader(
     Returns plan, machine and, for each way, medians over the rounds of the figures of :func:`_figures`. Raises
     GridError for more than one rank, StoreError for a batch store of other settings, see ``StoredGraphs.open``.
     """
-    if world.size != 1:
-        raise GridError(
-            f"a loader is measured in one process, started were {world.size}: leave out the launcher"
-        )
+    check_alone(world, "a loader")
     prepare_process(config.threads)
     stored = StoredGraphs.open(batches, store, config, minibatch=1) if batches else None
     depths = sorted({0, config.prefetch})
@@ -76,7 +66,7 @@ def measure_loader(
         {
             "graphs": way.name,
             "prefetch": way.prefetch,
-            **{name: median(figures[name] for figures in own) for name in own[0]},
+            **medians(own),
         }
         for way, own in zip(ways, rounds, strict=True)
     ]
@@ -90,39 +80,22 @@ def _train(
 ) -> dict[str, float]:
     """One run of one way of loading."""
     settings = replace(config, prefetch=way.prefetch)
-    grid = Grid.create(world, GridShape(1, 1, 1))
     begin, measured = plan.first_step, plan.first_step + plan.warmup
-    run = RunPlan.of(store.stream, settings, grid.shape, measured + plan.steps)
-    memory = open_memory(
-        grid,
-        run.sizes,
-        run.num_batches,
-        run.num_steps,
-        beginning=Beginning(begin),
-        timeout_s=settings.timeout_s,
-    )
-    trainer = Trainer(store.stream, settings, run, grid, memory, way.graphs)
-    trainer.go_on(begin, None)
-    for step in range(begin, measured):
-        trainer.step(step)
-    trainer.clock.take()
-    started_s, cpu_s = time.perf_counter(), time.process_time()
-    events = sum(trainer.step(step)[1] for step in range(measured, run.num_steps))
-    elapsed_s, cpu_s = time.perf_counter() - started_s, time.process_time() - cpu_s
-    trainer.close()
-    memory.close()
-    grid.free()
-    return _figures(trainer.clock.take(), events, elapsed_s, cpu_s)
+    run = RunPlan.of(store.stream, settings, ALONE, measured + plan.steps)
+    with trainer_alone(store.stream, settings, run, world, begin, way.graphs) as trainer:
+        for step in range(begin, measured):
+            trainer.step(step)
+        trainer.clock.take()
+        figures = timed(trainer.step, range(measured, run.num_steps))
+        return _figures(trainer.clock.take(), figures)
 
 
-def _figures(phases: dict[str, float], events: int, elapsed_s: float, cpu_s: float) -> dict[str, float]:
+def _figures(phases: dict[str, float], spent: dict[str, float]) -> dict[str, float]:
     """Microseconds an event: of each loading phase on the trainer's own path, of a step, of all threads' CPU time.
 
     loading_share: of the step's time, what the trainer waited for its batch, its memory and its inputs.
     """
-    own = {f"{phase}_us": 1e6 * phases[phase] / events for phase in LOADING}
-    return own | {
-        "step_us": 1e6 * elapsed_s / events,
-        "cpu_us": 1e6 * cpu_s / events,
-        "loading_share": sum(phases[phase] for phase in LOADING) / elapsed_s,
-    }
+    own = {f"{phase}_us": 1e6 * phases[phase] / spent["events"] for phase in LOADING}
+    step_us = 1e6 / spent["events_per_s"]
+    loading_share = sum(own.values()) / step_us
+    return {**own, "step_us": step_us, "cpu_us": spent["cpu_us"], "loading_share": loading_share}

@@ -17,23 +17,19 @@ import numpy as np
 import torch
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.lasting import Beginning
-from disttgl_hpc.core.schedule import GridShape
+from disttgl_hpc.core.schedule import Coordinates
 from disttgl_hpc.core.stream import EventStream
-from disttgl_hpc.errors import GridError
 from disttgl_hpc.log import progress
 from disttgl_hpc.nn.processor import prepare_process
 from disttgl_hpc.nn.products import choose_product
-from disttgl_hpc.parallel.client import open_memory
-from disttgl_hpc.parallel.grid import Grid
 from disttgl_hpc.runs.batches import BatchSampler
+from disttgl_hpc.runs.bench import medians
+from disttgl_hpc.runs.bench_alone import ALONE, check_alone, timed, trainer_alone
 from disttgl_hpc.runs.bench_pyg import PygTrainer
 from disttgl_hpc.runs.machine import processor, versions
 from disttgl_hpc.runs.phases import PhaseClock
 from disttgl_hpc.runs.plan import RunPlan
 from disttgl_hpc.runs.trainer import Trainer
-
-Step = Callable[[int], tuple[float, int]]
 
 _COUNTED_BATCHES = 5
 
@@ -57,42 +53,31 @@ def measure_training(
 ) -> dict[str, Any]:
     """Train by ``plan`` in one process.
 
-    Returns plan, machine, ``own`` (medians over rounds of :func:`_measure`, and of CPU-µs an event by phase),
-    ``floor`` (see :func:`_floor`), peak_rss_mib before the other program was loaded, and, against one, its figures
+    Returns plan, machine, ``own`` (medians over rounds of :func:`~.bench_alone.timed`, and of CPU-µs an event by
+    phase), ``floor`` (see :func:`_floor`), peak_rss_mib before the other program was loaded, and, against one, its figures
     as ``pyg`` and ``ratio``, the median over rounds of its CPU time over ours. Raises GridError for more than one
     rank, ConfigError where PyTorch Geometric is wanted and missing.
     """
-    if world.size != 1:
-        raise GridError(
-            f"a step is measured in one process, started were {world.size}: leave out the launcher"
-        )
+    check_alone(world, "a step")
     prepare_process(config.threads)
     # A thread that loads ahead would have its CPU time counted to whatever phase the step is in.
     config = replace(config, prefetch=0)
-    grid = Grid.create(world, GridShape(1, 1, 1))
     begin, measured = plan.first_step, plan.first_step + plan.warmup
-    run = RunPlan.of(stream, config, grid.shape, measured + plan.rounds * plan.steps)
-    memory = open_memory(
-        grid,
-        run.sizes,
-        run.num_batches,
-        run.num_steps,
-        beginning=Beginning(begin),
-        timeout_s=config.timeout_s,
-    )
-    trainer = Trainer(stream, config, run, grid, memory)
-    trainer.go_on(begin, None)
-    trainer.clock = PhaseClock(time.process_time)
-    trainer.rehearse()
-    for step in range(begin, measured):
-        trainer.step(step)
+    run = RunPlan.of(stream, config, ALONE, measured + plan.rounds * plan.steps)
     own, others, rates, peak_rss_mib = [], [], [], 0.0
     peer: PygTrainer | None = None
-    with progress(plan.rounds, "measuring", unit="rounds") as bar:
+    with (
+        trainer_alone(stream, config, run, world, begin) as trainer,
+        progress(plan.rounds, "measuring", unit="rounds") as bar,
+    ):
+        trainer.clock = PhaseClock(time.process_time)
+        trainer.rehearse()
+        for step in range(begin, measured):
+            trainer.step(step)
         for number in range(plan.rounds):
             steps = range(measured + number * plan.steps, measured + (number + 1) * plan.steps)
             trainer.clock.take()
-            figures = _measure(trainer.step, steps)
+            figures = timed(trainer.step, steps)
             events, phases = figures["events"], trainer.clock.take()
             own.append(figures | {f"{name}_us": 1e6 * spent_s / events for name, spent_s in phases.items()})
             rates.append(_rates(config))
@@ -103,38 +88,23 @@ def measure_training(
                     peer = PygTrainer(stream, config)
                     for step in range(begin, measured):
                         peer.step(step)
-                others.append(_measure(peer.step, steps))
+                others.append(timed(peer.step, steps))
             bar.advance(1)
-    work = _work(trainer, BatchSampler(stream, config, run, grid.coordinates))
-    trainer.close()
-    memory.close()
-    grid.free()
+        work = _work(trainer, BatchSampler(stream, config, run, Coordinates(0, 0, 0)))
     record: dict[str, Any] = {
         "stream": stream.name,
         "steps": plan.steps,
         "warmup": plan.warmup,
         "rounds": plan.rounds,
         "machine": {"processor": processor(), "versions": versions()},
-        "own": _medians(own),
-        "floor": _floor(work, _medians(rates)),
+        "own": medians(own),
+        "floor": _floor(work, medians(rates)),
         "peak_rss_mib": peak_rss_mib,
     }
     if others:
         ratios = [other["cpu_us"] / mine["cpu_us"] for other, mine in zip(others, own, strict=True)]
-        record |= {"pyg": _medians(others), "ratio": median(ratios)}
+        record |= {"pyg": medians(others), "ratio": median(ratios)}
     return record
-
-
-def _measure(step: Step, steps: range) -> dict[str, float]:
-    """Events trained in ``steps``, CPU-µs (user and system, all threads) for each, and events a second."""
-    elapsed_s, cpu_s = time.perf_counter(), time.process_time()
-    events = sum(step(number)[1] for number in steps)
-    elapsed_s, cpu_s = time.perf_counter() - elapsed_s, time.process_time() - cpu_s
-    return {"events": events, "cpu_us": 1e6 * cpu_s / events, "events_per_s": events / elapsed_s}
-
-
-def _medians(rounds: list[dict[str, float]]) -> dict[str, float]:
-    return {name: median(figures[name] for figures in rounds) for name in rounds[0]}
 
 
 def _rates(config: TrainConfig) -> dict[str, float]:

@@ -24,6 +24,7 @@ from disttgl_hpc.planning.planner import (
     predicted_speed,
 )
 from disttgl_hpc.runs.bench import ScalingPlan, measure_scaling, medians
+from disttgl_hpc.runs.bench_alone import ALONE
 from disttgl_hpc.runs.machine import free_shared_memory
 from disttgl_hpc.runs.plan import RunPlan
 
@@ -32,7 +33,6 @@ log = get_logger(__name__)
 _FACTORS = (0.25, 0.5, 1, 2, 4)
 _WARMUP_EVENTS, _MEASURED_EVENTS = 4_800, 9_600
 _ROUNDS = 3
-_ALONE = GridShape(1, 1, 1)
 
 
 def calibrate(
@@ -55,7 +55,7 @@ def _measure(stream: EventStream, config: TrainConfig, local_batch: int, alone: 
     """One turn of one size."""
     own = replace(config, local_batch=local_batch, grid="")
     steps = ScalingPlan(
-        grids=(_ALONE,),
+        grids=(ALONE,),
         steps=max(4, _MEASURED_EVENTS // local_batch),
         warmup=max(1, _WARMUP_EVENTS // local_batch),
         rounds=1,
@@ -145,7 +145,7 @@ def auto_grid(stream: EventStream, config: TrainConfig, world: Any) -> GridShape
     nodes = nodes_of(world)
     per_node = min(map(len, nodes)) - 1
     if world.size == 1 or per_node < 1:
-        return _ALONE
+        return ALONE
     free = min(world.allgather(free_shared_memory()))
     cluster = Cluster(nodes=len(nodes), trainers_per_node=per_node, memory_per_node=free)
     base = config.local_batch

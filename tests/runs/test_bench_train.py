@@ -12,8 +12,9 @@ from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.nn.products import torch_product
 from disttgl_hpc.report import training_table
+from disttgl_hpc.runs.bench_alone import timed
 from disttgl_hpc.runs.bench_pyg import PygTrainer
-from disttgl_hpc.runs.bench_train import TrainingPlan, _measure, measure_training
+from disttgl_hpc.runs.bench_train import TrainingPlan, measure_training
 from disttgl_hpc.runs.phases import PHASES
 
 PLAN = TrainingPlan(steps=3, warmup=1, rounds=2)
@@ -54,12 +55,12 @@ def test_counted_products_are_those_of_the_steps(stream, monkeypatch):
 
     def measure(step, steps):
         done.clear()
-        figures = _measure(step, steps)
+        figures = timed(step, steps)
         measured.append(sum(done) / figures["events"] / 1e6)
         return figures
 
     monkeypatch.setattr("disttgl_hpc.runs.inputs.choose_product", lambda *_: counting)
-    monkeypatch.setattr("disttgl_hpc.runs.bench_train._measure", measure)
+    monkeypatch.setattr("disttgl_hpc.runs.bench_train.timed", measure)
     plan = TrainingPlan(
         warmup=3, steps=5, rounds=1
     )  # of 7 batches those that are counted: from the middle on
