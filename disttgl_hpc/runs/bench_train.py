@@ -54,9 +54,9 @@ def measure_training(
     """Train by ``plan`` in one process.
 
     Returns plan, machine, ``own`` (medians over rounds of :func:`~.bench_alone.timed`, and of CPU-µs an event by
-    phase), ``floor`` (see :func:`_floor`), peak_rss_mib before the other program was loaded, and, against one, its figures
-    as ``pyg`` and ``ratio``, the median over rounds of its CPU time over ours. Raises GridError for more than one
-    rank, ConfigError where PyTorch Geometric is wanted and missing.
+    phase), ``floor`` (see :func:`_floor`), peak_rss_mib before the other program was loaded, and, against one, its
+    figures as ``pyg`` and ``ratio``, the median over rounds of its CPU time over ours. Raises GridError for more
+    than one rank, ConfigError where PyTorch Geometric is wanted and missing.
     """
     check_alone(world, "a step")
     prepare_process(config.threads)
