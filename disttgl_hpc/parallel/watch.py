@@ -77,10 +77,11 @@ class _Watch:
         self._pthread.pthread_mutexattr_setrobust(attributes, _ROBUST)
         self._pthread.pthread_mutex_init(self._own, attributes)
         self._pthread.pthread_mutex_lock(self._own)
-        cast(Any, _tell_when_dead).compile((types.intp,) * 3)  # now: a thread that has to would wait too late
-        node_comm.Barrier()
         first, last = 0, node_comm.size - 1
         watched = {first: [last], last: range(last)}.get(node_comm.rank, []) if last else []
+        if watched:  # compile now: a thread that had to would wait too late
+            cast(Any, _tell_when_dead).compile((types.intp,) * 3)
+        node_comm.Barrier()
         # Daemon threads: when this rank fails, nobody waits for what they wait for.
         self._threads = [
             threading.Thread(target=self._watch, args=(rank, names[rank]), daemon=True) for rank in watched
