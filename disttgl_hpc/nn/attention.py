@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from disttgl_hpc.nn.initial import Linear, WeightDraws
 from disttgl_hpc.nn.inputs import GraphInputs, ModelDims
-from disttgl_hpc.nn.mixing import mix_neighbors
+from disttgl_hpc.nn.mixing import attend
 from disttgl_hpc.nn.products import Product, times, times_transposed
 from disttgl_hpc.nn.time_encoding import TimeEncoding
 
@@ -36,9 +36,8 @@ class TemporalAttention(nn.Module):
         nodes, roots = torch.unique(graph.roots, return_inverse=True)
         h_nodes = h.index_select(0, nodes)
         query = self._queries(h_nodes, time_encoding)
-        mixed = mix_neighbors(h, query, roots, graph, time_encoding, self.dropout)
-        by_head = times_transposed(mixed, self._of_each_head(self.value), self._product)
-        attended = by_head.transpose(0, 1).flatten(1)
+        value = self._of_each_head(self.value)
+        attended = attend(h, query, value, roots, graph, time_encoding, self.dropout, self._product)
         from_attended, from_root = torch.split(self.out.weight, [self.dims.embedding, self.dims.memory], 1)
         itself = times_transposed(h_nodes, from_root, self._product) + self.out.bias
         out = times_transposed(attended, from_attended, self._product) + itself.index_select(0, roots)

@@ -1,10 +1,12 @@
-"""Logits, softmax and weighted sums of x = [h ‖ φ(Δ) ‖ e ‖ 1] over the neighbour slots of each root.
+"""What roots make of x = [h ‖ φ(Δ) ‖ e ‖ 1] of their neighbour slots: logits, softmax, weighted sums, values.
 
 Two forms of one function: by torch, on any device and in any precision; and compiled, for float32 on processors,
 with gradients by hand, no x in memory and no slot touched that holds no neighbour.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -16,102 +18,131 @@ from disttgl_hpc.nn.arrays import feature_arrays, in_turns
 from disttgl_hpc.nn.attention_loops import Slots, mix_backward, mix_forward
 from disttgl_hpc.nn.inputs import GraphInputs
 from disttgl_hpc.nn.parts import in_parts
+from disttgl_hpc.nn.products import Product, times_transposed
 from disttgl_hpc.nn.time_encoding import TimeEncoding
 
 SLOPE = 0.2
 """LeakyReLU's slope for negative logits (TGL)."""
 
 
-def mix_neighbors(  # noqa: PLR0917
+_BLOCK = 128
+"""Roots whose weighted sums stay in a core's cache between the loops and the products."""
+
+
+def attend(  # noqa: PLR0917
     h: Tensor,
     query: Tensor,
-    roots: Tensor,
+    value: Tensor,
+    nodes: Tensor,
     graph: GraphInputs,
     time: TimeEncoding,
     dropout: float,
+    product: Product,
 ) -> Tensor:
-    """Σ a x over the neighbours of R roots, a being what softmax and dropout make of the logits query·x.
+    """V (Σ a x) of R roots over their neighbours, a being what softmax and dropout make of the logits query·x.
 
-    h: (U, d); query: (H, n, d + T + e + 1), already folded, of n distinct nodes; roots: (R,) int64, which of them
-    each root is. → (H, R, d + T + e + 1), of which the last is Σ a.
+    h: (U, d); query: (H, n, d + T + e + 1), already folded, of n distinct nodes; value: (H, m, d + T + e + 1);
+    nodes: (R,) int64, which of them each root is. The last of x's numbers is 1. → (R, H·m), head by head.
     """
     if h.device.type == "cpu" and h.dtype == torch.float32:
-        mixed: Tensor = _Compiled.apply(  # type: ignore[no-untyped-call]
-            h, query, time.frequency, time.phase, roots, graph, dropout
+        attended: Tensor = _Compiled.apply(  # type: ignore[no-untyped-call]
+            h, query, value, time.frequency, time.phase, nodes, graph, dropout, product
         )
-        return mixed
-    return mixed_by_torch(h, query, roots, graph, time, dropout)
+        return attended
+    return attended_by_torch(h, query, value, nodes, graph, time, dropout, product)
 
 
-def mixed_by_torch(  # noqa: PLR0917
+def attended_by_torch(  # noqa: PLR0917
     h: Tensor,
     query: Tensor,
-    roots: Tensor,
+    value: Tensor,
+    nodes: Tensor,
     graph: GraphInputs,
     time: TimeEncoding,
     dropout: float,
+    product: Product,
 ) -> Tensor:
-    """:func:`mix_neighbors` in whole-array operations."""
+    """:func:`attend` in whole-array operations."""
     parts = [h[graph.neighbors], time(graph.elapsed)]
     if graph.edges is not None:
         parts.append(graph.edges.gather(h.dtype))
     x = torch.cat([*parts, torch.ones_like(parts[0][..., :1])], 2)
-    logits = query.transpose(0, 1)[roots] @ x.transpose(1, 2)
+    logits = query.transpose(0, 1)[nodes] @ x.transpose(1, 2)
     empty = (torch.arange(x.shape[1], device=x.device) >= graph.counts.unsqueeze(1)).unsqueeze(1)
     # A finite floor, not −∞: a root without neighbours has weights that can be set to 0, not NaN.
     softmax = leaky_relu(logits, SLOPE).masked_fill(empty, torch.finfo(x.dtype).min).softmax(2)
     weights = softmax.masked_fill(empty, 0)
     if graph.keep is not None:
         weights = weights * graph.keep / (1 - dropout)
-    return (weights @ x).transpose(0, 1)
+    mixed = (weights @ x).transpose(0, 1)
+    return times_transposed(mixed, value, product).transpose(0, 1).flatten(1)
 
 
 class _Compiled(torch.autograd.Function):
-    """:func:`mix_neighbors` for float32 on processors."""
+    """:func:`attend` for float32 on processors, a block of roots after the other."""
 
     @staticmethod
-    def forward(ctx, h, query, frequency, phase, roots, graph, dropout):  # type: ignore[no-untyped-def] # noqa: PLR0917
-        slots = _slots(h, frequency, phase, roots, graph, dropout)
-        query = query.detach().contiguous().numpy()
+    def forward(  # type: ignore[no-untyped-def] # noqa: PLR0917
+        ctx, h, query, value, frequency, phase, nodes, graph, dropout, product
+    ):
+        slots = _slots(h, frequency, phase, nodes, graph, dropout)
+        query, value = (
+            query.detach().contiguous().numpy(),
+            value.detach(),
+        )  # a thread knows nothing of no_grad
         heads, _, width = query.shape
         num_roots, num_slots = slots.neighbors.shape
-        mixed = np.empty((heads, num_roots, width), np.float32)
+        mixed, by_head = torch.empty(heads, num_roots, width), torch.empty(heads, num_roots, value.shape[1])
         logits, softmax = np.empty((2, num_roots, heads, num_slots), np.float32)
-        in_parts(
-            num_roots,
-            lambda first, last: mix_forward(
-                first, last, query, np.float32(SLOPE), mixed, logits, softmax, *slots
-            ),
-        )
-        ctx.kept = query, logits, softmax, slots
-        return torch.from_numpy(mixed)
+        given = query, np.float32(SLOPE), mixed.numpy(), logits, softmax
+
+        def part(first: int, last: int) -> None:
+            for begin, end in _blocks(first, last):
+                mix_forward(begin, end, *given, *slots)
+                by_head[:, begin:end] = product(mixed[:, begin:end], value.transpose(1, 2))
+
+        in_parts(num_roots, part)
+        ctx.kept = query, value, mixed, logits, softmax, slots, product
+        attended = torch.empty(num_roots, heads * value.shape[1])
+        attended[torch.from_numpy(slots.order)] = by_head.transpose(0, 1).flatten(1)
+        return attended
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, d_mixed):  # type: ignore[no-untyped-def]
-        query, logits, softmax, slots = ctx.kept
-        given = query, d_mixed.contiguous().numpy(), np.float32(SLOPE), logits, softmax
+    def backward(ctx, d_attended):  # type: ignore[no-untyped-def]
+        query, value, mixed, logits, softmax, slots, product = ctx.kept
+        by_root = d_attended[torch.from_numpy(slots.order)].view(len(logits), len(query), -1)
+        d_by_head = by_root.transpose(0, 1)
 
         def part(first: int, last: int) -> list[np.ndarray]:
             sums = [np.zeros(shape, np.float32) for shape in (slots.h.shape, query.shape)]
             sums.append(np.zeros((2, len(slots.phase))))
-            mix_backward(first, last, *given, *sums, *slots)
+            for begin, end in _blocks(first, last):
+                d_mixed = product(d_by_head[:, begin:end], value).numpy()
+                mix_backward(begin, end, query, d_mixed, np.float32(SLOPE), logits, softmax, *sums, *slots)
             return sums
 
         totals = [sum(sums[1:], start=sums[0]) for sums in zip(*in_parts(len(logits), part), strict=True)]
         d_h, d_query, d_time = (torch.from_numpy(total) for total in totals)
-        d_frequency, d_phase = d_time.float()
-        return d_h, d_query, d_frequency, d_phase, None, None, None
+        d_value = product(d_by_head.transpose(1, 2), mixed)
+        return d_h, d_query, d_value, *d_time.float(), None, None, None, None
+
+
+def _blocks(first: int, last: int) -> Iterator[tuple[int, int]]:
+    """[first, last) in pieces of at most _BLOCK."""
+    for begin in range(first, last, _BLOCK):
+        yield begin, min(begin + _BLOCK, last)
 
 
 def _slots(  # noqa: PLR0917
-    h: Tensor, frequency: Tensor, phase: Tensor, roots: Tensor, graph: GraphInputs, dropout: float
+    h: Tensor, frequency: Tensor, phase: Tensor, nodes: Tensor, graph: GraphInputs, dropout: float
 ) -> Slots:
     """A graph's slots as the loops take them."""
     table, events, scale = feature_arrays(graph.edges, graph.neighbors)
     return Slots(
         h.detach().contiguous().numpy(),
-        roots.numpy(),
+        np.argsort(nodes.numpy(), kind="stable"),
+        nodes.numpy(),
         graph.neighbors.contiguous().numpy(),
         graph.counts.contiguous().numpy(),
         graph.elapsed.contiguous().numpy(),

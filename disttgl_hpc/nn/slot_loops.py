@@ -1,7 +1,12 @@
 """What the compiled loops are made of: rows gathered, times encoded, sums of rows.
 
-Vectors are handed around as views of rows: only then does the compiler see that they are contiguous.
+Rows are handed around as an array and a number: a view of a row would be counted as a reference, with a locked
+instruction. What begins within a row is indexed without sign: a signed sum might be negative, mean a place counted
+from the end, and keep the loop from being vectorised.
 """
+
+# Loops take their arrays one by one, which the compiler looks into.
+# ruff: noqa: PLR0917
 
 from __future__ import annotations
 
@@ -11,9 +16,8 @@ from typing import Any
 import numpy as np
 from numba import types
 from numba.extending import overload
-from numpy.typing import NDArray
 
-from disttgl_hpc.compiled import vectorized
+from disttgl_hpc.compiled import inlined, vectorized
 
 LANES = 64
 """Buffers are padded to multiples of so many float32: loops over them have no remainder to do one by one."""
@@ -41,28 +45,28 @@ def _sine(turns: np.float32) -> np.float32:
     return turns * (_S1 + q * (_S3 + q * (_S5 + q * (_S7 + q * (_S9 + q * _S11)))))
 
 
-@vectorized
-def encode(elapsed: float, frequency: NDArray[np.float64], phase: NDArray[np.float64], out: Any) -> None:
-    """φ = cos(2π(Δ·frequency + phase)) of one elapsed time, both in turns (T,) → out (T,) float32.
+@inlined
+def encode(elapsed: float, frequency: Any, phase: Any, out: Any, row: int, begin: int) -> None:
+    """φ = cos(2π(Δ·frequency + phase)) of one elapsed time, both in turns (T,) → out[row, begin:] float32.
 
     The product is taken in float64, where dropping whole turns loses nothing; see ``time_encoding.phase_angle``.
     """
-    for i in range(len(frequency)):
+    for i in range(np.uintp(len(frequency))):
         turns = elapsed * frequency[i] + phase[i]
         part = np.float32(turns - np.rint(turns))
-        out[i] = _sine(_QUARTER - abs(part))
+        out[row, np.uintp(begin) + i] = _sine(_QUARTER - abs(part))
 
 
-@vectorized
+@inlined
 def encode_with_slope(
-    elapsed: float, frequency: NDArray[np.float64], phase: NDArray[np.float64], out: Any, slope: Any
+    elapsed: float, frequency: Any, phase: Any, out: Any, row: int, begin: int, slope: Any
 ) -> None:
-    """As :func:`encode`, and −sin of the same angles → slope (T,) float32."""
-    for i in range(len(frequency)):
+    """As :func:`encode`, and −sin of the same angles → slope[row] (T,) float32."""
+    for i in range(np.uintp(len(frequency))):
         turns = elapsed * frequency[i] + phase[i]
         part = np.float32(turns - np.rint(turns))
-        out[i] = _sine(_QUARTER - abs(part))
-        slope[i] = -_sine(np.copysign(_QUARTER - abs(abs(part) - _QUARTER), part))
+        out[row, np.uintp(begin) + i] = _sine(_QUARTER - abs(part))
+        slope[row, i] = -_sine(np.copysign(_QUARTER - abs(abs(part) - _QUARTER), part))
 
 
 def _as_float(value: Any) -> Any:
@@ -83,67 +87,77 @@ def _as_float_of(value: Any) -> Any:
     return widen_half if value == types.uint16 else widen
 
 
-@vectorized
-def read_features(row: Any, scale: NDArray[np.float32], out: Any) -> None:
-    """Stored features (e,) of an event, times scale (e,) unless that is empty → out (e,) float32."""
+@inlined
+def read_features(table: Any, event: int, scale: Any, out: Any, row: int, begin: int) -> None:
+    """Stored features (e,) of an event, times scale (e,) unless that is empty → out[row, begin:] float32."""
     if len(scale):
-        for i in range(len(row)):
-            out[i] = _as_float(row[i]) * scale[i]
+        for i in range(np.uintp(table.shape[1])):
+            out[row, np.uintp(begin) + i] = _as_float(table[event, i]) * scale[i]
     else:
-        for i in range(len(row)):
-            out[i] = _as_float(row[i])
+        for i in range(np.uintp(table.shape[1])):
+            out[row, np.uintp(begin) + i] = _as_float(table[event, i])
 
 
 @vectorized
-def sigmoid(x: np.float32) -> np.float32:
-    """1/(1 + exp(−x)), within 2e-7; a loop over it needs no library of vector functions."""
+def exponential(x: np.float32) -> np.float32:
+    """exp(x), within 1e-5 of it for |x| <= 87, and never 0; a loop over it needs no library of vector functions.
+
+    As exact as the product x·log2(e) in float32.
+    """
     power = min(max(x * _LOG2_E, np.float32(-126)), np.float32(126))
     whole = np.rint(power)
     f = power - whole
     # 2^f for |f| <= 1/2 by its series: what is left out is below 2e-8.
     fraction = _P0 + f * (_P1 + f * (_P2 + f * (_P3 + f * (_P4 + f * (_P5 + f * _P6)))))
-    exponential = np.int32((np.int32(whole) + np.int32(127)) << 23).view(np.float32) * fraction
-    return exponential / (_P0 + exponential) if x == x else x  # noqa: PLR0124
+    result = np.int32((np.int32(whole) + np.int32(127)) << 23).view(np.float32) * fraction
+    return result if x == x else x  # noqa: PLR0124
 
 
 @vectorized
-def copy_row(row: Any, out: Any) -> None:
-    """Row (n,) → the first n of out."""
-    for i in range(len(row)):
-        out[i] = row[i]
+def sigmoid(x: np.float32) -> np.float32:
+    """1/(1 + exp(−x)), within 2e-7."""
+    power: np.float32 = exponential(x)
+    return power / (_P0 + power)
 
 
-@vectorized
-def dot(a: Any, b: Any) -> np.float32:
-    """Σ a·b of two rows of equal length."""
-    total = np.float32(0)
-    for i in range(len(a)):
-        total += a[i] * b[i]
-    return total
+@inlined
+def copy_row(table: Any, source: int, out: Any, row: int) -> None:
+    """table[source] (n,) → out[row, :n]."""
+    for i in range(table.shape[1]):
+        out[row, i] = table[source, i]
 
 
-@vectorized
-def add_scaled(weight: np.float32, row: Any, out: Any) -> None:
-    """Add weight·row to out; what row has beyond out's length is left."""
+@inlined
+def dots(vector: Any, rows: Any, first: int) -> tuple[np.float32, np.float32, np.float32, np.float32]:
+    """Products of a vector (n,) with four rows of an array (…, n)."""
+    a = b = c = d = np.float32(0)
+    for i in range(len(vector)):
+        a += vector[i] * rows[first, i]
+        b += vector[i] * rows[first + 1, i]
+        c += vector[i] * rows[first + 2, i]
+        d += vector[i] * rows[first + 3, i]
+    return a, b, c, d
+
+
+@inlined
+def add_rows(weights: Any, rows: Any, first: int, out: Any) -> None:
+    """Add four rows of an array (…, n), each times its weight, to out (n,)."""
+    a, b, c, d = weights[first], weights[first + 1], weights[first + 2], weights[first + 3]
     for i in range(len(out)):
-        out[i] += weight * row[i]
+        out[i] += (
+            a * rows[first, i] + b * rows[first + 1, i] + c * rows[first + 2, i] + d * rows[first + 3, i]
+        )
 
 
-@vectorized
-def add_two_scaled(weight: np.float32, row: Any, other_weight: np.float32, other: Any, out: Any) -> None:
-    """Add weight·row + other_weight·other to out, as :func:`add_scaled` does."""
-    for i in range(len(out)):
-        out[i] += weight * row[i] + other_weight * other[i]
+@inlined
+def add_slope(
+    elapsed: np.float32, d_encoded: Any, row: int, begin: int, slope: Any, slope_row: int, d_time: Any
+) -> None:
+    """Add the gradients of the angular frequency and the phase to d_time (2, T).
 
-
-@vectorized
-def add_slope(elapsed: np.float32, d_encoded: Any, slope: Any, d_time: NDArray[np.float64]) -> None:
-    """Add the gradients of the angular frequency and the phase to d_time (2, T), from those of φ (T,).
-
-    slope: (T,) of :func:`encode_with_slope`.
+    From those of φ, d_encoded[row, begin:], and slope[slope_row] (T,) of :func:`encode_with_slope`.
     """
-    d_frequency, d_phase = d_time[0], d_time[1]
-    for i in range(len(slope)):
-        d_angle = d_encoded[i] * slope[i]
-        d_frequency[i] += elapsed * d_angle
-        d_phase[i] += d_angle
+    for i in range(np.uintp(slope.shape[1])):
+        d_angle = d_encoded[row, np.uintp(begin) + i] * slope[slope_row, i]
+        d_time[0, i] += elapsed * d_angle
+        d_time[1, i] += d_angle

@@ -22,9 +22,9 @@ def read_mail(
     """
     edged, timed = state.shape[1], state.shape[1] + table.shape[1]
     for v in range(first, last):
-        copy_row(state[rows[v]], mail[v])
-        read_features(table[events[v]], scale, mail[v, edged:])
-        encode(np.float64(elapsed[v]), frequency, phase, mail[v, timed:])
+        copy_row(state, rows[v], mail, v)
+        read_features(table, events[v], scale, mail, v, edged)
+        encode(np.float64(elapsed[v]), frequency, phase, mail, v, timed)
 
 
 @vectorized
@@ -75,7 +75,7 @@ def update_backward(first, last, gates, resettable, mail, rows, d_memory, d_gate
 @vectorized
 def time_backward(first, last, elapsed, frequency, phase, d_encoded, d_time):
     """Add the gradients of the frequency and the phase to d_time (2, T) float64, from those of φ (V, T)."""
-    encoded, slope = np.empty(len(frequency), np.float32), np.empty(len(frequency), np.float32)
+    encoded, slope = np.empty((2, 1, len(frequency)), np.float32)
     for v in range(first, last):
-        encode_with_slope(np.float64(elapsed[v]), frequency, phase, encoded, slope)
-        add_slope(elapsed[v], d_encoded[v], slope, d_time)
+        encode_with_slope(np.float64(elapsed[v]), frequency, phase, encoded, 0, 0, slope)
+        add_slope(elapsed[v], d_encoded, v, 0, slope, 0, d_time)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from nn_oracles import in_float64, random_inputs
 
 from disttgl_hpc.nn.inputs import ModelDims
-from disttgl_hpc.nn.mixing import mix_neighbors, mixed_by_torch
+from disttgl_hpc.nn.mixing import attend, attended_by_torch
 from disttgl_hpc.nn.model import Tgn
-from disttgl_hpc.nn.slot_loops import read_features, sigmoid
+from disttgl_hpc.nn.products import torch_product
+from disttgl_hpc.nn.slot_loops import exponential, read_features, sigmoid
 from disttgl_hpc.nn.time_encoding import TimeEncoding
 
 WIDTHS = st.builds(
@@ -53,32 +54,35 @@ def results(function, inputs, time):
     return [out.detach(), *gradients]
 
 
-def draw_query(dims, num_nodes, seed):
+def draw_weights(dims, rows, seed):
+    """Weights (H, rows, d + T + e + 1) for what the loops put together."""
     width = dims.memory + dims.time + dims.edge + 1
-    return (
-        torch.randn(dims.num_heads, num_nodes, width, generator=torch.Generator().manual_seed(seed))
-        / width**0.5
-    )
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(dims.num_heads, rows, width, generator=generator) / width**0.5
 
 
 @settings(max_examples=30, deadline=None)
 @given(WIDTHS, STORED, st.sampled_from([0.0, 0.3]), st.integers(1, 12), st.integers(0, 100))
-def test_compiled_mixing_is_mixing_by_torch(dims, dtype, dropout, num_slots, seed):
+def test_compiled_attention_is_attention_by_torch(dims, dtype, dropout, num_slots, seed):
     _, graph = random_inputs(dims, num_nodes=9, num_roots=14, num_slots=num_slots, dropout=dropout, seed=seed)
     graph = replace(graph, edges=stored_as(graph.edges, dtype))
     h = torch.randn(9, dims.memory, generator=torch.Generator().manual_seed(seed))
-    query, roots = draw_query(dims, 5, seed), torch.arange(14) % 5
+    query, value = draw_weights(dims, 5, seed), draw_weights(dims, 3, seed + 1)
+    nodes = torch.arange(14) % 5
     found = results(
-        lambda h, query, time: mix_neighbors(h, query, roots, graph, time, dropout),
-        [h, query],
+        lambda *given: attend(*given[:3], nodes, graph, given[3], dropout, torch_product),
+        [h, query, value],
         TimeEncoding(dims.time),
     )
     wanted = results(
-        lambda h, query, time: mixed_by_torch(h, query, roots, in_float64(graph), time, dropout),
-        [h.double(), query.double()],
+        lambda *given: attended_by_torch(
+            *given[:3], nodes, in_float64(graph), given[3], dropout, torch_product
+        ),
+        [h.double(), query.double(), value.double()],
         TimeEncoding(dims.time).double(),
     )
-    for mine, theirs, what in zip(found, wanted, ("mixed", "h", "query", "frequency", "phase"), strict=True):
+    names = "attended", "h", "query", "value", "frequency", "phase"
+    for mine, theirs, what in zip(found, wanted, names, strict=True):
         assert_close(mine, theirs, what)
 
 
@@ -140,10 +144,21 @@ def test_the_map_of_a_table_is_never_gathered_by_the_loops(monkeypatch):
 def test_every_float16_is_widened_exactly():
     halves = np.arange(2**16, dtype=np.uint16)
     halves = halves[np.isfinite(halves.view(np.float16))]
-    out = np.empty(len(halves), np.float32)
-    read_features(halves, np.empty(0, np.float32), out)
+    out = np.zeros((2, 3 + len(halves)), np.float32)
+    read_features(halves[np.newaxis], 0, np.empty(0, np.float32), out, 1, 3)
+    assert not out[0].any()
+    assert not out[:, :3].any()
+    out = out[1, 3:]
     np.testing.assert_array_equal(out, halves.view(np.float16).astype(np.float32))
     np.testing.assert_array_equal(np.signbit(out), np.signbit(halves.view(np.float16)))
+
+
+def test_exponential_is_exact_to_float32_and_keeps_nan():
+    x = np.linspace(-87, 87, 10001, dtype=np.float32)
+    found = np.array([exponential(value) for value in x], np.float64)
+    np.testing.assert_allclose(found, np.exp(x.astype(np.float64)), rtol=2e-7 + 87 * 2.0**-24)
+    assert 0 < exponential(np.float32(-np.inf)) < 1e-37
+    assert np.isnan(exponential(np.float32(np.nan)))
 
 
 def test_sigmoid_is_exact_to_float32_and_keeps_nan():
