@@ -14,8 +14,9 @@ from mpi4py import MPI
 
 from disttgl_hpc.core.statistics import count_values, describe
 from disttgl_hpc.core.stream import EventStream
-from disttgl_hpc.store.batches import SCHEMA_VERSION, BatchStore, is_batch_store
+from disttgl_hpc.store.batches import KIND, SCHEMA_VERSION, BatchStore
 from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.store.files import is_kind
 
 _UNITS_PER_S = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _YEAR_1980_S, _YEAR_2100_S = 315_532_800, 4_102_444_800
@@ -33,7 +34,8 @@ def inspect(file: Path, as_json: bool, verify: bool) -> None:
     """
     if MPI.COMM_WORLD.rank:
         return  # said once, however many processes were started
-    facts = _batch_facts(file, verify=verify) if is_batch_store(file) else _event_facts(file, verify=verify)
+    facts_of = _batch_facts if is_kind(file, KIND) else _event_facts
+    facts = facts_of(file, verify=verify)
     click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(_lines(facts)))
 
 

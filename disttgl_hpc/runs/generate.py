@@ -16,7 +16,7 @@ from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.ingest.csv_output import write_csv
 from disttgl_hpc.log import Progress, progress
 from disttgl_hpc.runs.output import check_output, stem
-from disttgl_hpc.store.events_writer import Contents, EventPart, write_event_store
+from disttgl_hpc.store.events_writer import KIND, Contents, EventPart, write_event_store
 from disttgl_hpc.store.files import replacing
 
 _CHUNK_EVENTS = 1 << 20
@@ -34,7 +34,7 @@ class GenerateSettings:
     force: bool = False
 
     def __post_init__(self) -> None:
-        check_output(self.output, force=self.force, raw_events=self.makes_csv)
+        check_output(self.output, None if self.makes_csv else KIND, force=self.force)
         if self.makes_csv and self.recipe.feature_dtype == "int8":
             raise ConfigError(
                 "csv holds features as they are: leave out --feature-dtype int8, give it to prepare"

@@ -5,29 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 
 from disttgl_hpc.errors import ConfigError
-from disttgl_hpc.store.events import is_event_store
+from disttgl_hpc.store import batches, events_writer
+from disttgl_hpc.store.files import is_kind
+
+_NAMES = {events_writer.KIND: "event store", batches.KIND: "batch store"}
 
 
-def check_output(
-    output: Path, *, force: bool, inputs: tuple[Path, ...] = (), raw_events: bool = False
-) -> None:
-    """Refuse an output that is there already, unless it is an event store and ``force`` is given.
+def check_output(output: Path, kind: str | None, *, force: bool, inputs: tuple[Path, ...] = ()) -> None:
+    """Refuse an output that is there already, unless it is a store of this kind and ``force`` is given.
 
-    With ``raw_events`` the output is no store, and a file that is there is never replaced.
+    ``kind`` None: the output is no store, and a file that is there is never replaced.
     Raises ConfigError; also where the folder does not exist.
     """
     if not output.parent.is_dir():
         raise ConfigError(f"{output.parent}: no such folder: create it first")
     if not output.exists():
         return
-    if raw_events:
+    if kind is None:
         raise ConfigError(f"{output}: exists already: choose another name, or remove it first")
+    name = _NAMES[kind]
     if any(path.exists() and path.samefile(output) for path in inputs):
-        raise ConfigError(f"{output}: is an input: name the event store to make last")
-    if not is_event_store(output):
-        raise ConfigError(
-            f"{output}: exists already and is no event store: name the event store to make last"
-        )
+        raise ConfigError(f"{output}: is an input: name the {name} to make last")
+    if not is_kind(output, kind):
+        raise ConfigError(f"{output}: exists already and is no {name}: name the {name} to make last")
     if not force:
         raise ConfigError(f"{output}: exists already: choose another name, or --force to replace it")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -26,7 +25,8 @@ from disttgl_hpc.ingest.spill import FlatColumn, Spill
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.runs.output import check_output, stem
 from disttgl_hpc.store.events import EventStore
-from disttgl_hpc.store.events_writer import Contents, EventPart, write_event_store
+from disttgl_hpc.store.events_writer import KIND, Contents, EventPart, write_event_store
+from disttgl_hpc.store.files import sha256_of
 
 log = get_logger(__name__)
 _PART_BYTES = 256 << 20
@@ -55,7 +55,7 @@ class PrepareSettings:
     chunk_events: int = 1_000_000
 
     def __post_init__(self) -> None:
-        check_output(self.output, force=self.force, inputs=self.inputs)
+        check_output(self.output, KIND, force=self.force, inputs=self.inputs)
         if sum(self.split) != 1 or min(self.split) < 0:
             shares = "/".join(str(float(share)) for share in self.split)
             raise ConfigError(
@@ -126,7 +126,7 @@ def prepare(settings: PrepareSettings) -> EventStore:
             edge_scale=spill.edge_scale,
             class_names=class_names,
             source_files=tuple(file.name for file in files),
-            source_sha256=tuple(_sha256(file) for file in files),
+            source_sha256=tuple(sha256_of(file) for file in files),
             dropped_rows=spill.dropped_rows,
             time_unit=spill.time_unit or "",
         )
@@ -232,8 +232,3 @@ def _in_order(
 
 def _features(rows: NDArray[Any], scale: NDArray[np.float32] | None) -> NDArray[Any]:
     return rows if scale is None else to_int8(rows, scale)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

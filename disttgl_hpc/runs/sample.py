@@ -26,8 +26,9 @@ from disttgl_hpc.errors import ConfigError, DisttglError, StoreError
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.parallel.together import raise_together
 from disttgl_hpc.runs.batches import LiveGraphs, Slice, batch_key, record_format
+from disttgl_hpc.runs.output import check_output
 from disttgl_hpc.runs.plan import check_split
-from disttgl_hpc.store.batches import BatchKey, BatchStore, is_batch_store
+from disttgl_hpc.store.batches import KIND, BatchKey, BatchStore
 from disttgl_hpc.store.batches_writer import is_part, join_parts, write_part
 from disttgl_hpc.store.events import EventStore
 
@@ -45,7 +46,7 @@ def sample(
     Returns the store on rank 0. Raises ConfigError if the settings have no fixed negative sets or ``output`` must
     not be replaced, StoreError if there is no room for it or it cannot be written; then on all ranks.
     """
-    _check_output(output, force=force)
+    check_output(output, KIND, force=force)
     if not config.negative_sets:
         raise ConfigError("a batch store holds fixed negative sets: give their number with --negative-sets")
     check_split(store.stream)
@@ -134,18 +135,6 @@ class _Maker:
         events = sum(self.num_events((batch, batch + 1)) for batch in batches)
         share = self.key.train_end / events
         return size * share, (time.perf_counter() - started_s) * share
-
-
-def _check_output(output: Path, *, force: bool) -> None:
-    """Raise ConfigError unless a batch store may be written there."""
-    if not output.parent.is_dir():
-        raise ConfigError(f"{output.parent}: no such folder: create it first")
-    if output.exists() and not is_batch_store(output):
-        raise ConfigError(
-            f"{output}: exists already and is no batch store: name the batch store to make last"
-        )
-    if output.exists() and not force:
-        raise ConfigError(f"{output}: exists already: choose another name, or --force to replace it")
 
 
 def _prepare(maker: _Maker, folder: Path, parts: dict[Path, tuple[int, int]], num_ranks: int) -> None:

@@ -133,15 +133,6 @@ class BatchStore:
             )
 
 
-def is_batch_store(path: Path) -> bool:
-    """Whether a file is a batch store, whole or not, of whatever schema version."""
-    try:
-        with h5py.File(path, "r") as file:
-            return bool(file.attrs.get("kind") == KIND)
-    except OSError:
-        return False
-
-
 def _check_table(file: h5py.File, num_records: int) -> None:
     """Raise ValueError, which open_checked tells, unless offsets and checksums are those of so many records."""
     offsets, num_checksums, size = file["offsets"][:], len(file["checksums"]), len(file["records"])

@@ -11,17 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.store.batches import KIND, PART_KIND, SCHEMA_VERSION, BatchKey, BatchStore
 from disttgl_hpc.store.files import replacing
+from disttgl_hpc.store.laid_out import Pieces, write_laid_out
 
 _COPY_BYTES = 16 << 20
-_ALIGNMENT = 64
-_METADATA_BYTES = 16 << 10  # more than HDF5 needs for three datasets and our attributes
 
 
 def write_part(
@@ -34,7 +32,7 @@ def write_part(
     offsets = np.cumsum([0, *map(len, records)])
     checksums = np.array([zlib.crc32(record.data) for record in records], np.uint32)
     attributes = _attributes(PART_KIND, key, *batches)
-    _write(path, attributes, {"offsets": offsets, "checksums": checksums}, [np.concatenate(records)])
+    _write(path, attributes, offsets, checksums, [np.concatenate(records)])
 
 
 def is_part(path: Path, key: BatchKey, batches: tuple[int, int]) -> bool:
@@ -56,12 +54,10 @@ def join_parts(path: Path, parts: Sequence[Path]) -> None:
     for part in _opened(parts):
         lengths.append(np.diff(part.offsets))
         checksums.append(part.checksums)
-    tables = {
-        "offsets": np.concatenate([[0], np.cumsum(np.concatenate(lengths))]),
-        "checksums": np.concatenate(checksums),
-    }
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
     joined = parts[0].with_name(path.name)
-    _write(joined, _attributes(KIND, part.key, 0, part.last_batch), tables, _contents(parts))
+    attributes = _attributes(KIND, part.key, 0, part.last_batch)
+    _write(joined, attributes, offsets, np.concatenate(checksums), _contents(parts))
     joined.replace(path)
 
 
@@ -91,41 +87,14 @@ def _attributes(kind: str, key: BatchKey, first_batch: int, last_batch: int) -> 
 def _write(
     path: Path,
     attributes: dict[str, Any],
-    tables: dict[str, NDArray[Any]],
+    offsets: NDArray[np.int64],
+    checksums: NDArray[np.uint32],
     contents: Iterable[NDArray[np.uint8]],
 ) -> None:
-    """Write attributes, the tables "offsets" and "checksums", and the bytes of all records.
-
-    HDF5 tells of a full disk late, when it closes a file, and not in a way that can be caught whole. So it writes
-    the tables only, for which there is room by then, and the records go to where it has allocated them.
-    """
-    num_bytes = int(tables["offsets"][-1])
-    tables_bytes = _METADATA_BYTES + sum(table.nbytes for table in tables.values())
+    """Write attributes, the tables, and the bytes of all records."""
+    records = Pieces(int(offsets[-1]), contents)
     with _telling_why(path), replacing(path) as partial:
-        with partial.open("wb") as file:
-            file.write(bytes(tables_bytes))
-            file.truncate(tables_bytes + num_bytes)
-        offset = _write_tables(partial, attributes, tables, num_bytes)
-        with partial.open("r+b") as file:
-            file.seek(offset)
-            for content in contents:
-                file.write(content.data)
-
-
-def _write_tables(
-    path: Path, attributes: dict[str, Any], tables: dict[str, NDArray[Any]], num_bytes: int
-) -> int:
-    """Write everything but the records; → where in the file their bytes belong."""
-    allocated = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    allocated.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    allocated.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    with h5py.File(path, "w", alignment_threshold=1, alignment_interval=_ALIGNMENT) as file:
-        file.attrs.update(attributes)
-        for name, table in tables.items():
-            file[name] = table
-        records = file.create_dataset("records", (num_bytes,), np.uint8, dcpl=allocated)
-        offset: int = records.id.get_offset()
-        return offset
+        write_laid_out(partial, attributes, {"offsets": offsets, "checksums": checksums, "records": records})
 
 
 @contextmanager

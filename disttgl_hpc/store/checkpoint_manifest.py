@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from disttgl_hpc.errors import StoreError
-from disttgl_hpc.store.checkpoint import sha256_of
-from disttgl_hpc.store.files import replacing, sync
+from disttgl_hpc.store.files import replacing, sha256_of, sync
 
 KIND = "disttgl-manifest"
 SCHEMA_VERSION = 1

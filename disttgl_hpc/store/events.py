@@ -102,15 +102,6 @@ class EventStore:
             )
 
 
-def is_event_store(path: Path) -> bool:
-    """Whether a file is an event store, whole or not, of whatever schema version."""
-    try:
-        with h5py.File(path, "r") as file:
-            return bool(file.attrs.get("kind") == KIND)
-    except OSError:
-        return False
-
-
 def _map_arrays(file: h5py.File, path: Path) -> dict[str, NDArray[Any]]:
     """Every dataset as a read-only map, its shape and dtype checked against the schema and the counts."""
     counts: dict[str | None, int] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,21 @@ def open_checked(path: Path, kind: str, schema_version: int) -> Iterator[h5py.Fi
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         # What h5py raises for damaged metadata depends on which byte is wrong.
         raise StoreError(f"{path}: {_complaint(str(error), path, kind)}") from None
+
+
+def is_kind(path: Path, kind: str) -> bool:
+    """Whether a file is one of ours of this kind, whole or not, of whatever schema version."""
+    try:
+        with h5py.File(path, "r") as file:
+            return bool(file.attrs.get("kind") == kind)
+    except OSError:
+        return False
+
+
+def sha256_of(path: Path) -> str:
+    """Checksum of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def map_dataset(dataset: h5py.Dataset, path: Path) -> NDArray[Any]:

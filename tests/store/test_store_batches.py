@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from disttgl_hpc.errors import StoreError
-from disttgl_hpc.store.batches import BatchKey, BatchStore, is_batch_store
+from disttgl_hpc.store.batches import KIND, BatchKey, BatchStore
 from disttgl_hpc.store.batches_writer import is_part, join_parts, write_part
+from disttgl_hpc.store.files import is_kind
 
 KEY = BatchKey(
     events="c" * 64,
@@ -65,7 +66,7 @@ def test_parts_join_to_a_store_of_their_records(path):
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         assert np.array_equal(one, other)
-    assert is_batch_store(path)
+    assert is_kind(path, KIND)
 
 
 def test_records_are_read_only_maps_in_one_piece(path):
@@ -116,7 +117,7 @@ def test_foreign_and_missing_files_are_refused(tmp_path):
         file.attrs["kind"] = "disttgl-events"
     with pytest.raises(StoreError, match="must be of kind 'disttgl-batches', found 'disttgl-events'"):
         BatchStore.open(tmp_path / "other.h5")
-    assert not is_batch_store(tmp_path / "other.h5")
+    assert not is_kind(tmp_path / "other.h5", KIND)
 
 
 def test_a_part_is_not_taken_for_a_store(tmp_path):
