@@ -38,6 +38,15 @@ def inlined(loop: Callable[..., Any]) -> Callable[..., Any]:
     return cast(Callable[..., Any], njit(inline="always")(loop))
 
 
+def cache_folder() -> str:
+    """Where machine code of this package's loops is kept; "" if nowhere: every process compiles anew then."""
+    return cast(Any, compiled(_nothing))._cache.cache_path or ""
+
+
+def _nothing() -> None:
+    """A loop that is never compiled, to see what numba would do with the code of others here."""
+
+
 def _compile(loop: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """A function that numba compiles, with its cache if there is a place for one."""
     try:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def mebibytes(number: int) -> str:
+    """A number of bytes for people."""
+    return f"{number / 2**20:,.0f} MiB"
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a table, its columns ending at one place."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -31,6 +31,7 @@ _COMMANDS = {
     "plan": "Choose local batch and grid for a stream and a machine.",
     "train": "Train on events, and evaluate the best weights.",
     "evaluate": "Repeat the final evaluation of a run.",
+    "doctor": "Check a machine or allocation before a long job.",
     "bench": "Measure how fast training is on this machine.",
     "simulate": "Predict how training scales to thousands of trainers.",
 }

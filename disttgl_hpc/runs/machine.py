@@ -46,10 +46,10 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a step's time depends on."""
+def versions(*more: str) -> dict[str, str]:
+    """Versions of Python and of the packages that a step's time depends on, and of ``more`` packages."""
     return {"python": platform.python_version()} | {
-        name: version(name) for name in ("torch", "numpy", "mpi4py")
+        name: version(name) for name in ("torch", "numpy", "mpi4py", *more)
     }
 
 

@@ -1,0 +1,70 @@
+"""``disttgl doctor``: whether a job would run here, and run well."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from mpi4py import MPI
+
+from disttgl_hpc.cli.options import config_options
+from disttgl_hpc.config import read_toml, train_config
+from disttgl_hpc.runs.diagnosis import Check, Verdict, diagnose
+from disttgl_hpc.runs.doctor import examine, launched_by
+
+_EXAMPLES = """\b
+Examples, each started as the job is to be:
+  disttgl doctor
+  mpiexec -n 3 disttgl doctor flights.events.h5 --run runs/flights --grid 1x1x2
+  srun --mpi=pmi2 --nodes=2 --ntasks-per-node=5 disttgl doctor flights.events.h5 --threads 4
+"""
+_WIDTH = 110
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("events", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--run", "run_path", type=click.Path(path_type=Path), default="runs", help="Run directory to be."
+)
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings.")
+@partial(config_options)
+def doctor(events: Path | None, run_path: Path, config_file: Path | None, **options: Any) -> None:
+    """Check this machine or allocation before a long job on EVENTS, without training.
+
+    Start it as the job is to be started, with the job's options. MPI and its launcher, shared memory, grid, cores
+    and threads, events, run directory, clocks, software, GPUs. Ends with status 1 if the job would fail.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    config = train_config(read_toml(config_file) if config_file else {}, given)
+    checks = diagnose(examine(events, run_path, config, MPI.COMM_WORLD))
+    # Where MPI has fallen apart, each process believes that it is rank 0.
+    launch = launched_by(dict(os.environ))
+    if MPI.COMM_WORLD.rank == 0 and (launch is None or launch[2] == 0):
+        click.echo("\n".join(table(checks)))
+    if any(check.verdict is Verdict.FAILS for check in checks):
+        raise click.exceptions.Exit(1)
+
+
+def table(checks: Sequence[Check]) -> list[str]:
+    """A row for each check, remedies below those that need one, and what it comes to."""
+    whats, verdicts = (
+        max(map(len, column)) for column in ([c.what for c in checks], [v.value for v in Verdict])
+    )
+    lines = []
+    for check in checks:
+        head = f"{check.what:<{whats}}  {check.verdict.value:<{verdicts}}  "
+        text = check.found + (f"  →  {check.remedy}" if check.remedy else "")
+        lines += textwrap.wrap(text, _WIDTH, initial_indent=head, subsequent_indent=" " * len(head))
+    fails, slow = (
+        sum(check.verdict is verdict for check in checks) for verdict in (Verdict.FAILS, Verdict.SLOW)
+    )
+    if fails:
+        verdict = f"The job would fail: {fails} of {len(checks)} checks."
+    else:
+        verdict = "The job can start" + (f"; see the warning{'' if slow == 1 else 's'}." if slow else ".")
+    return [*lines, "", verdict]
