@@ -11,7 +11,6 @@ from run_helpers import make_store
 
 from disttgl_hpc.cli.doctor import doctor as command
 
-
 needs_mpi = pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
 
 
