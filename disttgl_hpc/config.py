@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,10 @@ from typing import Any
 
 from disttgl_hpc.errors import ConfigError
 
+_LARGEST = 2**31  # of whole numbers: no array nor loop of a run is longer
+_WIDEST = 2**16
+_MOST_DIGITS, _MOST_SHOWN = 30, 80
+_MOST_THREADS = 2**10
 TIME_ENCODINGS = ("learned", "log-learned", "fixed")
 NEGATIVE_STRATEGIES = ("random", "historical", "inductive")
 DEVICES = ("cpu", "cuda")
@@ -60,16 +65,18 @@ class TrainConfig:
         "Trainers as IxJxK (mini-batch x epoch x memory); auto: as disttgl plan; none: 1x1x(trainers).",
         is_free=True,
     )
-    dim_memory: int = _setting(100, "Width of the node memory.", least=1)
-    dim_time: int = _setting(100, "Width of the time encoding.", least=1)
-    dim_embedding: int = _setting(100, "Width of the node embeddings.", least=1)
-    num_heads: int = _setting(2, "Attention heads.", least=1)
-    num_neighbors: int = _setting(10, "Most recent events a node attends to.", least=1)
+    dim_memory: int = _setting(100, "Width of the node memory.", least=1, below=_WIDEST)
+    dim_time: int = _setting(100, "Width of the time encoding.", least=1, below=_WIDEST)
+    dim_embedding: int = _setting(100, "Width of the node embeddings.", least=1, below=_WIDEST)
+    num_heads: int = _setting(2, "Attention heads.", least=1, below=_WIDEST)
+    num_neighbors: int = _setting(10, "Most recent events a node attends to.", least=1, below=_WIDEST)
     dropout: float = _setting(0.1, "Dropout rate of the attention weights.", least=0.0, below=1.0)
     time_encoding: str = _setting(
         "log-learned", "How the frequencies of the time encoding are held.", among=TIME_ENCODINGS
     )
-    negatives_per_event: int = _setting(1, "Negative destinations per training event.", least=1)
+    negatives_per_event: int = _setting(
+        1, "Negative destinations per training event.", least=1, below=_WIDEST
+    )
     negative_sets: int = _setting(
         0, "Fixed negative sets that passes take in turn; 0: a fresh set for every pass.", least=0
     )
@@ -83,10 +90,14 @@ class TrainConfig:
         0, "Score only the first so many events of each split; 0: all.", least=0
     )
     prefetch: int = _setting(
-        2, "Batches that a thread prepares ahead of their use; 0: none.", least=0, is_free=True
+        2,
+        "Batches that a thread prepares ahead of their use; 0: none.",
+        least=0,
+        below=_WIDEST,
+        is_free=True,
     )
     precision: str = _setting("float32", "Of matrix products; everything else is float32.", among=PRECISIONS)
-    threads: int = _setting(1, "Threads of each trainer.", least=1)
+    threads: int = _setting(1, "Threads of each trainer.", least=1, below=_MOST_THREADS)
     device: str = _setting("cpu", "Where trainers compute.", among=DEVICES)
     timeout_s: float = _setting(
         1800.0, "Seconds after which a wait for another rank is an error.", least=1.0, is_free=True
@@ -121,14 +132,28 @@ def _check(setting: dataclasses.Field[Any], value: Any) -> None:
     wanted = type(setting.default)
     fits = type(value) is wanted or (wanted is float and type(value) is int)
     if not fits:
-        raise ConfigError(f"{setting.name} must be {wanted.__name__}: got {value!r}")
+        raise ConfigError(f"{setting.name} must be {wanted.__name__}: got {_short(value)}")
     least, below, among = (setting.metadata[key] for key in ("least", "below", "among"))
+    if wanted is float and not -sys.float_info.max <= value <= sys.float_info.max:
+        raise ConfigError(
+            f"{setting.name} must be finite: got {_short(value)}; leave it out for {setting.default:g}"
+        )
+    if wanted is int and below is None:
+        below = _LARGEST
     if least is not None and not value >= least:
-        raise ConfigError(f"{setting.name} must be at least {least:g}: got {value:g}")
+        raise ConfigError(f"{setting.name} must be at least {least:g}: got {_short(value)}")
     if below is not None and not value < below:
-        raise ConfigError(f"{setting.name} must be below {below:g}: got {value:g}")
+        raise ConfigError(f"{setting.name} must be below {_short(below)}: got {_short(value)}")
     if among and value not in among:
-        raise ConfigError(f"{setting.name} must be one of {', '.join(among)}: got {value!r}")
+        raise ConfigError(f"{setting.name} must be one of {', '.join(among)}: got {_short(value)}")
+
+
+def _short(value: Any) -> str:
+    """A value as an error shows it, however long it is."""
+    if isinstance(value, int) and abs(value) >= 10**_MOST_DIGITS:
+        return f"a number of more than {_MOST_DIGITS} digits"
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
 def train_config(*sources: Mapping[str, Any]) -> TrainConfig:
@@ -152,5 +177,5 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Settings of a TOML file, flat. Raises ConfigError naming the file and what is wrong with it."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error

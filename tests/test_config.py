@@ -12,8 +12,11 @@ from disttgl_hpc.errors import ConfigError
     ("settings", "message"),
     [
         ({"epochs": 0}, "epochs must be at least 1: got 0"),
-        ({"dropout": 1.0}, "dropout must be below 1: got 1"),
-        ({"lr": float("nan")}, "lr must be at least 0: got nan"),
+        ({"dropout": 1.0}, "dropout must be below 1.0: got 1.0"),
+        ({"lr": float("nan")}, "lr must be finite: got nan; leave it out for 0.001"),
+        ({"timeout_s": float("inf")}, "timeout_s must be finite: got inf"),
+        ({"epochs": 10**5000}, "epochs must be below 2147483648: got a number of more than 30 digits"),
+        ({"dim_memory": 10**9}, "dim_memory must be below 65536: got 1000000000"),
         ({"epochs": 2.0}, "epochs must be int: got 2.0"),
         ({"epochs": True}, "epochs must be int: got True"),
         ({"scale_lr": True}, "scale_lr must be str: got True"),

@@ -82,6 +82,26 @@ class RecordFormat:
         return Record(**arrays)
 
 
+def check_records(
+    records: tuple[Record, Record], num_nodes: int, num_events: int, num_neighbors: int
+) -> None:
+    """Raise ValueError unless everything that these records of a graph point to is there."""
+    num_rows = sum(len(record.nodes) for record in records)
+    for record in records:
+        limits = (
+            ("nodes", num_nodes),
+            ("event_ids", num_events),
+            ("rows", num_rows),
+            ("counts", num_neighbors + 1),
+        )
+        for name, limit in limits:
+            values = getattr(record, name)
+            if len(values) and not (values.min() >= 0 and values.max() < limit):
+                raise ValueError(f"{name} must lie in [0, {limit}), found {values.min()} to {values.max()}")
+        if record.counts.sum(dtype=np.int64) != len(record.event_ids):
+            raise ValueError(f"its roots have {record.counts.sum()} slots, found {len(record.event_ids)}")
+
+
 def split_graph(mfg: Mfg, num_leading: int) -> tuple[Record, Record]:
     """The graph's part of its first ``num_leading`` roots, whose nodes stand first, and that of the others."""
     num_nodes = 0

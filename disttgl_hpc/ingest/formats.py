@@ -26,7 +26,13 @@ def read_csv(path: Path, columns: Columns | None, chunk_events: int) -> Iterator
     """A header line, then one event a line, separated by commas (tabs where the header has them)."""
     header = first_line(path, 0)
     delimiter = "\t" if "\t" in header else ","
-    names = tuple(name.strip() for name in next(csv.reader([header.lstrip("\ufeff")], delimiter=delimiter)))
+    try:
+        row = next(csv.reader([header.lstrip("\ufeff")], delimiter=delimiter), [])
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line 1: must name the columns ({error}): is it text? check --format"
+        ) from None
+    names = tuple(name.strip() for name in row)
     layout = TextLayout(delimiter, names, header=True)
     return _read_text(path, layout, resolve(columns or Columns(), names, str(path)), chunk_events)
 

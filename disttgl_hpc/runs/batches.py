@@ -15,7 +15,7 @@ from disttgl_hpc.core.batch import LastEvents, Mfg, NodeIndex
 from disttgl_hpc.core.draws import Purpose, keep_mask
 from disttgl_hpc.core.mail import PendingMail, pending_mail
 from disttgl_hpc.core.negatives import NegativeSampler, Strategy, training_candidates
-from disttgl_hpc.core.records import RecordFormat, join_graph
+from disttgl_hpc.core.records import RecordFormat, check_records, join_graph
 from disttgl_hpc.core.sampler import event_bounds, recent_neighbors
 from disttgl_hpc.core.schedule import (
     Assignment,
@@ -26,6 +26,7 @@ from disttgl_hpc.core.schedule import (
     slice_bounds,
 )
 from disttgl_hpc.core.stream import EventStream
+from disttgl_hpc.errors import StoreError
 from disttgl_hpc.runs.plan import RunPlan
 from disttgl_hpc.store.batches import BatchKey, BatchStore
 from disttgl_hpc.store.events import EventStore
@@ -140,7 +141,7 @@ class StoredGraphs:
     """Reads graphs from a batch store, which all processes of a node share in the page cache."""
 
     def __init__(self, stream: EventStream, store: BatchStore) -> None:
-        self._store, self._format = store, record_format(stream, store.key)
+        self._store, self._stream, self._format = store, stream, record_format(stream, store.key)
 
     @classmethod
     def open(cls, path: Path, store: EventStore, config: TrainConfig, minibatch: int) -> StoredGraphs:
@@ -152,14 +153,20 @@ class StoredGraphs:
     def graph(self, part: Slice, negative_set: int) -> Mfg:
         """Join the records of the positives and of the negative set. Raises StoreError if one is damaged."""
         key, num_events = self._store.key, part.last - part.first
-        positives, negatives = (
-            self._format.unpack(self._store.record(part.batch, part.minibatch, index), num_roots)
-            for index, num_roots in (
-                (0, 2 * num_events),
-                (1 + negative_set, key.negatives_per_event * num_events),
+        sizes = (0, 2 * num_events), (1 + negative_set, key.negatives_per_event * num_events)
+        try:
+            positives, negatives = (
+                self._format.unpack(self._store.record(part.batch, part.minibatch, index), num_roots)
+                for index, num_roots in sizes
             )
-        )
-        return join_graph((positives, negatives), key.num_neighbors)
+            records = positives, negatives
+            check_records(records, self._stream.num_nodes, self._stream.num_events, key.num_neighbors)
+        except ValueError as error:
+            raise StoreError(
+                f"{self._store.path}: global batch {part.batch}, slice {part.minibatch}: {error}: write the store "
+                "anew with disttgl sample --force"
+            ) from None
+        return join_graph(records, key.num_neighbors)
 
 
 class BatchSampler:

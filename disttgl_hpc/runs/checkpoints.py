@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from disttgl_hpc.core.lasting import Arrays
-from disttgl_hpc.errors import StoreError
+from disttgl_hpc.core.schedule import GridShape
+from disttgl_hpc.errors import DisttglError, StoreError
 from disttgl_hpc.log import get_logger
-from disttgl_hpc.runs.directory import RunDirectory
+from disttgl_hpc.runs.directory import RunDirectory, saved_config
 from disttgl_hpc.runs.plan import RunPlan
 from disttgl_hpc.store.checkpoint import read_array, read_checkpoint, write_checkpoint
 from disttgl_hpc.store.checkpoint_manifest import (
+    Manifest,
     checkpoint_folder,
     part_path,
     read_manifest,
@@ -89,6 +91,27 @@ def read_trainer(path: Path, trainer: int) -> tuple[NDArray[np.float64], NDArray
     if "totals" not in share:
         raise StoreError(f"{path}: holds nothing of trainer {trainer}: resume from another checkpoint")
     return share["totals"], share.get("held")
+
+
+def check_attributes(manifest: Manifest) -> None:
+    """Raise StoreError unless a manifest says of its checkpoint what :class:`RunCheckpoints` writes."""
+    found, counts = manifest.attributes, ("epochs", "sweeps", "steps")
+    try:
+        numbers = [found[name] for name in ("step", "sweep", "epochs")] + [
+            found["before"][name] for name in counts
+        ]
+        is_known = all(type(number) is int and number >= 0 for number in numbers)
+        is_known &= type(found["ends_sweep"]) is bool and len(found["before"]) == len(counts)
+        GridShape.parse(found["grid"])
+        saved_config(found["settings"])
+        is_known &= type(found["settings"]["checksum"]) is str
+    except (LookupError, TypeError, AttributeError, DisttglError):
+        is_known = False
+    if not is_known:
+        raise StoreError(
+            f"{manifest.folder}: its manifest must say where a run stands, it does not: resume from another "
+            "checkpoint"
+        )
 
 
 class RunCheckpoints:

@@ -125,17 +125,20 @@ class RunDirectory:
             return {"step": int(best["step"]), "sweep": int(best["sweep"]), "mrr": float(best["mrr"])}
         except FileNotFoundError:
             raise StoreError(f"{self.path}: the run has finished no sweep yet: train it further") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
             raise StoreError(f"{self.best_file}: cannot be read ({error}): train the run again") from error
 
     def read_config(self) -> dict[str, Any]:
-        """What :meth:`create` wrote. Raises StoreError when it is not there or not JSON."""
+        """What :meth:`begin` wrote. Raises StoreError when it is not there, or is nothing of the kind."""
         try:
             config = json.loads(self.config_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise StoreError(f"{self.config_file}: no run's configuration: give a run directory") from error
         if not isinstance(config, dict):
             raise StoreError(f"{self.config_file}: expected a JSON object, found {type(config).__name__}")
+        for name in ("events", "checksum", "batches"):
+            if not isinstance(config.get(name, "" if name == "batches" else None), str):
+                raise StoreError(f"{self.config_file}: must name the run's {name}, it does not: restore it")
         return config
 
     def record(self, kind: str, values: dict[str, Any]) -> None:
@@ -149,8 +152,20 @@ class RunDirectory:
         """All whole lines of metrics.jsonl; a job that was killed may have left half a line at the end."""
         if not self.metrics_file.exists():
             return []
-        lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        content = self.metrics_file.read_bytes()
+        return [self._record(number, line) for number, line in enumerate(content.split(b"\n")[:-1], 1)]
+
+    def _record(self, number: int, line: bytes) -> dict[str, Any]:
+        """A line of metrics.jsonl. Raises StoreError if it is no record."""
+        try:
+            record = json.loads(line)
+            if isinstance(record["record"], str) and isinstance(record.get("step", 0), int):
+                return dict(record)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            pass
+        raise StoreError(
+            f"{self.metrics_file}, line {number}: must be a record, it is none: restore or delete it"
+        )
 
 
 def run_settings(

@@ -14,14 +14,16 @@ from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.nn.model import Tgn
 from disttgl_hpc.nn.processor import prepare_process
+from disttgl_hpc.parallel.together import decide_together
 from disttgl_hpc.parallel.watch import watching
 from disttgl_hpc.runs.candidates import Candidates, Part, held_out_parts
-from disttgl_hpc.runs.checkpoints import load_memory, load_weights
+from disttgl_hpc.runs.checkpoints import check_attributes, load_memory, load_weights
 from disttgl_hpc.runs.directory import RunDirectory, open_events, saved_config
 from disttgl_hpc.runs.evaluate import Evaluator, Team
 from disttgl_hpc.runs.inputs import InputBuilder, build_model, device_of
 from disttgl_hpc.runs.plan import batching_of
-from disttgl_hpc.store.checkpoint_manifest import read_manifest
+from disttgl_hpc.store.checkpoint_manifest import read_manifest, verify_parts
+from disttgl_hpc.store.events import EventStore
 
 log = get_logger(__name__)
 
@@ -65,7 +67,15 @@ def _heuristics(
 
 def best_grid(run: RunDirectory) -> str:
     """The grid that the best sweep was trained on, whose batches decide which mail is pending after it."""
-    return str(read_manifest(run.best_checkpoint.parent).attributes["grid"])
+    manifest = read_manifest(run.best_checkpoint.parent)
+    check_attributes(manifest)
+    return str(manifest.attributes["grid"])
+
+
+def _check_files(run: RunDirectory, store: EventStore) -> None:
+    """Raise StoreError unless the events, and the best checkpoint's parts, are whole."""
+    store.check_contents()
+    verify_parts(read_manifest(run.best_checkpoint.parent))
 
 
 def evaluate_run(run: RunDirectory, events: Path | None, world: Any) -> dict[str, Any]:
@@ -79,6 +89,7 @@ def evaluate_run(run: RunDirectory, events: Path | None, world: Any) -> dict[str
     prepare_process(config.threads)
     store = open_events(Path(events or settings["events"]), settings["checksum"])
     stream = store.stream
+    decide_together(world, lambda: _check_files(run, store))
     device = device_of(config, world.rank)
     team = Team(index=world.rank, size=world.size, gather=world.gather, share=world.bcast)
     batching = batching_of(stream, config, GridShape.parse(best_grid(run)))

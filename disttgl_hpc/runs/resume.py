@@ -17,7 +17,13 @@ from disttgl_hpc.core.lasting import Beginning
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import ConfigError, StoreError
 from disttgl_hpc.log import get_logger
-from disttgl_hpc.runs.checkpoints import load_memory, load_optimiser, load_weights, read_trainer
+from disttgl_hpc.runs.checkpoints import (
+    check_attributes,
+    load_memory,
+    load_optimiser,
+    load_weights,
+    read_trainer,
+)
 from disttgl_hpc.runs.directory import RunDirectory, saved_config
 from disttgl_hpc.runs.plan import Before
 from disttgl_hpc.store.checkpoint_manifest import Manifest, read_manifest, verify_parts
@@ -149,6 +155,7 @@ def _newest_whole(run: RunDirectory, grid: str) -> Manifest | None:
     for folder in reversed(run.whole_checkpoints):
         try:
             manifest = read_manifest(folder)
+            check_attributes(manifest)
             if manifest.attributes["grid"] == grid or manifest.attributes["ends_sweep"]:
                 verify_parts(manifest)
                 return manifest

@@ -57,6 +57,7 @@ def sample(
     is_root = world.rank == 0
     with _together(world, config.timeout_s):
         if is_root:
+            store.check_contents()
             _prepare(maker, folder, parts, world.size)
     with progress(key.train_end, "sampling", shown=is_root) as bar:
         for begin in range(0, len(parts), world.size):

@@ -60,6 +60,7 @@ def train(
     check_split(store.stream)
     grid = Grid.create(world, grid_shape(store.stream, config, world))
     check_slices(grid.shape, store.stream.split.train_end)
+    decide_together(grid.world, store.check_contents)
     graphs = StoredGraphs.open(batches, store, config, grid.shape.minibatch) if batches else None
     settings = run_settings(store, config, grid.shape, batches)
     with stop_signals() as stop, ExitStack() as lock:

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.store.files import map_dataset, open_checked
 
+_DTYPES = {"records": np.uint8, "offsets": np.int64, "checksums": np.uint32}
 KIND, PART_KIND = "disttgl-batches", "disttgl-batches-part"
 SCHEMA_VERSION = 1
 
@@ -43,6 +43,15 @@ class BatchKey:
     negative_strategy: str
     seed: int
     sampling_version: int
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what no sampling was asked for; such a key was read from a foreign file."""
+        for setting in dataclasses.fields(self):
+            value = getattr(self, setting.name)
+            least = 0 if setting.name in ("seed", "negative_sets") else 1
+            fits = isinstance(value, str if setting.type == "str" else int) and not isinstance(value, bool)
+            if not fits or (isinstance(value, int) and not least <= value < 1 << 63):
+                raise ValueError(f"key {setting.name} cannot be {value!r}")
 
     @property
     def num_batches(self) -> int:
@@ -86,11 +95,11 @@ class BatchStore:
         with open_checked(path, kind, SCHEMA_VERSION) as file:
             key = BatchKey(**json.loads(file.attrs["key"]))
             first, last = (int(file.attrs[name]) for name in ("first_batch", "last_batch"))
-            records, offsets = map_dataset(file["records"], path), file["offsets"][:]
-            checksums = file["checksums"][:]
-            _check_table(file, (last - first) * key.records_per_batch)
+            tables = {name: map_dataset(file, name, path) for name in _DTYPES}
+            _check_tables(tables, (last - first) * key.records_per_batch)
+            records, offsets, checksums = (tables[name] for name in _DTYPES)
             return cls(
-                path, key, first, last, records, offsets, checksums, np.zeros(len(checksums), np.bool_)
+                path, key, first, last, records, offsets[:], checksums[:], np.zeros(len(checksums), np.bool_)
             )
 
     def verify(self) -> None:
@@ -133,13 +142,16 @@ class BatchStore:
             )
 
 
-def _check_table(file: h5py.File, num_records: int) -> None:
+def _check_tables(tables: dict[str, NDArray[Any]], num_records: int) -> None:
     """Raise ValueError, which open_checked tells, unless offsets and checksums are those of so many records."""
-    offsets, num_checksums, size = file["offsets"][:], len(file["checksums"]), len(file["records"])
-    if (len(offsets), num_checksums) != (num_records + 1, num_records):
+    for name, dtype in _DTYPES.items():
+        if tables[name].ndim != 1 or tables[name].dtype != dtype:
+            raise ValueError(f"{name} must have 1 dimension and dtype {np.dtype(dtype)}")
+    offsets, num_checksums, size = tables["offsets"], len(tables["checksums"]), len(tables["records"])
+    if num_records < 1 or (len(offsets), num_checksums) != (num_records + 1, num_records):
         raise ValueError(
             f"{num_records} records need as many checksums and an offset more, found {num_checksums} and "
             f"{len(offsets)}"
         )
-    if offsets[0] != 0 or offsets[-1] != size or (np.diff(offsets) < 0).any():
+    if offsets[0] != 0 or offsets[-1] != size or (offsets[1:] < offsets[:-1]).any():
         raise ValueError(f"offsets must ascend from 0 to {size}, the bytes of all records")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disttgl_hpc.errors import StoreError
-from disttgl_hpc.store.files import open_checked, replacing, sha256_of
+from disttgl_hpc.store.files import open_checked, own_dataset, replacing, sha256_of
 from disttgl_hpc.store.laid_out import write_laid_out
 
 KIND = "disttgl-checkpoint"
@@ -60,14 +60,21 @@ def read_checkpoint(path: Path, group: str = "") -> Checkpoint:
     """
     arrays: dict[str, NDArray[Any]] = {}
     with open_checked(path, KIND, SCHEMA_VERSION) as file:
-        file.visititems(lambda name, item: _collect(arrays, name, item, group))
-        return Checkpoint(arrays, json.loads(file.attrs["attributes"]))
+        names: list[str] = []
+        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        for name in names:
+            if name.startswith(group):
+                arrays[name] = np.asarray(own_dataset(file, name, path))
+        attributes = json.loads(file.attrs["attributes"])
+        if not isinstance(attributes, dict):
+            raise ValueError("attributes must be a JSON object")
+        return Checkpoint(arrays, attributes)
 
 
 def read_array(path: Path, name: str, out: NDArray[Any]) -> None:
     """Read one array of a part into ``out``. Raises StoreError, also if it has another shape or dtype."""
     with open_checked(path, KIND, SCHEMA_VERSION) as file:
-        dataset = file[name]
+        dataset = own_dataset(file, name, path)
         if (dataset.shape, dataset.dtype) != (out.shape, out.dtype):
             raise StoreError(
                 f"{path}: {name} must be {out.shape} {out.dtype}, found {dataset.shape} {dataset.dtype}: use the "
@@ -75,9 +82,3 @@ def read_array(path: Path, name: str, out: NDArray[Any]) -> None:
             )
         if dataset.size:
             dataset.read_direct(out)
-
-
-def _collect(arrays: dict[str, NDArray[Any]], name: str, item: h5py.Group | h5py.Dataset, group: str) -> None:
-    """Add a dataset of the group; groups only lead to datasets."""
-    if isinstance(item, h5py.Dataset) and name.startswith(group):
-        arrays[name] = np.asarray(item)

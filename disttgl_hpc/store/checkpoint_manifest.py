@@ -80,7 +80,7 @@ def read_manifest(folder: Path) -> Manifest:
         whole = json.loads(path.read_text(encoding="utf-8"))
         content = {key: whole[key] for key in ("checksums", "attributes")}
         kind, version, digest = whole["kind"], whole["schema_version"], whole["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise StoreError(f"{path}: no manifest of a checkpoint ({error}): resume from another one") from error
     if (kind, version) != (KIND, SCHEMA_VERSION):
         raise StoreError(
@@ -89,7 +89,10 @@ def read_manifest(folder: Path) -> Manifest:
         )
     if digest != _digest(content):
         raise StoreError(f"{path}: is damaged, its checksum is another: resume from another checkpoint")
-    return Manifest(folder, tuple(content["checksums"]), content["attributes"])
+    checksums, attributes = content["checksums"], content["attributes"]
+    if not (isinstance(checksums, list) and checksums and isinstance(attributes, dict)):
+        raise StoreError(f"{path}: must list checksums and attributes: resume from another checkpoint")
+    return Manifest(folder, tuple(checksums), attributes)
 
 
 def verify_parts(manifest: Manifest) -> None:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from disttgl_hpc.core.stream import EventStream, Split
 from disttgl_hpc.core.tcsr import TCsr
 from disttgl_hpc.errors import StoreError
+from disttgl_hpc.store.contents import check_contents
 from disttgl_hpc.store.events_writer import KIND, SCHEMA_VERSION, combined_checksum
-from disttgl_hpc.store.files import map_dataset, open_checked
+from disttgl_hpc.store.files import map_dataset, open_checked, own_dataset
 
 _HASH_BYTES = 64 << 20
 _INTS, _TIMES, _FEATURES = ("int32", "int64"), ("int64", "float64"), ("float16", "float32", "float64")
@@ -87,8 +88,16 @@ class EventStore:
     def node_ids(self) -> NDArray[np.int64] | NDArray[np.str_]:
         """The user's id of every node, (N,) int64 or text; sources and destinations may share some."""
         with open_checked(self.path, KIND, SCHEMA_VERSION) as file:
-            ids = file["nodes/id"][:]
+            ids = map_dataset(file, "nodes/id", self.path)[:]
         return np.char.decode(ids, "utf-8") if ids.dtype.kind == "S" else ids
+
+    def check_contents(self) -> None:
+        """Read events and index, and refuse ids, times and positions that no event stream can have.
+
+        Takes 0.2 s for 10 million events in the page cache. Raises StoreError. What is possible but not what was
+        written only :meth:`verify` notices, which reads features too.
+        """
+        check_contents(self.path, self.stream)
 
     def verify(self) -> None:
         """Read everything and compare with the checksum. Raises StoreError if a byte has changed."""
@@ -108,21 +117,21 @@ def _map_arrays(file: h5py.File, path: Path) -> dict[str, NDArray[Any]]:
         "num_events": int(file.attrs["num_events"]),
         "num_nodes": int(file.attrs["num_nodes"]),
         "num_nodes + 1": int(file.attrs["num_nodes"]) + 1,
-        "num_entries": len(file["tcsr/neighbors"]),
-        "dim_edge": file["features/edge"].shape[-1] if "features/edge" in file else 0,
+        "num_entries": len(own_dataset(file, "tcsr/neighbors", path)),
+        "dim_edge": own_dataset(file, "features/edge", path).shape[-1] if "features/edge" in file else 0,
     }
     arrays = {}
     for name, (count, dims, dtypes) in _SCHEMA.items():
         if name not in file and name.startswith(_OPTIONAL_GROUPS):
             continue
-        dataset = file[name]
+        dataset = own_dataset(file, name, path)
         length = counts.get(count, len(dataset))
         if dataset.ndim != dims or len(dataset) != length or (dtypes and str(dataset.dtype) not in dtypes):
             raise StoreError(
                 f"{path}: dataset {name} must have {dims} dimensions, {length:,} rows ({count}) and a dtype "
                 f"of {dtypes}, found {dataset.shape} {dataset.dtype}: write or copy the file anew"
             )
-        arrays[name] = map_dataset(dataset, path)
+        arrays[name] = map_dataset(file, name, path)
     return arrays
 
 
@@ -147,8 +156,10 @@ def _stream(attributes: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Even
 
 def _check_ranges(path: Path, stream: EventStream) -> None:
     """What can be checked without reading the events."""
-    split, indptr = stream.split, stream.tcsr.indptr
+    split, indptr = stream.split, stream.tcsr.indptr[[0, -1]]
     rules = {
+        f"events and nodes, found {stream.num_events} and {stream.num_nodes}": stream.num_events > 0
+        and stream.num_nodes > 0,
         f"0 <= train_end <= validation_end <= num_events, found {split} and {stream.num_events} events": 0
         <= split.train_end
         <= split.validation_end
@@ -156,9 +167,9 @@ def _check_ranges(path: Path, stream: EventStream) -> None:
         f"0 <= num_src <= num_nodes, found {stream.num_src} of {stream.num_nodes}": 0
         <= stream.num_src
         <= stream.num_nodes,
-        f"indptr from 0 to {len(stream.tcsr.neighbors)} entries, found {indptr[0]} to {indptr[-1]}": indptr[0]
+        f"indptr from 0 to {len(stream.tcsr.neighbors)} entries, found {indptr[0]} to {indptr[1]}": indptr[0]
         == 0
-        and indptr[-1] == len(stream.tcsr.neighbors),
+        and indptr[1] == len(stream.tcsr.neighbors),
         "features/edge_scale if and only if features/edge is int8": (stream.edge_scale is not None)
         == (stream.edge_features is not None and stream.edge_features.dtype == np.int8),
     }

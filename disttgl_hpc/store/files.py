@@ -15,6 +15,19 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.errors import StoreError
 
+_ANEW = "write or copy the file anew"
+# What h5py raises for damaged metadata depends on which byte is wrong.
+_DAMAGE = (
+    OSError,
+    LookupError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    AttributeError,
+    MemoryError,
+)
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -38,7 +51,7 @@ def open_checked(path: Path, kind: str, schema_version: int) -> Iterator[h5py.Fi
     """An HDF5 file of ours, open for reading.
 
     Raises StoreError where it is missing, no HDF5 file, truncated, of another kind or schema version; errors
-    of the HDF5 library in the block are turned into one as well.
+    of the HDF5 library in the block are turned into one as well, and those of values that cannot be.
     """
     if not path.is_file():
         raise StoreError(f"{path}: no such file: check the path")
@@ -46,8 +59,7 @@ def open_checked(path: Path, kind: str, schema_version: int) -> Iterator[h5py.Fi
         with h5py.File(path, "r") as file:
             _check_kind(file, path, kind, schema_version)
             yield file
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-        # What h5py raises for damaged metadata depends on which byte is wrong.
+    except _DAMAGE as error:
         raise StoreError(f"{path}: {_complaint(str(error), path, kind)}") from None
 
 
@@ -66,14 +78,32 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def map_dataset(dataset: h5py.Dataset, path: Path) -> NDArray[Any]:
-    """A contiguous dataset of the file ``path`` as a read-only map. Raises StoreError if it cannot be mapped."""
-    offset = dataset.id.get_offset()
-    if offset is None or offset + dataset.nbytes > path.stat().st_size:
+def own_dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
+    """Dataset ``name`` of the file ``path``, whose bytes lie in one piece in this very file.
+
+    So nothing is believed that a file only points to (links, other files' datasets), nor a size that it does not
+    have. Raises StoreError; KeyError if there is none.
+    """
+    item = file
+    for part in name.split("/"):
+        link = item.get(part, getlink=True)
+        if link is not None and not isinstance(link, h5py.HardLink):
+            raise StoreError(f"{path}: {name} must lie in the file, it is a link elsewhere: {_ANEW}")
+        item = item[part]
+    if not isinstance(item, h5py.Dataset):
+        raise StoreError(f"{path}: {name} must be a dataset, it is a group: {_ANEW}")
+    offset, size = item.id.get_offset(), path.stat().st_size
+    if item.external or item.is_virtual or (item.nbytes and (offset is None or offset + item.nbytes > size)):
         raise StoreError(
-            f"{path}: dataset {dataset.name} must lie in one piece within the file's {path.stat().st_size:,} "
-            "bytes, it does not: write or copy the file anew"
+            f"{path}: dataset {name} must lie in one piece within the file's {size:,} bytes, it does not: {_ANEW}"
         )
+    return item
+
+
+def map_dataset(file: h5py.File, name: str, path: Path) -> NDArray[Any]:
+    """A dataset of the file ``path`` as a read-only map. Raises StoreError as :func:`own_dataset` does."""
+    dataset = own_dataset(file, name, path)
+    offset = dataset.id.get_offset()
     # No advice to the kernel: batches move on with the stream and neighbours are mostly recent, so its read-ahead
     # pays even from a cold cache. MADV_RANDOM made gathers of features 2 to 10 times slower there.
     # A plain array over the map: the memmap class itself makes every small operation slower.

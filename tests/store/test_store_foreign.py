@@ -1,0 +1,116 @@
+"""Stores that no program of ours wrote: impossible values, sizes they do not have, bytes that lie elsewhere."""
+
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from test_store_events import NUM_EVENTS, NUM_NODES, write
+
+from disttgl_hpc.errors import StoreError
+from disttgl_hpc.store import contents
+from disttgl_hpc.store.checkpoint import read_array, read_checkpoint, write_checkpoint
+from disttgl_hpc.store.events import EventStore
+
+
+@pytest.fixture
+def path(tmp_path):
+    return write(tmp_path / "small.events.h5")
+
+
+def test_what_was_written_is_sound(path, monkeypatch):
+    EventStore.open(path).check_contents()
+    monkeypatch.setattr(contents, "_PIECE", 7)
+    EventStore.open(path).check_contents()
+
+
+@pytest.mark.parametrize("piece", [1 << 18, 7])
+@pytest.mark.parametrize(
+    ("name", "at", "value", "rule"),
+    [
+        ("events/src", 3, 5, "ids of sources"),
+        ("events/src", 3, -1, "ids of sources"),
+        ("events/dst", 39, 4, "ids of destinations"),
+        ("events/dst", 0, NUM_NODES, "ids of destinations"),
+        ("events/time", 20, 0, "ascending order"),
+        ("tcsr/indptr", 4, 10**6, "positions in ascending order"),
+        ("tcsr/neighbors", 7, NUM_NODES, "ids of nodes"),
+        ("tcsr/event_ids", 7, NUM_EVENTS, "ids of events"),
+        ("tcsr/event_ids", 1, 0, "each node's events in ascending order"),
+    ],
+)
+def test_values_that_no_stream_can_have_are_refused(path, monkeypatch, piece, name, at, value, rule):
+    monkeypatch.setattr(contents, "_PIECE", piece)
+    with h5py.File(path, "r+") as file:
+        file[name][at] = value
+    store = EventStore.open(path)
+    with pytest.raises(StoreError, match=rf"small\.events\.h5: must hold {name}: .*{rule}.*anew"):
+        store.check_contents()
+
+
+def test_times_that_are_no_numbers_are_refused(tmp_path):
+    times = np.arange(NUM_EVENTS, dtype=np.float64)
+    times[17] = np.nan
+    store = EventStore.open(write(tmp_path / "x.events.h5", time=times))
+    with pytest.raises(StoreError, match="finite times"):
+        store.check_contents()
+
+
+@pytest.mark.parametrize("number", [10**15, -1, 0])
+def test_a_number_of_nodes_that_the_file_does_not_have_is_not_believed(path, number):
+    with h5py.File(path, "r+") as file:
+        file.attrs["num_nodes"] = number
+    with pytest.raises(StoreError, match="small"):
+        EventStore.open(path)
+
+
+def replace(path, name, make):
+    """Put something else in a dataset's place."""
+    with h5py.File(path, "r+") as file:
+        values = file[name][:]
+        del file[name]
+        make(file, name, values)
+
+
+def elsewhere(folder):
+    """Ways in which a file can point at bytes outside of it, by name."""
+    other = folder / "other.h5"
+    with h5py.File(other, "w") as file:
+        file["x"] = np.zeros(4)
+    layout = h5py.VirtualLayout((4,), "f8")
+    layout[:] = h5py.VirtualSource(other, "x", (4,))
+    (folder / "bytes").write_bytes(bytes(10_000))
+    return {
+        "external link": lambda file, name, _: file.__setitem__(name, h5py.ExternalLink(other, "x")),
+        "soft link": lambda file, name, _: file.__setitem__(name, h5py.SoftLink("/elsewhere")),
+        "virtual": lambda file, name, _: file.create_virtual_dataset(name, layout),
+        "external storage": lambda file, name, values: file.create_dataset(
+            name, values.shape, values.dtype, external=[(folder / "bytes", 0, h5py.h5f.UNLIMITED)]
+        ),
+        "size it has not": lambda file, name, values: file.create_dataset(
+            name, (10**15, *values.shape[1:]), values.dtype, chunks=(1024, *values.shape[1:])
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    "way", ["external link", "soft link", "virtual", "external storage", "size it has not"]
+)
+def test_bytes_that_lie_elsewhere_are_not_read(tmp_path, path, way):
+    make = elsewhere(tmp_path)[way]
+    for name in ("events/src", "tcsr/neighbors", "nodes/id", "features/edge"):
+        copy = tmp_path / "copy.events.h5"
+        shutil.copyfile(path, copy)
+        replace(copy, name, make)
+        with pytest.raises(StoreError, match=rf"copy\.events\.h5: .*{name} must lie in"):
+            EventStore.open(copy)
+    part = tmp_path / "part.h5"
+    write_checkpoint(part, {"memory/0": np.ones((3, 4), np.float32)}, {})
+    replace(part, "memory/0", make)
+    with pytest.raises(StoreError, match="memory/0 must lie in"):
+        read_array(part, "memory/0", np.empty((3, 4), np.float32))
+    if "link" in way:  # whoever asks for all arrays does not see it
+        assert not read_checkpoint(part).arrays
+    else:
+        with pytest.raises(StoreError, match="memory/0 must lie in"):
+            read_checkpoint(part)
