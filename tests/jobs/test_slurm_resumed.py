@@ -1,4 +1,4 @@
-"""``jobs/train.sbatch`` on two nodes: out of time, or a rank killed, and gone on with; as one long job on one node."""
+"""``jobs/train.sbatch`` on two nodes: out of time, or a rank killed, and gone on with."""
 
 import os
 import shutil
