@@ -71,6 +71,8 @@ begin "environment"
 enter_environment "${venv:-$PWD/.venv-test}" test,mpi,demo,plot,bench
 printf '%s, %s\n' "$(python --version)" "$(command -v python)"
 
+begin "dependencies"
+python -m pip check # what is known to be vulnerable only an index on the network can tell
 begin "ruff check"
 ruff check
 begin "ruff format"

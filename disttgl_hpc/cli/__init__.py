@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import sys
 import traceback
@@ -66,6 +67,7 @@ def disttgl(verbose: bool) -> None:
 
 def main() -> None:
     """Run a command; on an error say it once, readably, and end every rank of the job."""
+    faulthandler.enable()  # a file cut short while it is mapped is a bus error: say where
     drop_names_of_segments(MPI.COMM_WORLD)  # whatever the command, and before it takes seconds to load
     try:
         status = disttgl.main(standalone_mode=False)
@@ -119,7 +121,7 @@ def _tell_failure(error: BaseException, *, alone: bool = False) -> None:
     several = world.size > 1 and not alone
     where = f"rank {world.rank} of {world.size} ({MPI.Get_processor_name()}): " if several else ""
     click.echo(f"Error: {where}{_text(error)}", err=True)
-    if not isinstance(error, click.ClickException | DisttglError | KeyboardInterrupt):
+    if not isinstance(error, click.ClickException | DisttglError | KeyboardInterrupt | MemoryError):
         traceback.print_exception(error)
     sys.stderr.flush()
 
@@ -134,4 +136,8 @@ def _text(error: BaseException) -> str:
         return f"{error}"
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
+    if isinstance(error, MemoryError):
+        return (
+            f"not enough memory ({error}): smaller --local-batch, --num-neighbors or widths, or more memory"
+        )
     return f"unexpected {type(error).__name__}: {error}"

@@ -42,7 +42,8 @@ class IdTable:
 
     def ranks_and_ids(self) -> tuple[NDArray[np.int64], NDArray[np.int64] | NDArray[np.str_]]:
         """Rank (n,) int64 of each code among the sorted ids, and the sorted ids (n,), int64 or text."""
-        assert len(self), "ids are asked for after the first chunk only"
+        if not len(self):
+            raise ValueError("ids are asked for after the first chunk only")
         ids = self._codes.texts()
         if self._integers_only or pc.all(pc.match_substring_regex(ids, _INTEGER)).as_py():
             ids = ids.cast(pa.int64())

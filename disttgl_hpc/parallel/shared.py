@@ -26,7 +26,7 @@ from disttgl_hpc.parallel.together import raise_together
 from disttgl_hpc.parallel.waiting import sleeping_barrier
 
 _ALIGNMENT = 4096  # tables begin on pages of their own, so that no two ranks write to one cache line
-_SHARED_MEMORY = Path("/dev/shm")
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at only
 
 TableShapes = dict[str, tuple[tuple[int, ...], DTypeLike]]
 

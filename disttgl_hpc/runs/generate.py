@@ -17,7 +17,7 @@ from disttgl_hpc.ingest.csv_output import write_csv
 from disttgl_hpc.log import Progress, progress
 from disttgl_hpc.runs.output import check_output, stem
 from disttgl_hpc.store.events_writer import KIND, Contents, EventPart, write_event_store
-from disttgl_hpc.store.files import replacing
+from disttgl_hpc.store.files import replacing, telling_why
 
 _CHUNK_EVENTS = 1 << 20
 _CHUNK_BYTES = 128 << 20
@@ -52,7 +52,11 @@ def generate(settings: GenerateSettings) -> None:
     row_bytes = 64 + 8 * recipe.dim_edge
     chunks = synthetic_events(recipe, min(_CHUNK_EVENTS, max(1, _CHUNK_BYTES // row_bytes)))
     if settings.makes_csv:
-        with progress(recipe.num_events, "writing") as bar, replacing(settings.output) as partial:
+        with (
+            telling_why(settings.output, "make room there, or choose another place"),
+            progress(recipe.num_events, "writing") as bar,
+            replacing(settings.output) as partial,
+        ):
             columns = _csv_columns(recipe, chunks, bar)
             write_csv(partial, columns, compressed=settings.output.suffix == ".gz")
         return

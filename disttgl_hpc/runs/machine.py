@@ -14,7 +14,7 @@ from pathlib import Path
 _OPEN_FILES = Path("/proc/self/fd")
 _PROCESSORS = Path("/proc/cpuinfo")
 _MEMORY = Path("/proc/meminfo")
-_SHARED_MEMORY = Path("/dev/shm")
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at only
 _TCP_INFO = getattr(socket, "TCP_INFO", None)
 _BYTES_SENT = slice(200, 208)  # tcpi_bytes_sent in struct tcp_info, since Linux 4.19
 

@@ -26,7 +26,7 @@ from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.runs.output import check_output, stem
 from disttgl_hpc.store.events import EventStore
 from disttgl_hpc.store.events_writer import KIND, Contents, EventPart, write_event_store
-from disttgl_hpc.store.files import sha256_of
+from disttgl_hpc.store.files import sha256_of, telling_why
 
 log = get_logger(__name__)
 _PART_BYTES = 256 << 20
@@ -108,9 +108,12 @@ def prepare(settings: PrepareSettings) -> EventStore:
     Temporary files of about the input's uncompressed size lie beside the output until the store is complete.
     """
     files = _files(settings)
-    with tempfile.TemporaryDirectory(
-        dir=settings.output.parent, prefix=f".{settings.output.name}."
-    ) as folder:
+    with (
+        telling_why(
+            settings.output, "make room there for it and as much again meanwhile, or choose another place"
+        ),
+        tempfile.TemporaryDirectory(dir=settings.output.parent, prefix=f".{settings.output.name}.") as folder,
+    ):
         spill = _read(settings, files, Path(folder))
         nodes = number_nodes(spill.src_ids, spill.dst_ids)
         if not nodes.num_src:

@@ -17,6 +17,7 @@ from disttgl_hpc.core.batch import Mfg
 from disttgl_hpc.core.memory import MemoryService
 from disttgl_hpc.core.schedule import Assignment, assignment, first_counter
 from disttgl_hpc.core.stream import EventStream
+from disttgl_hpc.log import get_logger
 from disttgl_hpc.nn.inputs import GraphInputs, NodeInputs
 from disttgl_hpc.nn.link_head import link_loss
 from disttgl_hpc.parallel.gradients import GradientSum
@@ -26,6 +27,8 @@ from disttgl_hpc.runs.inputs import InputBuilder, PassInputs, build_model, devic
 from disttgl_hpc.runs.phases import PhaseClock
 from disttgl_hpc.runs.plan import RunPlan
 from disttgl_hpc.runs.prefetch import prefetched
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,11 @@ class Trainer:
         work = self.work(counter)
         if work is None:
             raise ValueError(f"no batch begins in step {counter} of this lane")
-        batch = self._sampler.sample(work)
+        try:
+            batch = self._sampler.sample(work)
+        except Exception:
+            log.error("the batch that begins in step %d cannot be loaded", self._plan.before.steps + counter)
+            raise
         return Loaded(batch, tuple(self.inputs.ahead(own) for own in batch.passes))
 
     def _next(self, batches: Iterator[Loaded]) -> Loaded | None:

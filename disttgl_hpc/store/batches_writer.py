@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,13 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.store.batches import KIND, PART_KIND, SCHEMA_VERSION, BatchKey, BatchStore
-from disttgl_hpc.store.files import replacing
+from disttgl_hpc.store.files import replacing, telling_why
 from disttgl_hpc.store.laid_out import Pieces, write_laid_out
 
 _COPY_BYTES = 16 << 20
+_REMEDY = (
+    "make room there, or choose another place; the same command goes on with the parts that are complete"
+)
 
 
 def write_part(
@@ -93,19 +94,5 @@ def _write(
 ) -> None:
     """Write attributes, the tables, and the bytes of all records."""
     records = Pieces(int(offsets[-1]), contents)
-    with _telling_why(path), replacing(path) as partial:
+    with telling_why(path, _REMEDY), replacing(path) as partial:
         write_laid_out(partial, attributes, {"offsets": offsets, "checksums": checksums, "records": records})
-
-
-@contextmanager
-def _telling_why(path: Path) -> Iterator[None]:
-    """Turn an error of writing into a StoreError that names file, reason and remedy."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        code = getattr(error, "errno", None)
-        reason = os.strerror(code) if code else f"{error}"  # the HDF5 library's own words fill a screen
-        raise StoreError(
-            f"{path}: cannot be written ({reason}): make room there, or choose another place; the same command "
-            "goes on with the parts that are complete"
-        ) from error

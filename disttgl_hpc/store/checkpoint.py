@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disttgl_hpc.errors import StoreError
-from disttgl_hpc.store.files import open_checked, own_dataset, replacing, sha256_of
+from disttgl_hpc.store.files import open_checked, own_dataset, replacing, sha256_of, telling_why
 from disttgl_hpc.store.laid_out import write_laid_out
 
 KIND = "disttgl-checkpoint"
@@ -40,17 +39,11 @@ def write_checkpoint(path: Path, arrays: Mapping[str, NDArray[Any]], attributes:
     Raises StoreError when the part cannot be written (say, a full disk).
     """
     described = {"kind": KIND, "schema_version": SCHEMA_VERSION, "attributes": json.dumps(attributes)}
-    try:
+    with telling_why(path, "make room on the disk; the checkpoints before it are intact"):
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as partial:
             write_laid_out(partial, described, arrays)
             return sha256_of(partial)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else f"{error}"
-        raise StoreError(
-            f"{path}: the checkpoint cannot be written ({reason}): make room on the disk; the checkpoints "
-            "before it are intact"
-        ) from error
 
 
 def read_checkpoint(path: Path, group: str = "") -> Checkpoint:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +19,13 @@ from numpy.typing import NDArray
 from disttgl_hpc.core.stream import Split
 from disttgl_hpc.core.tcsr import Ints, Times, index_dtype
 from disttgl_hpc.log import Progress
-from disttgl_hpc.store.files import replacing
+from disttgl_hpc.store.files import replacing, telling_why
 from disttgl_hpc.store.tcsr_pieces import EventColumns, count_entries, tcsr_pieces
 
 KIND = "disttgl-events"
 SCHEMA_VERSION = 1
 _ALIGNMENT = 64
+_STRUCTURE_BYTES = 32 << 10  # more than HDF5 needs for our datasets and attributes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,14 +101,17 @@ def write_event_store(
 
     ``parts`` hold ``contents.num_events`` events together. Memory: about a part, ``chunk_events`` events and
     a few numbers a node. ``progress`` counts every event and every entry of the index, three an event.
-    Raises ValueError if the parts do not add up to what ``contents`` says.
+    Raises ValueError if the parts do not add up to what ``contents`` says, StoreError where there is no room.
     """
     with (
+        telling_why(path, "make room there, or choose another place"),
         replacing(path) as partial,
         h5py.File(partial, "w", alignment_threshold=1, alignment_interval=_ALIGNMENT) as file,
     ):
         writer = _Writer(file)
-        for part in parts:
+        for number, part in enumerate(parts):
+            if number == 0:
+                _check_room(path, part, contents)
             _append_events(writer, part, contents)
             progress.advance(len(part.src))
         if "events/src" not in file or writer.short():
@@ -112,6 +119,21 @@ def write_event_store(
         _append_tcsr(writer, contents, chunk_events, progress)
         _append_nodes(writer, contents)
         _set_attributes(writer, contents)
+
+
+def _check_room(path: Path, part: EventPart, contents: Contents) -> None:
+    """Raise OSError unless the disk has room: HDF5 notices late, while it closes a file, and with many words."""
+    nodes, events = (
+        np.dtype(index_dtype(count)).itemsize for count in (contents.num_nodes, contents.num_events)
+    )
+    columns = part.edge_features, part.edge_labels, part.node_labels
+    row_bytes = sum(column[:1].nbytes for column in columns if column is not None)
+    entry_bytes = nodes + events + part.time.dtype.itemsize
+    node_bytes = [rows.nbytes for rows in (contents.node_ids, contents.node_features) if rows is not None]
+    needed = contents.num_events * (2 * nodes + part.time.dtype.itemsize + row_bytes + 2 * entry_bytes)
+    needed += 8 * contents.num_nodes + sum(node_bytes) + _STRUCTURE_BYTES
+    if needed > shutil.disk_usage(path.parent).free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _append_events(writer: _Writer, part: EventPart, contents: Contents) -> None:

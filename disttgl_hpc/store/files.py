@@ -47,6 +47,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def telling_why(path: Path, remedy: str) -> Iterator[None]:
+    """Turn an error of writing into a StoreError that names file, reason and ``remedy``."""
+    try:
+        yield
+    except OSError as error:
+        # The HDF5 library's own words fill a screen.
+        reason = os.strerror(error.errno) if error.errno else f"{error}".partition("\n")[0]
+        raise StoreError(f"{path}: cannot be written ({reason}): {remedy}") from error
+
+
+@contextmanager
 def open_checked(path: Path, kind: str, schema_version: int) -> Iterator[h5py.File]:
     """An HDF5 file of ours, open for reading.
 

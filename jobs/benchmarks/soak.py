@@ -105,7 +105,7 @@ def judge(record: Path) -> int:
     out = sys.stdout.write
     last = settled[-1]
     out(f"{last['elapsed_s'] / 3600:.2f} h, {last['sweeps']} sweeps, {last['events']:,} events\n")
-    out(f"{'':24}{'first eighth':>14}{'last eighth':>14}{'change':>9}{'most':>14}\n")
+    out(f"{'':24}{'first eighth':>14}{'middle':>14}{'last eighth':>14}{'change':>9}{'since middle':>14}\n")
     is_good = True
     for rank, role in enumerate(one["role"] for one in last["ranks"]):
         for name in MEMORY[:2]:
@@ -123,11 +123,18 @@ def judge(record: Path) -> int:
 
 
 def compare(what: str, values: list[float]) -> float:
-    """Print medians of the first and the last eighth of a series; returns the relative change."""
-    part = max(1, len(values) // 8)
-    first, last = median(values[:part]), median(values[-part:])
+    """Print medians of the first, a middle and the last eighth of a series; returns the change over all of it.
+
+    What has changed since the middle tells a leak from a heap that has come to its size.
+    """
+    part, half = max(1, len(values) // 8), len(values) // 2
+    first, middle, last = (
+        median(values[begin : begin + part]) for begin in (0, half - part // 2, len(values) - part)
+    )
     change = last / first - 1
-    sys.stdout.write(f"{what:24}{first:14,.1f}{last:14,.1f}{change:9.1%}{max(values):14,.1f}\n")
+    sys.stdout.write(
+        f"{what:24}{first:14,.1f}{middle:14,.1f}{last:14,.1f}{change:9.1%}{last / middle - 1:14.2%}\n"
+    )
     return change
 
 

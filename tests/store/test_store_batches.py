@@ -4,8 +4,6 @@ import dataclasses
 import json
 import os
 import resource
-import shutil
-import subprocess
 
 import h5py
 import numpy as np
@@ -203,21 +201,9 @@ def test_many_parts_are_joined_with_few_open_files(tmp_path):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A folder on a disk of 64 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a file system")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_a_full_disk_is_told_and_leaves_no_store(tmp_path, small_disk, capfd):
     parts = write_parts(tmp_path / "parts")
-    (small_disk / "filling").write_bytes(bytes(50_000))
+    (small_disk / "filling").write_bytes(bytes(115_500))
     few, many = records_of(PARTS[0]), [np.zeros(8_000, np.uint8)] * 16
     for records in (few, many):
         with pytest.raises(

@@ -114,3 +114,19 @@ def test_bytes_that_lie_elsewhere_are_not_read(tmp_path, path, way):
     else:
         with pytest.raises(StoreError, match="memory/0 must lie in"):
             read_checkpoint(part)
+
+
+def test_a_full_disk_is_told_in_a_line_and_leaves_what_was_there(small_disk, capfd):
+    path, free = small_disk / "x.events.h5", small_disk / "filling"
+    write(path)
+    whole = path.read_bytes()
+    for kilobytes in range(0, len(whole) // 1024 + 8, 4):
+        free.write_bytes(bytes(shutil.disk_usage(small_disk).free - 1024 * kilobytes))
+        with pytest.raises(
+            StoreError, match=r"x\.events\.h5: cannot be written \(No space left on device\): make"
+        ):
+            write(path)
+        assert path.read_bytes() == whole
+        free.unlink()
+        assert [place.name for place in small_disk.iterdir()] == [path.name]
+    assert capfd.readouterr().err == ""
