@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.memory import MemoryService
+from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.nn.processor import prepare_process
 from disttgl_hpc.parallel.client import open_memory
 from disttgl_hpc.parallel.daemon import serve_memory
 from disttgl_hpc.parallel.grid import Grid, check_slices
-from disttgl_hpc.parallel.together import decide_together
+from disttgl_hpc.parallel.together import decide_together, raise_together
 from disttgl_hpc.parallel.watch import watching
 from disttgl_hpc.runs.batches import GraphSource, StoredGraphs
 from disttgl_hpc.runs.checkpoints import RunCheckpoints, model_arrays, trainer_arrays
 from disttgl_hpc.runs.directory import RunDirectory, run_settings
+from disttgl_hpc.runs.inputs import device_of
 from disttgl_hpc.runs.numbers import fail_together
 from disttgl_hpc.runs.plan import RunPlan, check_split
 from disttgl_hpc.runs.plan_grid import grid_shape
@@ -61,6 +63,7 @@ def train(
     grid = Grid.create(world, grid_shape(store.stream, config, world))
     check_slices(grid.shape, store.stream.split.train_end)
     decide_together(grid.world, store.check_contents)
+    _check_device(config, grid)
     graphs = StoredGraphs.open(batches, store, config, grid.shape.minibatch) if batches else None
     settings = run_settings(store, config, grid.shape, batches)
     with stop_signals() as stop, ExitStack() as lock:
@@ -80,6 +83,17 @@ def train(
             is_complete = _take_part(job, stop)
     grid.free()
     return is_complete
+
+
+def _check_device(config: TrainConfig, grid: Grid) -> None:
+    """Raise ConfigError or PeerError on all ranks unless every trainer has a device to compute on. Collective."""
+    error = None
+    try:
+        if not grid.is_daemon:
+            device_of(config, grid.local_trainer)
+    except ConfigError as missing:
+        error = missing
+    raise_together(grid.world, error, config.timeout_s)
 
 
 @dataclass(frozen=True)

@@ -107,12 +107,13 @@ def test_a_damaged_store_ends_training_with_its_name(tmp_path, events):
     store = tmp_path / "r.batches.h5"
     disttgl("sample", events, store, *SAMPLED)
     content = bytearray(store.read_bytes())
-    content[-50] ^= 4
+    content[-50] ^= 4  # in the last record: set 2, whose turn comes in the third sweep of 14 steps
     store.write_bytes(content)
     options = ["--run", tmp_path / "run", "--batches", store, *SAMPLED, *TRAINED]
     done = disttgl("train", events, *options, check=False)
     assert done.returncode == 1
     assert "r.batches.h5: global batch 13, slice 0" in done.stderr
+    assert "[0] the batch that begins in step 41 cannot be loaded" in done.stderr
     assert "Traceback" not in done.stderr
 
 

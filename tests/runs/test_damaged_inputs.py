@@ -1,5 +1,8 @@
 """Damaged files are found before anything is trained or told from them."""
 
+import os
+import stat
+
 import h5py
 import numpy as np
 import pytest
@@ -28,14 +31,50 @@ def test_events_that_point_nowhere_are_neither_trained_on_nor_sampled(tmp_path):
     assert {place.name for place in tmp_path.iterdir()} == {path.name}
 
 
-def test_a_damaged_checkpoint_is_not_evaluated(tmp_path):
-    store, run = make_store(tmp_path), RunDirectory(tmp_path / "run")
-    assert train(store, TrainConfig(**{**SMALL, "epochs": 1}), run, MPI.COMM_SELF)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run in a folder of its own, made by a user who lets the group read, and its events."""
+    store = make_store(tmp_path_factory.mktemp("events"))
+    run = RunDirectory(tmp_path_factory.mktemp("runs") / "run")
+    before = os.umask(0o027)
+    try:
+        assert train(store, TrainConfig(**{**SMALL, "epochs": 1}), run, MPI.COMM_SELF)
+    finally:
+        os.umask(before)
+    return store, run
+
+
+def test_files_have_the_rights_that_the_user_gives_and_lie_in_the_run_directory(trained):
+    _, run = trained
+    assert [place.name for place in run.path.parent.iterdir()] == [run.path.name]
+    places = [run.path, *run.path.rglob("*")]
+    assert len(places) > 6
+    for place in places:
+        assert stat.S_IMODE(place.stat().st_mode) == (0o750 if place.is_dir() else 0o640), place
+
+
+def test_events_that_are_gone_are_asked_for(trained):
+    store, run = trained
+    elsewhere = store.path.rename(store.path.with_name("elsewhere.events.h5"))
+    try:
+        with pytest.raises(StoreError, match="the run's events are not there any more: say where they are"):
+            evaluate_run(run, None, MPI.COMM_SELF)
+        assert evaluate_run(run, elsewhere, MPI.COMM_SELF)["test"] == run.records()[-1]["test"]
+    finally:
+        elsewhere.rename(store.path)
+
+
+def test_a_damaged_checkpoint_is_not_evaluated(trained):
+    _, run = trained
+    whole = run.best_checkpoint.read_bytes()
     with h5py.File(run.best_checkpoint, "r+") as file:
         name = next(iter(file["weights"]))
-        file["weights"][name][:] += 1
-    with pytest.raises(StoreError, match=r"node-0\.h5: is damaged, its checksum is another"):
-        evaluate_run(run, None, MPI.COMM_SELF)
+        file["weights"][name][...] += 1
+    try:
+        with pytest.raises(StoreError, match=r"node-0\.h5: is damaged, its checksum is another"):
+            evaluate_run(run, None, MPI.COMM_SELF)
+    finally:
+        run.best_checkpoint.write_bytes(whole)
 
 
 @pytest.mark.parametrize(
