@@ -178,4 +178,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else f"{error}"
+        raise ConfigError(
+            f"{path}: cannot be read as TOML ({reason}): correct it, or leave --config out"
+        ) from error

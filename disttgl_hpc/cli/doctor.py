@@ -14,8 +14,9 @@ from mpi4py import MPI
 
 from disttgl_hpc.cli.options import config_options
 from disttgl_hpc.config import read_toml, train_config
-from disttgl_hpc.runs.diagnosis import Check, Verdict, diagnose
+from disttgl_hpc.runs.diagnosis import diagnose
 from disttgl_hpc.runs.doctor import examine, launched_by
+from disttgl_hpc.runs.facts import Check, Verdict
 
 _EXAMPLES = """\b
 Examples, each started as the job is to be:

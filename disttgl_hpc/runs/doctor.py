@@ -22,7 +22,8 @@ from disttgl_hpc.parallel.grid import check_slices, place
 from disttgl_hpc.parallel.probe import mpi_library, try_shared_memory
 from disttgl_hpc.parallel.shared import num_bytes, table_shapes
 from disttgl_hpc.parallel.subset import nodes_of
-from disttgl_hpc.runs.diagnosis import JobFacts, RankFacts, count_of
+from disttgl_hpc.runs.diagnosis import count_of
+from disttgl_hpc.runs.facts import JobFacts, RankFacts
 from disttgl_hpc.runs.machine import free_shared_memory, own_cores, versions
 from disttgl_hpc.runs.plan import RunPlan, check_split
 from disttgl_hpc.runs.plan_grid import grid_shape

@@ -56,7 +56,7 @@ def arrays(counter, node):
 
 def write_all(run, tell):
     """All checkpoints of two nodes; a byte for each complete one. The first sweep is the best."""
-    writers = [RunCheckpoints(run, PLAN, node, {}, keep=1) for node in range(2)]
+    writers = [RunCheckpoints(run, PLAN, node, {"checksum": "0"}, keep=1) for node in range(2)]
     for counter in COUNTERS:
         checksums = [writer.write_part(counter, arrays(counter, n)) for n, writer in enumerate(writers)]
         writers[0].complete(counter, checksums)
@@ -78,6 +78,7 @@ def kill_at(number):
 
         return counted
 
+    os.fsync = lambda _: None  # counted, but for a process that dies it makes no difference
     for name in ("fsync", "unlink", "mkdir", "rmdir", "rename", "replace"):
         setattr(os, name, killing(getattr(os, name)))
     for name in ("write_text", "open"):

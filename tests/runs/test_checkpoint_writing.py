@@ -36,7 +36,7 @@ def test_a_full_disk_ends_the_job_and_leaves_the_checkpoint_before(tmp_path, ran
         resource.prlimit(writer, resource.RLIMIT_FSIZE, (30_000, 30_000))
         assert wait_for(lambda: not job.processes(), 30), job.output
         assert job.wait(1) not in {0, 75}
-        assert "cannot be written (No space left on device)" in job.output
+        assert "cannot be written (File too large)" in job.output
         assert "make room on the disk" in job.output
         assert job.output.count("Error:") == 1
         assert "Traceback" not in job.output
