@@ -23,7 +23,7 @@ from disttgl_hpc.store.checkpoint import read_checkpoint
 PLAN = SimpleNamespace(
     before=Before(), num_batches=3, sweep_ends=range(2, 99, 3), epochs_per_sweep=1, shape=GridShape(1, 1, 2)
 )
-COUNTERS = range(7)
+COUNTERS = range(5)
 
 
 def main(folder: Path) -> None:
