@@ -74,6 +74,9 @@ class TrainConfig:
     time_encoding: str = _setting(
         "log-learned", "How the frequencies of the time encoding are held.", among=TIME_ENCODINGS
     )
+    pair_features: bool = _setting(
+        False, "Score a pair by whether, when and how often it met before, and by whom both know."
+    )
     negatives_per_event: int = _setting(
         1, "Negative destinations per training event.", least=1, below=_WIDEST
     )

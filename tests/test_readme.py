@@ -49,7 +49,13 @@ def test_defaults_are_shown_as_what_they_are():
     done = subprocess.run(
         [sys.executable, "-m", "disttgl_hpc", "train", "--help"], capture_output=True, text=True, check=True
     )
-    for text in ("[default: 1]", "[default: 0.1]", "[default: log-learned]", "[default: none]"):
+    for text in (
+        "[default: 1]",
+        "[default: 0.1]",
+        "[default: log-learned]",
+        "[default: none]",
+        "[default: off]",
+    ):
         assert text in " ".join(done.stdout.split())
 
 

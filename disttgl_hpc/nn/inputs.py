@@ -15,7 +15,10 @@ from disttgl_hpc.errors import ConfigError
 
 @dataclass(frozen=True)
 class ModelDims:
-    """Widths of the model's vectors. ``edge`` and ``node`` are those of the data, 0 where it has none."""
+    """Widths of the model's vectors. ``edge`` and ``node`` are those of the data, 0 where it has none.
+
+    pair: of the features of a pair of nodes, 0 to do without.
+    """
 
     memory: int = 100
     time: int = 100
@@ -23,6 +26,7 @@ class ModelDims:
     edge: int = 0
     node: int = 0
     num_heads: int = 2
+    pair: int = 0
 
     def __post_init__(self) -> None:
         for name in ("memory", "time", "embedding", "num_heads"):
@@ -30,7 +34,7 @@ class ModelDims:
                 raise ConfigError(
                     f"{name} must be at least 1, found {getattr(self, name)}: choose a positive one"
                 )
-        for name in ("edge", "node"):
+        for name in ("edge", "node", "pair"):
             if getattr(self, name) < 0:
                 raise ConfigError(
                     f"{name} must not be negative, found {getattr(self, name)}: use 0 for no features"
@@ -87,6 +91,7 @@ class GraphInputs:
     counts: (R,) int64; the first ``counts[r]`` slots of root r hold its neighbours. The others are never
     looked at, but must hold rows in range and finite numbers.
     keep: (R, num_heads, K) bool, the attention weights that dropout leaves alone; None keeps them all.
+    pairs: (…, pair), features of the pairs of roots that are to be scored, or None.
     """
 
     roots: Tensor
@@ -95,3 +100,4 @@ class GraphInputs:
     elapsed: Tensor
     edges: EventFeatures | None
     keep: Tensor | None = None
+    pairs: Tensor | None = None

@@ -10,20 +10,32 @@ from disttgl_hpc.nn.products import Product
 
 
 class LinkHead(nn.Module):
-    """W(ReLU(W_s h_src + W_d h_dst)): the logit of an event between two nodes."""
+    """W(ReLU(W_s h_src + W_d h_dst + W_p ReLU(W_q pair))): the logit of an event between two nodes.
 
-    def __init__(self, dim: int, draws: WeightDraws, product: Product):
+    dim_pair: width of the features of a pair of nodes; without any, 0, the third term is missing. All layers are
+    of width ``dim`` and have biases.
+    """
+
+    def __init__(self, dim: int, dim_pair: int, draws: WeightDraws, product: Product):
         super().__init__()
         self.src = Linear(dim, dim, draws, product)
         self.dst = Linear(dim, dim, draws, product)
         self.out = Linear(dim, 1, draws)
+        self.pair: nn.Module | None = None
+        if dim_pair:
+            layers = Linear(dim_pair, dim, draws, product), nn.ReLU(), Linear(dim, dim, draws, product)
+            self.pair = nn.Sequential(*layers)
 
-    def forward(self, h_src: Tensor, h_dst: Tensor) -> Tensor:
+    def forward(self, h_src: Tensor, h_dst: Tensor, pairs: Tensor | None = None) -> Tensor:
         """Logits (…,) of h_src (…, D) with h_dst (…, D), which broadcast against each other.
 
         To rank n candidates, give h_src (b, 1, D) and h_dst (b, n, D): each source is projected once.
+        pairs: (…, dim_pair), the features of each pair, where the model was made for some.
         """
-        logits: Tensor = self.out((self.src(h_src) + self.dst(h_dst)).relu())
+        hidden = self.src(h_src) + self.dst(h_dst)
+        if self.pair is not None and pairs is not None:
+            hidden = hidden + self.pair(pairs)
+        logits: Tensor = self.out(hidden.relu())
         return logits.squeeze(-1)
 
 

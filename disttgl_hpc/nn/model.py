@@ -42,7 +42,7 @@ class Tgn(nn.Module):
         self.time_encoding = TimeEncoding(dims.time, time_mode)
         self.memory_update = MemoryUpdate(dims, draws, product)
         self.attention = TemporalAttention(dims, dropout, draws, product)
-        self.link_head = LinkHead(dims.embedding, draws, product)
+        self.link_head = LinkHead(dims.embedding, dims.pair, draws, product)
         self.static = draws.uniform((dims.memory, dims.node), 1 / sqrt(dims.node)) if dims.node else None
 
     def update_memory(self, nodes: NodeInputs) -> Tensor:
@@ -61,7 +61,7 @@ class Tgn(nn.Module):
         embedding: Tensor = self.attention(h, graph, self.time_encoding)
         return embedding
 
-    def scores(self, h_src: Tensor, h_dst: Tensor) -> Tensor:
+    def scores(self, h_src: Tensor, h_dst: Tensor, pairs: Tensor | None = None) -> Tensor:
         """Logits of events: see ``LinkHead.forward``."""
-        logits: Tensor = self.link_head(h_src, h_dst)
+        logits: Tensor = self.link_head(h_src, h_dst, pairs)
         return logits

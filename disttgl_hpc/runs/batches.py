@@ -15,6 +15,7 @@ from disttgl_hpc.core.batch import LastEvents, Mfg, NodeIndex
 from disttgl_hpc.core.draws import Purpose, keep_mask
 from disttgl_hpc.core.mail import PendingMail, pending_mail
 from disttgl_hpc.core.negatives import NegativeSampler, Strategy, training_candidates
+from disttgl_hpc.core.pairs import pair_features
 from disttgl_hpc.core.records import RecordFormat, check_records, join_graph
 from disttgl_hpc.core.sampler import event_bounds, recent_neighbors
 from disttgl_hpc.core.schedule import (
@@ -50,13 +51,15 @@ class Pass:
     """One pass over a local batch with one negative set.
 
     mfg: roots ordered src ‖ dst ‖ negatives. mail: of ``mfg.nodes``. positions: where ``mfg.nodes`` stand among
-    the batch's nodes, as an index. keep: (R, num_heads, K) dropout mask or None.
+    the batch's nodes, as an index. keep: (R, num_heads, K) dropout mask or None. pairs: (1 + m, b, DIM_PAIR), each
+    source with its destination, then with each of its m negatives, or None.
     """
 
     mfg: Mfg
     mail: PendingMail
     positions: slice | NDArray[np.int64]
     keep: NDArray[np.bool_] | None
+    pairs: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True)
@@ -207,6 +210,7 @@ class BatchSampler:
                 pending_mail(stream.tcsr, mfg.nodes, batch_first, mail_since, batching),
                 rows,
                 self._keep(first, last, number),
+                self._pairs(first, last, mfg),
             )
             for mfg, rows, number in zip(graphs, positions, numbers, strict=True)
         )
@@ -221,6 +225,20 @@ class BatchSampler:
         nodes, rows = self._index.number(np.concatenate([mfg.nodes for mfg in graphs]))
         others = np.split(rows[sizes[0] :], np.cumsum(sizes[1:-1]))
         return nodes, [slice(sizes[0]), *others]
+
+    def _pairs(self, first: int, last: int, mfg: Mfg) -> NDArray[np.float32] | None:
+        """Features of each source with its candidates, which are read off the roots of ``mfg``."""
+        if not self.config.pair_features:
+            return None
+        stream = self.stream
+        by_role = mfg.nodes[mfg.roots].reshape(2 + self.config.negatives_per_event, last - first)
+        features = pair_features(
+            stream.tcsr,
+            by_role[0],
+            by_role[1:].T,
+            event_bounds(stream.time, first, last),
+        )
+        return np.ascontiguousarray(features.swapaxes(0, 1))
 
     def _keep(self, first: int, last: int, number: int) -> NDArray[np.bool_] | None:
         """Dropout mask (R, num_heads, K), drawn per event and ordered as the roots are."""

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.core.pairs import DIM_PAIR
 from disttgl_hpc.core.schedule import Coordinates
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.log import progress
@@ -160,6 +161,10 @@ def _work(trainer: Trainer, sampler: BatchSampler) -> dict[str, float]:
         thrice = (
             mailed * 3 * d * t + (nodes + roots) * dim * wide + (2 * nodes * d + (roots + pairs) * dim) * dim
         )
+        if config.pair_features:
+            candidates = batch.num_events * (1 + config.negatives_per_event)
+            twice += candidates * DIM_PAIR * dim
+            thrice += candidates * dim * dim
         read = (2 * slots + mailed) * e * item + len(mfg.nodes) * 8 * d
         written = 4 * 4 * roots * heads * wide
         totals += 2 * (2 * twice + 3 * thrice), 2 * slots * heads * (4 * wide + 2 * (d + t)), read + written

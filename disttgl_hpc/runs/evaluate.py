@@ -16,6 +16,7 @@ from disttgl_hpc.core.batch import NodeIndex
 from disttgl_hpc.core.batching import Batching
 from disttgl_hpc.core.mail import pending_mail
 from disttgl_hpc.core.metrics import LinkMetrics, link_metrics
+from disttgl_hpc.core.pairs import pair_features
 from disttgl_hpc.core.sampler import event_bounds, recent_neighbors
 from disttgl_hpc.core.schedule import slice_bounds
 from disttgl_hpc.core.stream import EventStream
@@ -105,15 +106,19 @@ class Evaluator:
             [stream.src[first:last, None].astype(np.int64), self.candidates.of(first, last)], axis=1
         )
         num_events, repeats = roots.shape
-        bounds = np.repeat(event_bounds(stream.time, first, last), repeats)
-        root_time = np.repeat(stream.time[first:last], repeats)
+        bounds, time = event_bounds(stream.time, first, last), stream.time[first:last]
+        root_bounds, root_time = np.repeat(bounds, repeats), np.repeat(time, repeats)
         mfg = self._index.mfg(
-            recent_neighbors(stream.tcsr, roots.ravel(), root_time, bounds, self.config.num_neighbors)
+            recent_neighbors(stream.tcsr, roots.ravel(), root_time, root_bounds, self.config.num_neighbors)
         )
+        pairs = None
+        if self.config.pair_features:
+            pairs = pair_features(stream.tcsr, roots[:, 0], roots[:, 1:], bounds)
         nodes = self._nodes(state, mfg.nodes, batch_first)
         h = model.represent(model.update_memory(nodes), nodes)
-        embeddings = model.embed(h, self._inputs.graph(mfg)).view(num_events, repeats, -1)
-        logits = model.scores(embeddings[:, :1], embeddings[:, 1:])
+        graph = self._inputs.graph(mfg, pairs)
+        embeddings = model.embed(h, graph).view(num_events, repeats, -1)
+        logits = model.scores(embeddings[:, :1], embeddings[:, 1:], graph.pairs)
         return np.asarray(logits.cpu().numpy())
 
     def _advance(self, model: Tgn, state: NDArray[np.float32], first: int, last: int) -> None:

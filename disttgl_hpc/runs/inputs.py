@@ -14,6 +14,7 @@ from torch import Tensor
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.batch import Mfg
 from disttgl_hpc.core.mail import PendingMail
+from disttgl_hpc.core.pairs import DIM_PAIR
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.nn.inputs import EventFeatures, GraphInputs, ModelDims, NodeInputs
@@ -41,6 +42,7 @@ def build_model(stream: EventStream, config: TrainConfig) -> Tgn:
         edge=stream.dim_edge,
         node=stream.dim_node,
         num_heads=config.num_heads,
+        pair=DIM_PAIR if config.pair_features else 0,
     )
     return Tgn(
         dims,
@@ -80,10 +82,11 @@ class InputBuilder:
         no_state = np.empty((0, 0), np.float32)
         if self._copies is None:
             return PassInputs(
-                self.nodes(own.mfg.nodes, own.mail, no_state), self.graph(own.mfg, own.keep), None
+                self.nodes(own.mfg.nodes, own.mail, no_state), self.graph(own.mfg, own.pairs, own.keep), None
             )
         with torch.cuda.stream(self._copies):
-            nodes, graph = self.nodes(own.mfg.nodes, own.mail, no_state), self.graph(own.mfg, own.keep)
+            nodes = self.nodes(own.mfg.nodes, own.mail, no_state)
+            graph = self.graph(own.mfg, own.pairs, own.keep)
             return PassInputs(nodes, graph, self._copies.record_event())
 
     def complete(self, inputs: PassInputs, state: NDArray[np.float32]) -> tuple[NodeInputs, GraphInputs]:
@@ -110,8 +113,10 @@ class InputBuilder:
             else self._tensor(np.take(features, nodes, axis=0).astype(np.float32, copy=False)),
         )
 
-    def graph(self, mfg: Mfg, keep: NDArray[np.bool_] | None = None) -> GraphInputs:
-        """Roots and neighbour slots of a message flow graph, with the features of its events."""
+    def graph(
+        self, mfg: Mfg, pairs: NDArray[np.float32] | None = None, keep: NDArray[np.bool_] | None = None
+    ) -> GraphInputs:
+        """Roots and neighbour slots of a message flow graph, with the features of its events and pairs."""
         return GraphInputs(
             roots=self._tensor(mfg.roots),
             neighbors=self._tensor(mfg.neighbors),
@@ -119,6 +124,7 @@ class InputBuilder:
             elapsed=self._tensor(mfg.elapsed),
             edges=self._edges(mfg.event_ids),
             keep=None if keep is None else self._tensor(keep),
+            pairs=None if pairs is None else self._tensor(pairs),
         )
 
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:

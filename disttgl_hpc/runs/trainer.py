@@ -191,7 +191,8 @@ class Trainer:
         memory = self.model.update_memory(nodes)
         roots = self.model.embed(self.model.represent(memory, nodes), graph)
         by_role = roots.view(2 + self._config.negatives_per_event, batch.num_events, -1)
-        logits = self.model.scores(by_role[0], by_role[1:])  # a row of true destinations, then negatives
+        # A row of true destinations, then negatives.
+        logits = self.model.scores(by_role[0], by_role[1:], graph.pairs)
         return memory, link_loss(logits[0], logits[1:])
 
     def _write(self, work: Assignment, batch: LocalBatch, mfg: Mfg, memory: Tensor) -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 from nn_oracles import TINY
 
@@ -25,6 +27,16 @@ def test_score_is_the_formula():
         min=0
     )
     torch.testing.assert_close(head(h_src, h_dst), (hidden @ head.out.weight.T + head.out.bias).squeeze(1))
+
+
+def test_pair_features_add_what_two_layers_make_of_them():
+    head = Tgn(replace(TINY, pair=3), seed=0).link_head
+    h_src, candidates, pairs = normal(5, 1, 4), normal(5, 7, 4), normal(5, 7, 3)
+    hidden, out = head.pair[0], head.pair[2]
+    told = (pairs @ hidden.weight.T + hidden.bias).clamp(min=0) @ out.weight.T + out.bias
+    inner = h_src @ head.src.weight.T + head.src.bias + candidates @ head.dst.weight.T + head.dst.bias + told
+    wanted = (inner.clamp(min=0) @ head.out.weight.T + head.out.bias).squeeze(-1)
+    torch.testing.assert_close(head(h_src, candidates, pairs), wanted)
 
 
 def test_loss_is_summed_over_events_and_averaged_over_negatives():

@@ -1,7 +1,7 @@
 """Any grid in one process, with stored mail: the slow and simple form of training that real runs must equal.
 
-No T-CSR, no schedule, no daemon: neighbours come from a walk over the events, mail and memory times are kept in
-dictionaries as TGN keeps them, and the trainers of a step take turns.
+No schedule, no daemon, and no T-CSR but for pair features: neighbours come from a walk over the events, mail and
+memory times are kept in dictionaries as TGN keeps them, and the trainers of a step take turns.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 
 from disttgl_hpc.core.draws import Purpose
 from disttgl_hpc.core.negatives import NegativeSampler, training_candidates
+from disttgl_hpc.core.pairs import pair_features
 from disttgl_hpc.nn.inputs import EventFeatures, GraphInputs, NodeInputs
 from disttgl_hpc.nn.link_head import link_loss
 from disttgl_hpc.runs.candidates import Candidates
@@ -88,6 +89,17 @@ def model_inputs(stream, config, replica, roots, events):
     return inputs, graph, row
 
 
+def pairs_of(stream, config, event, candidates):
+    """Features of the source of ``event`` with each of ``candidates``, or None without pair features."""
+    if not config.pair_features:
+        return None
+    bound = int(np.flatnonzero(stream.time == stream.time[event])[0])
+    features = pair_features(
+        stream.tcsr, stream.src[event : event + 1], np.array([candidates]), np.array([bound])
+    )
+    return torch.from_numpy(features[0])
+
+
 def write_batch(stream, model, config, replica, first, last):
     """Process events [first, last) one after the other on the memory that the whole batch has read."""
     roots = [int(node) for event in range(first, last) for node in (stream.src[event], stream.dst[event])]
@@ -150,7 +162,12 @@ def emulate(stream, config, shape, num_steps):
                     )
                     h = model.represent(model.update_memory(inputs), inputs)
                     by_role = model.embed(h, graph).view(repeats, len(events), -1)
-                    logits = model.scores(by_role[0], by_role[1:])
+                    pairs = [
+                        pairs_of(stream, config, event, [stream.dst[event], *drawn[event - first]])
+                        for event in events
+                    ]
+                    pairs = torch.stack(pairs, 1) if config.pair_features else None
+                    logits = model.scores(by_role[0], by_role[1:], pairs)
                     total = total + link_loss(logits[0], logits[1:])
                     count += len(events)
             bounds = batch * size, min((batch + 1) * size, train_end)
@@ -171,6 +188,7 @@ def emulate_evaluation(stream, config, model, replica, part):
             inputs, graph, _ = model_inputs(stream, config, replica, roots, [event] * len(roots))
             with torch.no_grad():
                 h = model.embed(model.represent(model.update_memory(inputs), inputs), graph)
-                scores.append(model.scores(h[:1], h[1:]).numpy())
+                pairs = pairs_of(stream, config, event, roots[1:])
+                scores.append(model.scores(h[:1], h[1:], pairs).numpy())
         write_batch(stream, model, config, replica, first, last)
     return np.array(scores)

@@ -31,7 +31,8 @@ def main(folder: Path, grid: str) -> None:
     world.barrier()
     store = EventStore.open(folder / "random.events.h5")
     fixed_sets = 5 if shape.epoch > 1 else 0
-    config = TrainConfig(**{**SMALL, "dropout": 0.0, "grid": grid, "negative_sets": fixed_sets})
+    settings = {"negative_sets": fixed_sets, "pair_features": shape.minibatch > 1}
+    config = TrainConfig(**{**SMALL, "dropout": 0.0, "grid": grid, **settings})
     run = RunDirectory(folder / "run")
     own_losses, own_orders = recorded_losses(), recorded_orders()
     training.train(store, config, run, world)
