@@ -19,6 +19,7 @@ _MOST_DIGITS, _MOST_SHOWN = 30, 80
 _MOST_THREADS = 2**10
 TIME_ENCODINGS = ("learned", "log-learned", "fixed")
 NEGATIVE_STRATEGIES = ("random", "historical", "inductive")
+COMBS = ("most-recent", "mean")
 DEVICES = ("cpu", "cuda")
 PRECISIONS = ("float32", "bfloat16")
 LR_SCALINGS = ("none", "linear", "sqrt")
@@ -71,6 +72,11 @@ class TrainConfig:
     num_heads: int = _setting(2, "Attention heads.", least=1, below=_WIDEST)
     num_neighbors: int = _setting(10, "Most recent events a node attends to.", least=1, below=_WIDEST)
     dropout: float = _setting(0.1, "Dropout rate of the attention weights.", least=0.0, below=1.0)
+    comb: str = _setting(
+        "most-recent",
+        "A node's mail: that of its last event in a global batch, or the mean over all of them.",
+        among=COMBS,
+    )
     time_encoding: str = _setting(
         "log-learned", "How the frequencies of the time encoding are held.", among=TIME_ENCODINGS
     )

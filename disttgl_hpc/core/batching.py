@@ -19,6 +19,11 @@ class Batching:
     evaluation_batch: int
 
     @property
+    def cuts(self) -> tuple[int, int, int, int]:
+        """End of training, end of validation, events of a global and of an evaluation batch, for compiled loops."""
+        return self.split.train_end, self.split.validation_end, self.global_batch, self.evaluation_batch
+
+    @property
     def num_batches(self) -> int:
         """Global batches of a training sweep."""
         return -(-self.split.train_end // self.global_batch)

@@ -34,17 +34,14 @@ def pending_mail(
     of that event was read, with the mail that was pending then: the last event before that batch. Both are
     functions of the T-CSR, so neither time is ever stored or sent (TGN eq. 1-3 with the most recent message).
     """
-    split = batching.split
-    cuts = (split.train_end, split.validation_end, batching.global_batch, batching.evaluation_batch)
-    return PendingMail(*_pending(tcsr.arrays, nodes, batch_first, sweep_first, cuts))
+    return PendingMail(*_pending(tcsr.arrays, nodes, batch_first, sweep_first, batching.cuts))
 
 
 @compiled
 def batch_first_of(event: int, cuts: tuple[int, int, int, int]) -> int:
     """First event of the batch that an event belongs to.
 
-    cuts: end of training, end of validation, events of a global batch, events of an evaluation batch; as in
-    :class:`~.batching.Batching`, every part begins a batch of its own.
+    cuts: as of :class:`~.batching.Batching`; every part begins a batch of its own.
     """
     train_end, validation_end, global_batch, evaluation_batch = cuts
     if event < train_end:

@@ -45,16 +45,18 @@ class MemorySizes:
         epoch: int,
         negatives_per_event: int,
         num_neighbors: int,
+        other_partners: int = 0,
     ) -> MemorySizes:
         """Sizes for slices of b events: b·(2 + j·m)·(1 + K) nodes read, 2·b written, never more than N.
 
         One read serves all j passes, so the roots are sources, destinations and j sets of negatives.
+        other_partners: the most nodes that are read besides, see ``comb.graph_with_partners``.
         """
         roots = local_batch * (2 + epoch * negatives_per_event)
         return cls(
             num_nodes=num_nodes,
             dim_memory=dim_memory,
-            read_rows=min(num_nodes, roots * (1 + num_neighbors)),
+            read_rows=min(num_nodes, roots * (1 + num_neighbors) + other_partners),
             write_rows=min(num_nodes, 2 * local_batch),
         )
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.batch import LastEvents, Mfg, NodeIndex
+from disttgl_hpc.core.comb import Groups, MeanMail, graph_with_partners
 from disttgl_hpc.core.draws import Purpose, keep_mask
 from disttgl_hpc.core.mail import PendingMail, pending_mail
 from disttgl_hpc.core.negatives import NegativeSampler, Strategy, training_candidates
@@ -66,7 +67,8 @@ class Pass:
 class LocalBatch:
     """Events [first, last) of one trainer with everything its j passes need except the node memory.
 
-    nodes: (n,) int64, all nodes of all passes, which one read of the memory serves. writes: who is written.
+    nodes: (n,) int64, all nodes of all passes, which one read of the memory serves. writes: who is written. peers:
+    whose mean each of them gets as its peer, rows of the first pass's nodes; None: the partner of its last event.
     """
 
     first: int
@@ -74,6 +76,7 @@ class LocalBatch:
     nodes: NDArray[np.int64]
     passes: tuple[Pass, ...]
     writes: LastEvents
+    peers: Groups | None
 
     @property
     def num_events(self) -> int:
@@ -202,20 +205,31 @@ class BatchSampler:
         graphs = [
             self._graphs.graph(part, negative_set(number, self.config.negative_sets)) for number in numbers
         ]
+        writes, peers = self._index.last_events(stream.src[first:last], stream.dst[first:last]), None
+        if self.config.comb == "mean":
+            graphs[0], peers = graph_with_partners(
+                self._index, graphs[0], stream.tcsr, writes, (batch_first, batch_last)
+            )
         nodes, positions = self._all_nodes(graphs)
         mail_since = work.sweep_first_batch * batching.global_batch
         passes = tuple(
             Pass(
                 mfg,
-                pending_mail(stream.tcsr, mfg.nodes, batch_first, mail_since, batching),
+                self._mail(mfg.nodes, batch_first, mail_since),
                 rows,
                 self._keep(first, last, number),
                 self._pairs(first, last, mfg),
             )
             for mfg, rows, number in zip(graphs, positions, numbers, strict=True)
         )
-        writes = self._index.last_events(stream.src[first:last], stream.dst[first:last])
-        return LocalBatch(first, last, nodes, passes, writes)
+        return LocalBatch(first, last, nodes, passes, writes, peers)
+
+    def _mail(self, nodes: NDArray[np.int64], batch_first: int, mail_since: int) -> PendingMail:
+        """Pending mail of ``nodes`` by the rule of ``config.comb``."""
+        mail = pending_mail(self.stream.tcsr, nodes, batch_first, mail_since, self.batching)
+        if self.config.comb == "mean":
+            mail = MeanMail.of(mail, self.stream.tcsr, nodes, self.batching)
+        return mail
 
     def _all_nodes(self, graphs: list[Mfg]) -> tuple[NDArray[np.int64], list[slice | NDArray[np.int64]]]:
         """Distinct nodes of all graphs, and where each graph's nodes stand among them: first those of the first."""

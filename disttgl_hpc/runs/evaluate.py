@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.batch import NodeIndex
 from disttgl_hpc.core.batching import Batching
+from disttgl_hpc.core.comb import Groups, MeanMail, partners_between
 from disttgl_hpc.core.mail import pending_mail
 from disttgl_hpc.core.metrics import LinkMetrics, link_metrics
 from disttgl_hpc.core.pairs import pair_features
@@ -125,14 +126,17 @@ class Evaluator:
         """Write what events [first, last), one evaluation batch, leave in the memory."""
         team = self.team
         writes = self._index.last_events(self.stream.src[first:last], self.stream.dst[first:last])
+        peers = Groups(writes.partners, np.arange(len(writes.nodes)))
+        if self.config.comb == "mean":
+            peers = partners_between(self.stream.tcsr, writes.nodes, first, last)
         updates = []
         units = _units(0, len(writes.nodes), NODES_AT_ONCE, parts=team.node_size, index=team.node_index)
         for unit in units:
-            nodes, partners = writes.nodes[slice(*unit)], writes.partners[slice(*unit)]
-            involved, rows = self._index.number(np.concatenate([nodes, partners]))
+            nodes, partners = writes.nodes[slice(*unit)], peers.part(*unit)
+            involved, rows = self._index.number(np.concatenate([nodes, partners.items]))
             memory = model.update_memory(self._nodes(state, involved, first)).cpu().numpy()
-            own, peer = memory[rows].reshape(2, len(nodes), -1)
-            updates.append((nodes, np.concatenate([own, peer], axis=1)))
+            peer = replace(partners, items=rows[len(nodes) :]).mean(memory)
+            updates.append((nodes, np.concatenate([memory[rows[: len(nodes)]], peer], axis=1)))
         team.fence()
         for nodes, rows in updates:
             state[nodes] = rows
@@ -141,6 +145,8 @@ class Evaluator:
     def _nodes(self, state: NDArray[np.float32], nodes: NDArray[np.int64], batch_first: int) -> NodeInputs:
         """Memory of distinct ``nodes`` with the mail that is pending when the batch at ``batch_first`` begins."""
         mail = pending_mail(self.stream.tcsr, nodes, batch_first, 0, self._batching)
+        if self.config.comb == "mean":
+            mail = MeanMail.of(mail, self.stream.tcsr, nodes, self._batching)
         return self._inputs.nodes(nodes, mail, state[nodes])
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.batch import Mfg
+from disttgl_hpc.core.comb import Groups, MeanMail
 from disttgl_hpc.core.mail import PendingMail
 from disttgl_hpc.core.pairs import DIM_PAIR
 from disttgl_hpc.core.stream import EventStream
@@ -106,7 +107,9 @@ class InputBuilder:
             state=self._tensor(state),
             mail_rows=self._tensor(mail.rows),
             mail_elapsed=self._tensor(mail.elapsed),
-            mail_edges=self._edges(mail.event_ids),
+            mail_edges=self._mean_edges(mail.events)
+            if isinstance(mail, MeanMail)
+            else self._edges(mail.event_ids),
             # take() on a map reads only the pages that the rows lie in.
             node_features=None
             if features is None
@@ -140,6 +143,13 @@ class InputBuilder:
         gathered = self._tensor(np.take(self._edge_table.numpy(), events.ravel(), axis=0))
         rows = torch.arange(events.size, device=self._device).view(*events.shape)
         return EventFeatures(gathered, rows, self._edge_scale)
+
+    def _mean_edges(self, events: Groups) -> EventFeatures | None:
+        """Mean features of groups of events."""
+        if self._edge_table is None:
+            return None
+        means = self._tensor(events.mean(self._edge_table.numpy()))
+        return EventFeatures(means, torch.arange(len(means), device=self._device), self._edge_scale)
 
 
 def _tensors(inputs: object) -> Iterator[Tensor]:

@@ -52,6 +52,8 @@ class RunPlan:
             epoch=shape.epoch,
             negatives_per_event=config.negatives_per_event,
             num_neighbors=config.num_neighbors,
+            # An event of another slice may join one of this slice's nodes to one other.
+            other_partners=batching.global_batch - config.local_batch if config.comb == "mean" else 0,
         )
         whole = num_steps(max(0, config.epochs - before.epochs), shape, batching.num_batches)
         return cls(shape, batching, whole if steps is None else steps, sizes, before)

@@ -198,7 +198,8 @@ class Trainer:
     def _write(self, work: Assignment, batch: LocalBatch, mfg: Mfg, memory: Tensor) -> None:
         """Write [memory ‖ peer] of the batch's positive nodes; ``memory`` (U, dim_memory) is of ``mfg.nodes``."""
         updated, writes = memory.cpu().numpy(), batch.writes
-        own, peer = (updated[mfg.roots[places]] for places in (writes.own, writes.peer))
+        own = updated[mfg.roots[writes.own]]
+        peer = updated[mfg.roots[writes.peer]] if batch.peers is None else batch.peers.mean(updated)
         self._memory.write(work.counter, writes.nodes, np.concatenate([own, peer], axis=1))
 
     def _pass_by(self, work: Assignment) -> float:

@@ -63,6 +63,8 @@ def test_sizes_hold_the_largest_request_and_never_more_than_all_nodes():
     common = {"dim_memory": 100, "negatives_per_event": 2, "num_neighbors": 10}
     sizes = MemorySizes.of(num_nodes=10**6, local_batch=600, epoch=3, **common)
     assert (sizes.read_rows, sizes.write_rows, sizes.dim_row) == (600 * (2 + 3 * 2) * 11, 1200, 200)
+    more = MemorySizes.of(num_nodes=10**6, local_batch=600, epoch=3, **common, other_partners=7)
+    assert more.read_rows == sizes.read_rows + 7
     sizes = MemorySizes.of(num_nodes=50, local_batch=600, epoch=3, **common)
     assert (sizes.read_rows, sizes.write_rows) == (50, 50)
 

@@ -27,7 +27,7 @@ class Replica:
     """A copy of the node memory, with what TGN stores beside it."""
 
     state: np.ndarray
-    mail: dict = field(default_factory=dict)  # node → event
+    mail: dict = field(default_factory=dict)  # node → events, the last of which it is dated by
     memory_time: dict = field(default_factory=dict)
 
     @classmethod
@@ -56,7 +56,7 @@ def model_inputs(stream, config, replica, roots, events):
     nodes = sorted({*roots, *(node for hood in hoods for node, _ in hood)})
     row = {node: index for index, node in enumerate(nodes)}
     mailed = [node for node in nodes if node in replica.mail]
-    mail_time = [stream.time[replica.mail[node]] for node in mailed]
+    mail_time = [stream.time[replica.mail[node][-1]] for node in mailed]
     elapsed = [
         float(time - replica.memory_time.get(node, time))
         for node, time in zip(mailed, mail_time, strict=True)
@@ -71,11 +71,18 @@ def model_inputs(stream, config, replica, roots, events):
             return None
         return EventFeatures(torch.from_numpy(np.array(stream.edge_features)), torch.from_numpy(events))
 
+    def mean_edges(mails):
+        if stream.edge_features is None:
+            return None
+        means = [stream.edge_features[events].mean(axis=0) for events in mails]
+        table = torch.tensor(np.array(means, np.float32).reshape(len(mails), stream.dim_edge))
+        return EventFeatures(table, torch.arange(len(mails)))
+
     inputs = NodeInputs(
         state=torch.from_numpy(replica.state[nodes]),
         mail_rows=torch.tensor([row[node] for node in mailed], dtype=torch.int64),
         mail_elapsed=torch.tensor(elapsed, dtype=torch.float32),
-        mail_edges=edges_of(np.array([replica.mail[node] for node in mailed], np.int64)),
+        mail_edges=mean_edges([replica.mail[node] for node in mailed]),
         node_features=None if stream.node_features is None else torch.from_numpy(stream.node_features[nodes]),
     )
     graph = GraphInputs(
@@ -108,12 +115,18 @@ def write_batch(stream, model, config, replica, first, last):
         memory = model.update_memory(inputs).numpy()
     for node in set(roots):
         if node in replica.mail:
-            replica.memory_time[node] = stream.time[replica.mail[node]]
+            replica.memory_time[node] = stream.time[replica.mail[node][-1]]
+    mails = {}
     for event in range(first, last):
         source, destination = int(stream.src[event]), int(stream.dst[event])
-        for node, peer in ((source, destination), (destination, source)):
-            replica.state[node] = np.concatenate([memory[row[node]], memory[row[peer]]])
-            replica.mail[node] = event
+        for node, peer in {(source, destination), (destination, source)}:  # a self-loop is one mail
+            if config.comb == "most-recent":
+                mails[node] = []
+            mails.setdefault(node, []).append((event, peer))
+    for node, mail in mails.items():
+        peer_memory = np.mean([memory[row[peer]] for _, peer in mail], axis=0)
+        replica.state[node] = np.concatenate([memory[row[node]], peer_memory])
+        replica.mail[node] = [event for event, _ in mail]
 
 
 def slices(first, last, parts):

@@ -31,7 +31,8 @@ def main(folder: Path, grid: str) -> None:
     world.barrier()
     store = EventStore.open(folder / "random.events.h5")
     fixed_sets = 5 if shape.epoch > 1 else 0
-    settings = {"negative_sets": fixed_sets, "pair_features": shape.minibatch > 1}
+    comb = "mean" if shape.num_trainers == 4 else "most-recent"
+    settings = {"negative_sets": fixed_sets, "pair_features": shape.minibatch > 1, "comb": comb}
     config = TrainConfig(**{**SMALL, "dropout": 0.0, "grid": grid, **settings})
     run = RunDirectory(folder / "run")
     own_losses, own_orders = recorded_losses(), recorded_orders()

@@ -8,6 +8,7 @@ from prepare_inputs import run_text
 
 from disttgl_hpc.cli.inspect import inspect
 from disttgl_hpc.core.batch import Mfg
+from disttgl_hpc.core.comb import Groups, MeanMail
 from disttgl_hpc.ingest.columns import parse_columns
 from disttgl_hpc.runs.inputs import InputBuilder
 
@@ -43,11 +44,15 @@ def test_the_model_is_given_what_was_stored(tmp_path, dtype):
     event_ids = np.array([[3, 59], [0, 3]])
     rows = np.zeros((2, 2), np.int64)
     mfg = Mfg(np.arange(2), rows[0], rows, event_ids, np.zeros((2, 2), np.float32), np.full(2, 2))
-    found = InputBuilder(stream, torch.device("cpu")).graph(mfg).edges.gather(torch.float32)
+    inputs = InputBuilder(stream, torch.device("cpu"))
+    found = inputs.graph(mfg).edges.gather(torch.float32)
     assert (found.dtype, found.shape) == (torch.float32, (2, 2, 3))
     largest = np.abs(FEATURES).max(axis=0)
     tolerance = {"float32": 0, "float16": 1e-3, "int8": 0.51 / 127}[dtype]
     assert (np.abs(found.numpy() - FEATURES[event_ids]) <= tolerance * largest).all()
+    mail = MeanMail(rows[0, :1], event_ids[0, 1:], mfg.elapsed[0, :1], Groups(event_ids[0], rows[0, :1]))
+    means = inputs.nodes(rows[0, :1], mail, np.zeros((1, 4), np.float32)).mail_edges.gather(torch.float32)
+    assert (np.abs(means.numpy() - FEATURES[event_ids[0]].mean(0)) <= (tolerance + 1e-6) * largest).all()
 
 
 def test_inspect_tells_the_dtype(tmp_path):

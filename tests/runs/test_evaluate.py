@@ -113,10 +113,10 @@ def scores_of(monkeypatch, evaluator, model, state, part):
     return seen[0]
 
 
-@pytest.mark.parametrize("pair_features", [False, True])
-def test_pitfall_20_scores_are_those_of_stored_mail_event_by_event(stream, monkeypatch, pair_features):
+@pytest.mark.parametrize("options", [{}, {"pair_features": True, "comb": "mean"}])
+def test_pitfall_20_scores_are_those_of_stored_mail_event_by_event(stream, monkeypatch, options):
     """From training through validation to test: weights, memory and mail of one run, and no answer seen early."""
-    evaluator = evaluator_of(stream, dropout=0.0, pair_features=pair_features)
+    evaluator = evaluator_of(stream, dropout=0.0, **options)
     config = evaluator.config
     num_batches = batching_of(stream, config, GridShape(1, 1, 1)).num_batches
     _, model, (replica,) = emulate(stream, config, GridShape(1, 1, 1), num_batches)

@@ -39,8 +39,9 @@ def store(tmp_path):
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, store, caplog):
     whole, run = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "run")
-    assert job(whole.path, store, pair_features=True)
-    assert not job(run.path, store, stop_after=11, checkpoint_steps=5, pair_features=True)
+    options = {"pair_features": True, "comb": "mean"}
+    assert job(whole.path, store, **options)
+    assert not job(run.path, store, stop_after=11, checkpoint_steps=5, **options)
     part = run.last_checkpoint
     data = bytearray(part.read_bytes())
     data[len(data) // 2] ^= 1

@@ -55,7 +55,7 @@ def test_stored_batches_are_the_live_ones(tmp_path, events, grid, strategy):
     """For every trainer, in steps of more than a sweep; 3 slices leave slices of the last batch empty."""
     shape, settings = GridShape.parse(grid), {**SETS, "negative_strategy": strategy}
     if grid == "3x2x2":
-        settings |= {"local_batch": 17, "pair_features": True}  # 154 events: 51 + 51 + 51 + 1
+        settings |= {"local_batch": 17, "pair_features": True, "comb": "mean"}  # 154 events: 51 + 51 + 51 + 1
     config = TrainConfig(**settings)
     output = tmp_path / "x.batches.h5"
     sampled(events, output, shape.minibatch, **settings)
