@@ -24,7 +24,9 @@ def vectorized(loop: Callable[..., Any]) -> Callable[..., Any]:
     """As :func:`compiled`, for arithmetic: sums may be taken in another order, by vector instructions.
 
     The order is fixed when the loop is compiled, so results repeat bit for bit on one processor type. Infinities
-    and NaN stay what they are.
+    and NaN stay what they are. What such a loop is made of is :func:`inlined`, never another one of these: a
+    function that it calls has its own order of sums when it has just been compiled, and that of a copy within
+    the caller's code when it comes from the disk.
     """
     reordered = {"reassoc", "contract", "nsz"}
     return _compile(loop, nogil=True, error_model="numpy", fastmath=reordered)
@@ -34,6 +36,7 @@ def inlined(loop: Callable[..., Any]) -> Callable[..., Any]:
     """A piece of compiled loops, written out wherever one of them calls it, with that loop's arithmetic.
 
     Else a call hands every array over field by field, which takes longer than a row of a hundred numbers.
+    Called from Python, it is compiled on its own and for that process only.
     """
     return cast(Callable[..., Any], njit(inline="always")(loop))
 

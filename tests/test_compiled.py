@@ -1,6 +1,10 @@
+import importlib
+import pkgutil
+
 import numba
 import pytest
 
+import disttgl_hpc.nn
 from disttgl_hpc import compiled as module
 from disttgl_hpc.compiled import compiled, vectorized
 
@@ -28,3 +32,15 @@ def test_division_by_zero_is_numpys_and_nan_stays(decorator):
     divided = decorator(divide)
     assert divided(1.0, 0.0) == float("inf")
     assert divided(0.0, 0.0) != divided(0.0, 0.0)
+
+
+def test_vectorized_loops_call_no_other_compiled_function():
+    loops = {}
+    for found in pkgutil.iter_modules(disttgl_hpc.nn.__path__, "disttgl_hpc.nn."):
+        loops |= vars(importlib.import_module(found.name))
+    loops = {name: loop for name, loop in loops.items() if isinstance(loop, numba.core.dispatcher.Dispatcher)}
+    reordered = {name for name, loop in loops.items() if loop.targetoptions.get("fastmath")}
+    assert "mix_backward" in reordered
+    for name, loop in loops.items():
+        called = set(loop.py_func.__code__.co_names) & loops.keys()
+        assert all(loops[other].targetoptions.get("inline") == "always" for other in called), (name, called)

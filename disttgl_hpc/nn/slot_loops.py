@@ -17,7 +17,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from disttgl_hpc.compiled import inlined, vectorized
+from disttgl_hpc.compiled import inlined
 
 LANES = 64
 """Buffers are padded to multiples of so many float32: loops over them have no remainder to do one by one."""
@@ -32,13 +32,13 @@ _P0, _P1, _P2, _P3, _P4, _P5, _P6 = (np.float32(log(2) ** power / factorial(powe
 _HALF_TO_FLOAT = np.float32(2.0**112)  # between the exponent biases of float16 and float32
 
 
-@vectorized
+@inlined
 def padded(width: int) -> int:
     """The next multiple of LANES."""
     return -(-width // LANES) * LANES
 
 
-@vectorized
+@inlined
 def _sine(turns: np.float32) -> np.float32:
     """sin(2π·turns) for |turns| <= 1/4, within 2e-7."""
     q = turns * turns
@@ -98,7 +98,7 @@ def read_features(table: Any, event: int, scale: Any, out: Any, row: int, begin:
             out[row, np.uintp(begin) + i] = _as_float(table[event, i])
 
 
-@vectorized
+@inlined
 def exponential(x: np.float32) -> np.float32:
     """exp(x), within 1e-5 of it for |x| <= 87, and never 0; a loop over it needs no library of vector functions.
 
@@ -113,7 +113,7 @@ def exponential(x: np.float32) -> np.float32:
     return result if x == x else x  # noqa: PLR0124
 
 
-@vectorized
+@inlined
 def sigmoid(x: np.float32) -> np.float32:
     """1/(1 + exp(−x)), within 2e-7."""
     power: np.float32 = exponential(x)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from disttgl_hpc.compiled import vectorized
+from disttgl_hpc.compiled import inlined, vectorized
 from disttgl_hpc.nn.slot_loops import add_slope, copy_row, encode, encode_with_slope, read_features, sigmoid
 
 
@@ -28,48 +28,42 @@ def read_mail(
 
 
 @vectorized
-def _gate(d, gates, bias, resettable, reset_bias, memory, out):
-    """One node of :func:`update_forward`."""
-    for i in range(d):
-        reset, update = sigmoid(gates[i] + bias[i]), sigmoid(gates[d + i] + bias[d + i])
-        again = resettable[i] + reset_bias[i]
-        new = np.float32(2) * sigmoid(
-            np.float32(2) * (gates[2 * d + i] + bias[2 * d + i] + reset * again)
-        ) - np.float32(1)
-        out[i] = new + update * (memory[i] - new)
-        gates[i], gates[d + i], gates[2 * d + i], resettable[i] = reset, update, new, again
-
-
-@vectorized
 def update_forward(first, last, gates, bias, resettable, reset_bias, mail, rows, memory):
     """Gates of nodes [first, last) from their products, and the updated memory of the ``rows`` (V,) with mail.
 
     gates: (V, 3d) and resettable: (V, d), the products, replaced by reset ‖ update ‖ new and by what was reset.
     mail: (V, ≥ d), which begins with the memory before. → memory (U, d).
     """
+    d = np.uintp(resettable.shape[1])
     for v in range(first, last):
-        _gate(resettable.shape[1], gates[v], bias, resettable[v], reset_bias, mail[v], memory[rows[v]])
+        node = rows[v]
+        for i in range(d):
+            reset, update = sigmoid(gates[v, i] + bias[i]), sigmoid(gates[v, d + i] + bias[d + i])
+            again = resettable[v, i] + reset_bias[i]
+            new = _tanh(gates[v, d + d + i] + bias[d + d + i] + reset * again)
+            memory[node, i] = new + update * (mail[v, i] - new)
+            gates[v, i], gates[v, d + i], gates[v, d + d + i], resettable[v, i] = reset, update, new, again
 
 
-@vectorized
-def _gate_slope(d, gates, resettable, memory, d_memory, d_gates, d_resettable):
-    """One node of :func:`update_backward`."""
-    one = np.float32(1)
-    for i in range(d):
-        reset, update, new = gates[i], gates[d + i], gates[2 * d + i]
-        d_new = d_memory[i] * (one - update) * (one - new * new)
-        d_gates[i] = d_new * resettable[i] * reset * (one - reset)
-        d_gates[d + i] = d_memory[i] * (memory[i] - new) * update * (one - update)
-        d_gates[2 * d + i] = d_new
-        d_resettable[i] = d_new * reset
+@inlined
+def _tanh(x):
+    """Hyperbolic tangent."""
+    return np.float32(2) * sigmoid(np.float32(2) * x) - np.float32(1)
 
 
 @vectorized
 def update_backward(first, last, gates, resettable, mail, rows, d_memory, d_gates, d_resettable):
     """Gradients of both products (V, 3d), (V, d) for nodes [first, last), from d_memory (U, d)."""
-    d = resettable.shape[1]
+    d, one = np.uintp(resettable.shape[1]), np.float32(1)
     for v in range(first, last):
-        _gate_slope(d, gates[v], resettable[v], mail[v], d_memory[rows[v]], d_gates[v], d_resettable[v])
+        node = rows[v]
+        for i in range(d):
+            reset, update, new = gates[v, i], gates[v, d + i], gates[v, d + d + i]
+            d_new = d_memory[node, i] * (one - update) * (one - new * new)
+            d_gates[v, i] = d_new * resettable[v, i] * reset * (one - reset)
+            d_gates[v, d + i] = d_memory[node, i] * (mail[v, i] - new) * update * (one - update)
+            d_gates[v, d + d + i] = d_new
+            d_resettable[v, i] = d_new * reset
 
 
 @vectorized
