@@ -87,12 +87,17 @@ class TrainConfig:
         1, "Negative destinations per training event.", least=1, below=_WIDEST
     )
     negative_sets: int = _setting(
-        0, "Fixed negative sets that passes take in turn; 0: a fresh set for every pass.", least=0
+        0,
+        "Fixed negative sets that passes take in turn; 0: a fresh set for every pass.",
+        least=0,
+        below=_WIDEST,
     )
     negative_strategy: str = _setting("random", "Which negatives to train on.", among=NEGATIVE_STRATEGIES)
     seed: int = _setting(0, "Seed of weights, negatives and dropout.", least=0, below=2**63)
     evaluation_batch: int = _setting(600, "Events after which evaluation advances the memory.", least=1)
-    evaluation_negatives: int = _setting(49, "Negative destinations an event is ranked against.", least=1)
+    evaluation_negatives: int = _setting(
+        49, "Negative destinations an event is ranked against.", least=1, below=2**20
+    )
     evaluation_strategy: str = _setting("random", "Which negatives to rank among.", among=NEGATIVE_STRATEGIES)
     evaluation_seed: int = _setting(0, "Seed of the evaluation negatives.", least=0, below=2**63)
     evaluation_events: int = _setting(

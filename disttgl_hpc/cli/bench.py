@@ -101,7 +101,7 @@ def scaling(events: Path, grids: str, json_file: Path | None, **options: Any) ->
     config, measured = _taken_apart(json_file, options)
     shapes = tuple(GridShape.parse(text) for text in grids.split(","))
     plan = ScalingPlan(grids=shapes, **measured)
-    record = measure_scaling(EventStore.open(events).stream, config, plan, MPI.COMM_WORLD)
+    record = measure_scaling(EventStore.open(events, check=True).stream, config, plan, MPI.COMM_WORLD)
     if record is not None:
         _tell(record, config, json_file, scaling_table)
 
@@ -118,7 +118,7 @@ def loader(events: Path, batches: Path | None, json_file: Path | None, **options
     """
     config, measured = _taken_apart(json_file, options)
     plan = LoaderPlan(**measured)
-    record = measure_loader(EventStore.open(events), config, plan, MPI.COMM_WORLD, batches)
+    record = measure_loader(EventStore.open(events, check=True), config, plan, MPI.COMM_WORLD, batches)
     _tell(record, config, json_file, loader_table)
 
 
@@ -139,7 +139,7 @@ def train(events: Path, against: str | None, json_file: Path | None, **options: 
     """
     config, measured = _taken_apart(json_file, options)
     plan = TrainingPlan(**measured, against_pyg=against == "pyg")
-    record = measure_training(EventStore.open(events).stream, config, plan, MPI.COMM_WORLD)
+    record = measure_training(EventStore.open(events, check=True).stream, config, plan, MPI.COMM_WORLD)
     _tell(record, config, json_file, training_table)
 
 

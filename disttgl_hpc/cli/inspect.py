@@ -59,7 +59,7 @@ def _batch_facts(file: Path, *, verify: bool) -> dict[str, Any]:
 
 def _event_facts(file: Path, *, verify: bool) -> dict[str, Any]:
     """Everything that is shown of an event store, as plain values."""
-    store = EventStore.open(file)
+    store = EventStore.open(file, check=True)
     if verify:
         store.verify()
     stream, statistics = store.stream, describe(store.stream)

@@ -95,7 +95,7 @@ def plan(
     """
     if MPI.COMM_WORLD.rank:
         return  # said once, however many processes were started
-    stream = EventStore.open(events).stream
+    stream = EventStore.open(events, check=True).stream
     if captured:
         record = _captured(stream, batch_sizes)
         if plot_file:
@@ -119,10 +119,10 @@ def _captured(stream: EventStream, batch_sizes: str | None) -> dict[str, Any]:
 
 def _sizes(text: str) -> list[int]:
     """Batch sizes as written. Raises ConfigError."""
-    try:
-        return [int(size) for size in text.split(",")]
-    except ValueError:
-        raise ConfigError(f"batch sizes are written B,B,…: got {text!r}; try 300,600,1200") from None
+    sizes = [int(size) if size.strip().isdecimal() else 0 for size in text.split(",")]
+    if not all(0 < size < 1 << 31 for size in sizes):
+        raise ConfigError(f"batch sizes are written B,B,…: got {text!r}; try 300,600,1200")
+    return sizes
 
 
 def _planned(
@@ -167,7 +167,7 @@ def _calibrations(file: Path) -> list[dict[str, Any]]:
     """Records of one trainer in a file of ours. Raises ConfigError."""
     record = read_json(file, "disttgl plan or disttgl bench scaling")
     found = [record] if "grids" in record else record.get("calibration")
-    if not found:
+    if not (isinstance(found, list) and found):
         raise ConfigError(
             f"{file}: holds no measurement: make it with disttgl plan EVENTS.h5 --json, without --no-calibration"
         )

@@ -86,7 +86,7 @@ class Costs:
                 stored_bytes=events * slots * record["edge_bytes"],
                 train_events=record["train_events"],
             )
-        except (KeyError, IndexError, TypeError, StopIteration) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, StopIteration) as error:
             raise ConfigError(
                 f"a model is calibrated with a measurement of one trainer that has its single steps, not found: "
                 f"{error or _ALONE}; make one with disttgl bench scaling EVENTS.h5 --grids 1x1x1 --json FILE"

@@ -85,7 +85,8 @@ def plan_grid(
     calibrations: records of one trainer, one for each local batch to choose from; without any it is that of
     ``config``, and no speed is predicted. Raises GridError if no replica fits a node.
     """
-    costs = {record["settings"]["local_batch"]: Costs.of(record) for record in calibrations}
+    measured = [(Costs.of(record), record["settings"]["local_batch"]) for record in calibrations]
+    costs = {local_batch: cost for cost, local_batch in measured}
     sizes = sorted(costs) or [config.local_batch]
     losses = _losses(
         stream, {base, *(i * size for size in sizes for i in divisors(cluster.trainers_per_node))}, base

@@ -61,9 +61,10 @@ class EventStore:
     time_unit: str
 
     @classmethod
-    def open(cls, path: Path | str) -> EventStore:
+    def open(cls, path: Path | str, *, check: bool = False) -> EventStore:
         """Map a store after checking that it is whole and of our schema; costs no pass over the events.
 
+        With ``check`` such a pass is made, see :meth:`check_contents`.
         Raises StoreError naming the file, what was expected, what was found and what to do.
         """
         path = Path(path)
@@ -73,6 +74,8 @@ class EventStore:
             stream = _stream(attributes, arrays)
             _check_ranges(path, stream)
             files, digests = (_texts(arrays.get(f"source/{name}")) for name in ("file", "sha256"))
+            if check:
+                check_contents(path, stream)
             return cls(
                 path=path,
                 stream=stream,

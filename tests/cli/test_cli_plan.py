@@ -59,7 +59,8 @@ def test_a_plot_without_matplotlib_says_what_to_install(store, tmp_path, monkeyp
     ("options", "message"),
     [
         (["--captured", "--batch-sizes", "a"], "written B,B,…: got 'a'"),
-        (["--captured", "--batch-sizes", "0"], "at least one event"),
+        (["--captured", "--batch-sizes", "0"], "written B,B,…: got '0'; try"),
+        (["--captured", "--batch-sizes", "9" * 20], "written B,B,…: got"),
         (["--captured", "--plot", "/nowhere/x.svg"], "no such folder"),
         (["--captured", "--plot", "x.events"], "end its name in .svg"),
         (["--captured", "--json", "/nowhere/x.json"], "no such folder"),
@@ -97,6 +98,16 @@ def test_a_plan_has_every_grid_its_reason_and_the_commands(store, tmp_path):
     settings = "--local-batch 35 --dim-memory 8 --dim-time 4 --dim-embedding 8 --grid 1x2x4"
     assert mpi == f"mpiexec -n 10 -ppn 5 disttgl train {store} --run runs/x {settings}"
     assert slurm == f"EVENTS={store} sbatch --nodes=2 --ntasks-per-node=5 jobs/train.sbatch {settings}"
+
+
+@pytest.mark.parametrize(
+    "text", ['{"grids": 3}', '{"grids": [{}]}', '{"calibration": 3}', '{"calibration": [3]}', "{}", "[]", "{"]
+)
+def test_a_file_without_a_measurement_is_refused(store, tmp_path, text):
+    (tmp_path / "bad.json").write_text(text)
+    done = invoke(store, "--calibration", tmp_path / "bad.json")
+    assert isinstance(done.exception, ConfigError), done.output
+    assert ": " in str(done.exception)
 
 
 def test_a_calibration_is_measured_once_and_used_again(store, tmp_path):
