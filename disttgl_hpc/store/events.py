@@ -16,7 +16,7 @@ from disttgl_hpc.core.tcsr import TCsr
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.store.contents import check_contents
 from disttgl_hpc.store.events_writer import KIND, SCHEMA_VERSION, combined_checksum
-from disttgl_hpc.store.files import map_dataset, open_checked, own_dataset
+from disttgl_hpc.store.files import map_dataset, open_checked, own_dataset, plain
 
 _HASH_BYTES = 64 << 20
 _INTS, _TIMES, _FEATURES = ("int32", "int64"), ("int64", "float64"), ("float16", "float32", "float64")
@@ -70,7 +70,7 @@ class EventStore:
         path = Path(path)
         with open_checked(path, KIND, SCHEMA_VERSION) as file:
             arrays = _map_arrays(file, path)
-            attributes = dict(file.attrs)
+            attributes = {name: plain(value) for name, value in file.attrs.items()}
             stream = _stream(attributes, arrays)
             _check_ranges(path, stream)
             files, digests = (_texts(arrays.get(f"source/{name}")) for name in ("file", "sha256"))

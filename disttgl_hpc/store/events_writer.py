@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from disttgl_hpc.core.stream import Split
 from disttgl_hpc.core.tcsr import Ints, Times, index_dtype
 from disttgl_hpc.log import Progress
-from disttgl_hpc.store.files import replacing, telling_why
+from disttgl_hpc.store.files import of_fixed_length, replacing, telling_why
 from disttgl_hpc.store.tcsr_pieces import EventColumns, count_entries, tcsr_pieces
 
 KIND = "disttgl-events"
@@ -192,8 +192,9 @@ def _set_attributes(writer: _Writer, contents: Contents) -> None:
         "time_unit": contents.time_unit,
     }
     digests = {name: digest.hexdigest() for name, digest in writer.hashes.items()}
-    writer.file.attrs.update(attributes)
-    writer.file.attrs["checksum"] = combined_checksum(writer.file, digests)
+    writer.file.attrs.update(of_fixed_length(attributes))
+    checksum = combined_checksum(writer.file, digests)
+    writer.file.attrs.update(of_fixed_length({"checksum": checksum}))
 
 
 def combined_checksum(file: h5py.File, digests: dict[str, str]) -> str:

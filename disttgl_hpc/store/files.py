@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def is_kind(path: Path, kind: str) -> bool:
     """Whether a file is one of ours of this kind, whole or not, of whatever schema version."""
     try:
         with h5py.File(path, "r") as file:
-            return bool(file.attrs.get("kind") == kind)
+            return "kind" in file.attrs and plain(file.attrs["kind"]) == kind
     except OSError:
         return False
 
@@ -87,6 +87,20 @@ def sha256_of(path: Path) -> str:
     """Checksum of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def of_fixed_length(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes as they are to be written: texts of fixed length, in UTF-8.
+
+    Others lie in a heap of the file, and the HDF5 library may look for them for ever where that is damaged.
+    """
+    texts = {name: text.encode() for name, text in attributes.items() if isinstance(text, str)}
+    return {**attributes, **{name: np.array(text, f"S{max(1, len(text))}") for name, text in texts.items()}}
+
+
+def plain(value: Any) -> Any:
+    """An attribute as it was before it was written: texts of fixed length are read as bytes."""
+    return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
 def own_dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
@@ -122,7 +136,7 @@ def map_dataset(file: h5py.File, name: str, path: Path) -> NDArray[Any]:
 
 
 def _check_kind(file: h5py.File, path: Path, kind: str, schema_version: int) -> None:
-    found = file.attrs.get("kind")
+    found = plain(file.attrs.get("kind"))
     if found != kind:
         raise StoreError(f"{path}: must be of kind '{kind}', found '{found}': give a file that disttgl wrote")
     version = file.attrs.get("schema_version")

@@ -15,6 +15,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from disttgl_hpc.store.files import of_fixed_length
+
 _ALIGNMENT = 64
 _STRUCTURE_BYTES = 4096  # more than HDF5 needs for a dataset, with the groups above it
 
@@ -58,7 +60,7 @@ def _write_structure(
     allocated.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     offsets = {}
     with h5py.File(path, "w", alignment_threshold=1, alignment_interval=_ALIGNMENT) as file:
-        file.attrs.update(attributes)
+        file.attrs.update(of_fixed_length(attributes))
         for name, array in arrays.items():
             if isinstance(array, np.ndarray) and not (array.ndim and array.size):
                 file[name] = array  # a scalar lies in the structure

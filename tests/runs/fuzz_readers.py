@@ -5,6 +5,7 @@ Run by test_fuzzing.py in a process of its own, because a reader may crash or ea
     DISTTGL_FUZZ_CASES=20000 python -m pytest tests/runs/fuzz_readers.py -q -p no:cacheprovider
 """
 
+import faulthandler
 import json
 import os
 import resource
@@ -75,6 +76,9 @@ def case():
     COUNT["cases"] += 1
     signal.signal(signal.SIGALRM, give_up)
     signal.alarm(CASE_S)
+    faulthandler.dump_traceback_later(
+        2 * CASE_S, exit=True
+    )  # a library that does not come back to the interpreter
     try:
         yield
     except (StoreError, InputError, ConfigError) as error:
@@ -83,6 +87,7 @@ def case():
             raise AssertionError(f"no remedy: {error}") from error
     finally:
         signal.alarm(0)
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(scope="module")

@@ -130,3 +130,24 @@ def test_a_full_disk_is_told_in_a_line_and_leaves_what_was_there(small_disk, cap
         free.unlink()
         assert [place.name for place in small_disk.iterdir()] == [path.name]
     assert capfd.readouterr().err == ""
+
+
+def test_texts_do_not_lie_in_a_heap(path, tmp_path):
+    """Where a byte of it is wrong, the HDF5 library may not come back."""
+    part = tmp_path / "part.h5"
+    write_checkpoint(part, {"memory/0": np.ones((3, 4), np.float32)}, {"step": 3, "name": "ü"})
+    assert read_checkpoint(part).attributes == {"step": 3, "name": "ü"}
+    for file in (path, part):
+        assert b"GCOL" not in file.read_bytes()
+
+
+def test_texts_in_a_heap_are_read_nevertheless(path):
+    """As earlier versions wrote them."""
+    before = EventStore.open(path)
+    with h5py.File(path, "r+") as file:
+        for name in ("kind", "name", "checksum", "time_unit"):
+            file.attrs[name] = file.attrs[name].decode()
+    assert b"GCOL" in path.read_bytes()
+    after = EventStore.open(path)
+    after.verify()
+    assert (after.stream.name, after.checksum, after.time_unit) == ("small", before.checksum, "s")
