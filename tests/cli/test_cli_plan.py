@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from disttgl_hpc.cli.plan import plan
 from disttgl_hpc.cli.prepare import prepare
 from disttgl_hpc.errors import ConfigError, DisttglError
+from disttgl_hpc.runs import plan_grid
 
 
 @pytest.fixture
@@ -110,7 +111,9 @@ def test_a_file_without_a_measurement_is_refused(store, tmp_path, text):
     assert ": " in str(done.exception)
 
 
-def test_a_calibration_is_measured_once_and_used_again(store, tmp_path):
+def test_a_calibration_is_measured_once_and_used_again(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan_grid, "_WARMUP_EVENTS", 300)
+    monkeypatch.setattr(plan_grid, "_MEASURED_EVENTS", 600)
     file = tmp_path / "plan.json"
     first = invoke(store, "--trainers-per-node", 2, "--local-batch", 20, *SMALL, "--json", file)
     assert first.exit_code == 0, first.output
