@@ -30,7 +30,7 @@ from disttgl_hpc.runs.plan_grid import grid_shape
 from disttgl_hpc.store.events import EventStore
 
 _LAUNCHERS = (
-    ("mpiexec", "PMI_SIZE", "PMI_RANK"),
+    ("launcher", "PMI_SIZE", "PMI_RANK"),
     ("mpiexec", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
     ("srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),  # without a protocol of MPI's, that is all there is
 )

@@ -130,10 +130,10 @@ def test_without_events_their_checks_say_so_and_nothing_fails():
     ("environment", "launch"),
     [
         ({}, None),
-        ({"PMI_SIZE": "4", "PMI_RANK": "2"}, ("mpiexec", 4, 2)),
+        ({"PMI_SIZE": "4", "PMI_RANK": "2"}, ("launcher", 4, 2)),
         ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "0"}, ("mpiexec", 4, 0)),
         # mpiexec in a Slurm job starts one task a node, which starts the ranks.
-        ({"PMI_SIZE": "4", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_ID": "0"}, ("mpiexec", 4, 0)),
+        ({"PMI_SIZE": "4", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_ID": "0"}, ("launcher", 4, 0)),
         ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_ID": "0", "SLURM_PROCID": "3"}, ("srun", 4, 3)),
         ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_ID": "batch"}, None),
         ({"SLURM_STEP_NUM_TASKS": "4"}, None),

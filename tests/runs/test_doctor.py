@@ -69,6 +69,6 @@ def test_a_job_that_would_fail_is_told_every_reason(tmp_path):
 def test_ranks_share_memory_and_see_the_same(tmp_path):
     done = doctor_of_ranks(make_store(tmp_path).path, "--grid", "1x1x2", "--run", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "mpiexec started 3 processes, MPI has 3 ranks" in done.stdout
+    assert "launcher started 3 processes, MPI has 3 ranks" in done.stdout
     assert "1×1×2: 2 trainers and 1 daemon" in done.stdout
     assert "needed on a node" in done.stdout
