@@ -42,9 +42,9 @@ from disttgl_hpc.store.checkpoint import read_array, read_checkpoint, write_chec
 from disttgl_hpc.store.checkpoint_manifest import _digest, checkpoint_folder, part_path, write_manifest
 from disttgl_hpc.store.events import EventStore
 
-CASES = int(os.environ.get("DISTTGL_FUZZ_CASES", "60"))
+CASES = int(os.environ.get("DISTTGL_FUZZ_CASES", "40"))
 ROOM_BYTES = 2 << 30  # of address space beyond what the process has when it begins
-CASE_S = 20
+CASE_S = 60  # compiling may be part of it
 COUNT = {"cases": 0, "refused": 0}
 
 fuzzed = settings(

@@ -21,7 +21,7 @@ def test_no_reader_crashes_hangs_or_believes_what_cannot_be(tmp_path):
         text=True,
         check=False,
         env=environment,
-        timeout=200,
+        timeout=280,
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
     cases, refused = map(int, re.search(r"fuzzed: (\d+) cases, (\d+) refused", done.stdout).groups())
