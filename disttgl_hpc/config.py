@@ -23,6 +23,8 @@ COMBS = ("most-recent", "mean")
 DEVICES = ("cpu", "cuda")
 PRECISIONS = ("float32", "bfloat16")
 LR_SCALINGS = ("none", "linear", "sqrt")
+CO_TRAINED = "co-trained"
+"""Instead of a file's name: static memory that is learned along with the model."""
 
 
 def _setting(
@@ -77,6 +79,18 @@ class TrainConfig:
         "A node's mail: that of its last event in a global batch, or the mean over all of them.",
         among=COMBS,
     )
+    node_memory: bool = _setting(
+        True, "Whether nodes have a memory; without it they are what features and static memory say."
+    )
+    static: str = _setting(
+        "",
+        "Static node memory: a file of disttgl pretrain, or co-trained: a table that learns along.",
+        is_free=True,
+    )
+    static_dropout: float = _setting(
+        0.3, "Share of nodes that a pass over a batch sees without static memory.", least=0.0, below=1.0
+    )
+    static_decay: float = _setting(0.0, "Weight decay of the rows of a co-trained table.", least=0.0)
     time_encoding: str = _setting(
         "log-learned", "How the frequencies of the time encoding are held.", among=TIME_ENCODINGS
     )

@@ -30,6 +30,7 @@ _COMMANDS = {
     "inspect": "Print what a file holds.",
     "sample": "Sample all training batches beforehand.",
     "plan": "Choose local batch and grid for a stream and a machine.",
+    "pretrain": "Learn static node memory from the training events.",
     "train": "Train on events, and evaluate the best weights.",
     "evaluate": "Repeat the final evaluation of a run.",
     "doctor": "Check a machine or allocation before a long job.",

@@ -23,6 +23,7 @@ from disttgl_hpc.store.events import EventStore
 _WITHOUT_EFFECT = (
     "epochs",
     "grid",
+    "static",
     "evaluation_batch",
     "evaluation_negatives",
     "evaluation_strategy",

@@ -16,12 +16,13 @@ from disttgl_hpc.runs.results import evaluate_run
 @click.command(epilog="Example:  disttgl evaluate runs/flights")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--events", type=click.Path(path_type=Path), help="The event store, if it has moved.")
+@click.option("--static", type=click.Path(path_type=Path), help="The file of static memory, if it has moved.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
-def evaluate(run: Path, events: Path | None, as_json: bool) -> None:
+def evaluate(run: Path, events: Path | None, static: Path | None, as_json: bool) -> None:
     """Repeat the final evaluation of RUN: its best weights and their memory, on validation and test.
 
     The numbers are those that training printed. Under mpiexec all ranks share the scoring.
     """
-    results = evaluate_run(RunDirectory(run), events, MPI.COMM_WORLD)
+    results = evaluate_run(RunDirectory(run), events, MPI.COMM_WORLD, static)
     if MPI.COMM_WORLD.rank == 0:
         click.echo(json.dumps(results) if as_json else results_table(results))

@@ -1,4 +1,4 @@
-"""``disttgl inspect``: what an event store or a batch store holds."""
+"""``disttgl inspect``: what an event store, a batch store or a static memory holds."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.store.batches import KIND, SCHEMA_VERSION, BatchStore
 from disttgl_hpc.store.events import EventStore
 from disttgl_hpc.store.files import is_kind
+from disttgl_hpc.store.static import KIND as STATIC_KIND
+from disttgl_hpc.store.static import StaticStore
 
 _UNITS_PER_S = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _YEAR_1980_S, _YEAR_2100_S = 315_532_800, 4_102_444_800
@@ -30,11 +32,15 @@ def inspect(file: Path, as_json: bool, verify: bool) -> None:
     """Print what FILE holds.
 
     Of an event store: counts, times, split, degrees, repeats, features, labels. Of a batch store: what it was
-    sampled from and with, and its size.
+    sampled from and with, and its size. Of static memory: what it was learned of, how, and what it came to.
     """
     if MPI.COMM_WORLD.rank:
         return  # said once, however many processes were started
-    facts_of = _batch_facts if is_kind(file, KIND) else _event_facts
+    facts_of = _event_facts
+    if is_kind(file, KIND):
+        facts_of = _batch_facts
+    elif is_kind(file, STATIC_KIND):
+        facts_of = _static_facts
     facts = facts_of(file, verify=verify)
     click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(_lines(facts)))
 
@@ -54,6 +60,28 @@ def _batch_facts(file: Path, *, verify: bool) -> dict[str, Any]:
         "bytes an event": round(len(store.records) / store.key.train_end, 1),
         "schema version": SCHEMA_VERSION,
         "checksums": "verified" if verify else "not verified",
+    }
+
+
+def _static_facts(file: Path, *, verify: bool) -> dict[str, Any]:
+    """Everything that is shown of a static memory, as plain values."""
+    store = StaticStore.open(file)
+    if verify:
+        store.verify()
+    origin = store.origin
+    return {
+        "name": origin.name,
+        "kind": origin.method,
+        "nodes": len(store.rows),
+        "known nodes": int(store.rows.any(axis=1).sum()),
+        "width": store.rows.shape[1],
+        "training events": origin.train_end,
+        "learned from the first": origin.learned_end,
+        "validation MRR, on the others": round(origin.report["best_mrr"], 4),
+        "epochs": len(origin.report["epochs"]),
+        "settings": dict(origin.settings),
+        "event store's checksum": origin.events,
+        "checksum": store.checksum + (" (verified)" if verify else ""),
     }
 
 

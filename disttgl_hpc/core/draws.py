@@ -28,6 +28,7 @@ class Purpose(IntEnum):
     WEIGHTS = 3
     SYNTHETIC_EVENTS = 4
     SYNTHETIC_FEATURES = 5
+    STATIC_DROPOUT = 6
 
 
 def philox_words(
@@ -89,3 +90,20 @@ def keep_mask(
     # The explicit byte order makes the same draws on every machine; where it is native, nothing is copied.
     draws = np.ascontiguousarray(words, dtype="<u8").view("<u2")[:, :draws_per_event]
     return draws >= round(rate * _NUM_RATES)
+
+
+def node_mask(
+    seed: int, pass_number: int, batch: int, nodes: NDArray[np.int64], *, rate: float
+) -> NDArray[np.bool_]:
+    """Dropout of whole nodes: True where one of ``nodes`` (n,) is kept → (n,) bool; 0 ≤ rate < 1.
+
+    A node is dropped from a pass over a global batch or kept in it, in whatever slice it occurs. Nodes are
+    scattered, so they are hashed (SplitMix64) with a Philox word as the key, and own no blocks of words.
+    """
+    word = philox_words(seed, Purpose.STATIC_DROPOUT, (pass_number, batch, 0), 0, 1)[0, 0]
+    mixed = (nodes.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) ^ word
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ mixed >> np.uint64(shift)) * np.uint64(factor)
+    draws = (mixed ^ mixed >> np.uint64(31)) >> np.uint64(48)
+    kept: NDArray[np.bool_] = draws >= round(rate * _NUM_RATES)
+    return kept

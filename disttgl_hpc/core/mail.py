@@ -24,6 +24,11 @@ class PendingMail:
     event_ids: NDArray[np.int64]
     elapsed: NDArray[np.float32]
 
+    @classmethod
+    def none(cls) -> PendingMail:
+        """No node has mail."""
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+
 
 def pending_mail(
     tcsr: TCsr, nodes: Ints, batch_first: int, sweep_first: int, batching: Batching

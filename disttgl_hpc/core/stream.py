@@ -26,7 +26,8 @@ class EventStream:
     in [0, num_src) and destinations in [num_src, num_nodes); otherwise num_src is 0.
     edge_features: (E, dim_edge) or None; node_features: (N, dim_node) or None. edge_scale: (dim_edge,) where edge
     features are int8, which stand for value · scale; None where they are floats.
-    edge_labels: (E,) int64 classes or None.
+    edge_labels: (E,) int64 classes or None. static_memory: (N, dim_static) float32, learned of the training split
+    beforehand (paper §3.1), or None; it is no part of an event store.
     """
 
     name: str
@@ -41,6 +42,7 @@ class EventStream:
     node_features: NDArray[np.floating] | None = None
     edge_labels: NDArray[np.int64] | None = None
     edge_scale: NDArray[np.float32] | None = None
+    static_memory: NDArray[np.float32] | None = None
 
     @property
     def num_events(self) -> int:
@@ -56,3 +58,8 @@ class EventStream:
     def dim_node(self) -> int:
         """Width of the node features; 0 without them."""
         return 0 if self.node_features is None else self.node_features.shape[1]
+
+    @property
+    def dim_static(self) -> int:
+        """Width of the static memory; 0 without it."""
+        return 0 if self.static_memory is None else self.static_memory.shape[1]

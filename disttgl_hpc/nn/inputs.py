@@ -15,7 +15,7 @@ from disttgl_hpc.errors import ConfigError
 
 @dataclass(frozen=True)
 class ModelDims:
-    """Widths of the model's vectors. ``edge`` and ``node`` are those of the data, 0 where it has none.
+    """Widths of the model's vectors. ``edge``, ``node``, ``static`` are those of the data, 0 where it has none.
 
     pair: of the features of a pair of nodes, 0 to do without.
     """
@@ -25,6 +25,7 @@ class ModelDims:
     embedding: int = 100
     edge: int = 0
     node: int = 0
+    static: int = 0
     num_heads: int = 2
     pair: int = 0
 
@@ -34,7 +35,7 @@ class ModelDims:
                 raise ConfigError(
                     f"{name} must be at least 1, found {getattr(self, name)}: choose a positive one"
                 )
-        for name in ("edge", "node", "pair"):
+        for name in ("edge", "node", "static", "pair"):
             if getattr(self, name) < 0:
                 raise ConfigError(
                     f"{name} must not be negative, found {getattr(self, name)}: use 0 for no features"
@@ -72,7 +73,7 @@ class NodeInputs:
     mail_rows: (V,) int64, ascending: the rows of ``state`` whose node has mail.
     mail_elapsed: (V,) mail_time − memory_time of those nodes, subtracted before the cast.
     mail_edges: features of the V events behind the mails, or None.
-    node_features: (U, node) or None.
+    node_features: (U, node) or None. static_memory: (U, static) or None; a co-trained one takes a gradient.
     """
 
     state: Tensor
@@ -80,6 +81,7 @@ class NodeInputs:
     mail_elapsed: Tensor
     mail_edges: EventFeatures | None
     node_features: Tensor | None
+    static_memory: Tensor | None = None
 
 
 @dataclass(frozen=True)

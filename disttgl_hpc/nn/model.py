@@ -43,7 +43,8 @@ class Tgn(nn.Module):
         self.memory_update = MemoryUpdate(dims, draws, product)
         self.attention = TemporalAttention(dims, dropout, draws, product)
         self.link_head = LinkHead(dims.embedding, dims.pair, draws, product)
-        self.static = draws.uniform((dims.memory, dims.node), 1 / sqrt(dims.node)) if dims.node else None
+        given = dims.node + dims.static
+        self.static = draws.uniform((dims.memory, given), 1 / sqrt(given)) if given else None
 
     def update_memory(self, nodes: NodeInputs) -> Tensor:
         """Memory after the mail (U, memory); nodes without mail keep theirs bit for bit."""
@@ -51,10 +52,11 @@ class Tgn(nn.Module):
         return memory
 
     def represent(self, memory: Tensor, nodes: NodeInputs) -> Tensor:
-        """What attention sees of the nodes, h (U, memory): their memory plus, where there are any, W·features."""
-        if self.static is None or nodes.node_features is None:
+        """What attention sees of the nodes, h (U, memory): memory' + W·[node features ‖ static memory]."""
+        given = [part for part in (nodes.node_features, nodes.static_memory) if part is not None]
+        if self.static is None:
             return memory
-        return torch.addmm(memory, nodes.node_features, self.static.T)
+        return torch.addmm(memory, torch.cat(given, 1), self.static.T)
 
     def embed(self, h: Tensor, graph: GraphInputs) -> Tensor:
         """Embeddings (R, embedding) of the roots, from h (U, memory)."""

@@ -13,10 +13,11 @@ import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from disttgl_hpc.core.memory import MemorySizes, Nodes, Rows
 from disttgl_hpc.core.schedule import GridShape
@@ -50,20 +51,38 @@ def num_bytes(shapes: TableShapes) -> int:
     return sum(_padded_bytes(*entry) for entry in shapes.values())
 
 
-def check_room(shapes: TableShapes) -> None:
+def check_room(shapes: TableShapes, what: str) -> None:
     """Refuse tables that shared memory cannot hold: the first touch beyond it would be a bus error.
 
-    Raises GridError with both sizes.
+    what: needs the room, with its verb. Raises GridError with both sizes.
     """
     if not _SHARED_MEMORY.is_dir():
         return
     free = shutil.disk_usage(_SHARED_MEMORY).free
     if num_bytes(shapes) > free:
         raise GridError(
-            f"node memory and its slots need {num_bytes(shapes) / 2**20:,.0f} MiB of shared memory on this "
+            f"{what} {num_bytes(shapes) / 2**20:,.0f} MiB of shared memory on this "
             f"node, {_SHARED_MEMORY} has {free / 2**20:,.0f} MiB: enlarge it (in a container, --shm-size), "
             "spread the replicas over more nodes, or take a smaller --dim-memory"
         )
+
+
+def shared_arrays(node_comm: MPI.Intracomm, shapes: TableShapes) -> tuple[dict[str, Any], MPI.Win]:
+    """Arrays by name over one new window, locked for all; what they hold is undefined.
+
+    Collective; the last rank of ``node_comm``, whose ranks share memory, owns the window.
+    """
+    owner = node_comm.size - 1
+    size = num_bytes(shapes) if node_comm.rank == owner else 0
+    window = MPI.Win.Allocate_shared(size, 1, comm=node_comm)
+    memory = window.Shared_query(owner)[0]
+    arrays: dict[str, Any] = {}
+    offset = 0
+    for name, (shape, dtype) in shapes.items():
+        arrays[name] = np.ndarray(shape, dtype, memory, offset)  # type: ignore[arg-type]
+        offset += _padded_bytes(shape, dtype)
+    window.Lock_all(MPI.MODE_NOCHECK)
+    return arrays, window
 
 
 @dataclass(frozen=True)
@@ -88,17 +107,8 @@ class SharedTables:
     @classmethod
     def create(cls, node_comm: MPI.Intracomm, shapes: TableShapes) -> SharedTables:
         """Allocate tables; what they hold is undefined. Collective; the node's last rank owns them."""
-        owner = node_comm.size - 1
-        size = num_bytes(shapes) if node_comm.rank == owner else 0
-        window = MPI.Win.Allocate_shared(size, 1, comm=node_comm)
-        memory = window.Shared_query(owner)[0]
-        arrays: dict[str, NDArray[np.generic]] = {}
-        offset = 0
-        for name, (shape, dtype) in shapes.items():
-            arrays[name] = np.ndarray(shape, dtype, memory, offset)  # type: ignore[arg-type]
-            offset += _padded_bytes(shape, dtype)
-        window.Lock_all(MPI.MODE_NOCHECK)
-        return cls(**arrays, window=window)  # type: ignore[arg-type]
+        arrays, window = shared_arrays(node_comm, shapes)
+        return cls(**arrays, window=window)
 
     def sync(self) -> None:
         """Order this rank's accesses to the tables around a message.
@@ -122,7 +132,7 @@ def open_tables(grid: Grid, sizes: MemorySizes, timeout_s: float) -> SharedTable
     shapes = table_shapes(sizes, grid.shape, len(grid.local_replicas))
     error: GridError | None = None
     try:
-        check_room(shapes)
+        check_room(shapes, "node memory and its slots need")
     except GridError as no_room:
         error = no_room
     raise_together(grid.world, error, timeout_s)

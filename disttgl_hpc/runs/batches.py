@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.batch import LastEvents, Mfg, NodeIndex
 from disttgl_hpc.core.comb import Groups, MeanMail, graph_with_partners
-from disttgl_hpc.core.draws import Purpose, keep_mask
+from disttgl_hpc.core.draws import Purpose, keep_mask, node_mask
 from disttgl_hpc.core.mail import PendingMail, pending_mail
 from disttgl_hpc.core.negatives import NegativeSampler, Strategy, training_candidates
 from disttgl_hpc.core.pairs import pair_features
@@ -53,7 +53,8 @@ class Pass:
 
     mfg: roots ordered src ‖ dst ‖ negatives. mail: of ``mfg.nodes``. positions: where ``mfg.nodes`` stand among
     the batch's nodes, as an index. keep: (R, num_heads, K) dropout mask or None. pairs: (1 + m, b, DIM_PAIR), each
-    source with its destination, then with each of its m negatives, or None.
+    source with its destination, then with each of its m negatives, or None. keep_static: (U,), which of
+    ``mfg.nodes`` are seen with their static memory, or None for all.
     """
 
     mfg: Mfg
@@ -61,6 +62,7 @@ class Pass:
     positions: slice | NDArray[np.int64]
     keep: NDArray[np.bool_] | None
     pairs: NDArray[np.float32] | None
+    keep_static: NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True)
@@ -219,13 +221,16 @@ class BatchSampler:
                 rows,
                 self._keep(first, last, number),
                 self._pairs(first, last, mfg),
+                self._keep_static(mfg.nodes, work.batch, number),
             )
             for mfg, rows, number in zip(graphs, positions, numbers, strict=True)
         )
         return LocalBatch(first, last, nodes, passes, writes, peers)
 
     def _mail(self, nodes: NDArray[np.int64], batch_first: int, mail_since: int) -> PendingMail:
-        """Pending mail of ``nodes`` by the rule of ``config.comb``."""
+        """Pending mail of ``nodes`` by the rule of ``config.comb``; none without node memory."""
+        if not self.config.node_memory:
+            return PendingMail.none()
         mail = pending_mail(self.stream.tcsr, nodes, batch_first, mail_since, self.batching)
         if self.config.comb == "mean":
             mail = MeanMail.of(mail, self.stream.tcsr, nodes, self.batching)
@@ -265,3 +270,10 @@ class BatchSampler:
         )
         by_role = drawn.reshape(last - first, *shape).swapaxes(0, 1)
         return by_role.reshape(-1, *shape[1:])
+
+    def _keep_static(self, nodes: NDArray[np.int64], batch: int, number: int) -> NDArray[np.bool_] | None:
+        """Which nodes are seen with their static memory; the others are as nodes that nobody knows yet."""
+        config = self.config
+        if not (config.static and config.static_dropout):
+            return None
+        return node_mask(config.seed, number, batch, nodes, rate=config.static_dropout)

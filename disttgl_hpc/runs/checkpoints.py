@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from disttgl_hpc.core.lasting import Arrays
+from disttgl_hpc.core.row_adam import RowTable
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import DisttglError, StoreError
 from disttgl_hpc.log import get_logger
@@ -46,6 +47,20 @@ def model_arrays(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str
 def load_memory(path: Path, replica: int, out: NDArray[np.float32]) -> None:
     """Read a replica's memory into ``out`` (N, 2·dim_memory) from a node's part. Raises StoreError."""
     read_array(path, f"memory/{replica}", out)
+
+
+def static_arrays(table: RowTable) -> dict[str, NDArray[Any]]:
+    """Copies of a co-trained static memory and of its optimiser's state."""
+    return {f"static/{name}": array.copy() for name, array in table.arrays.items()}
+
+
+def load_static(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Read those of the arrays of :func:`static_arrays` that are named, from the first node's part.
+
+    Raises StoreError.
+    """
+    for name, array in arrays.items():
+        read_array(path, f"static/{name}", array)
 
 
 def load_weights(path: Path, model: nn.Module) -> None:

@@ -16,6 +16,7 @@ from disttgl_hpc.config import TrainConfig, train_config
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import ConfigError, StoreError
 from disttgl_hpc.log import get_logger
+from disttgl_hpc.runs.static_memory import static_settings
 from disttgl_hpc.store.checkpoint_manifest import (
     checkpoint_folder,
     checkpoint_folders,
@@ -178,7 +179,7 @@ def run_settings(
     inputs: dict[str, Any] = {"events": str(store.path.resolve()), "checksum": store.checksum}
     if batches is not None:
         inputs["batches"] = str(batches.resolve())
-    return {**inputs, **replace(config, grid=shape.option).as_dict()}
+    return {**inputs, **replace(config, grid=shape.option).as_dict(), **static_settings(config)}
 
 
 def saved_config(settings: dict[str, Any]) -> TrainConfig:

@@ -15,7 +15,7 @@ from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.batch import NodeIndex
 from disttgl_hpc.core.batching import Batching
 from disttgl_hpc.core.comb import Groups, MeanMail, partners_between
-from disttgl_hpc.core.mail import pending_mail
+from disttgl_hpc.core.mail import PendingMail, pending_mail
 from disttgl_hpc.core.metrics import LinkMetrics, link_metrics
 from disttgl_hpc.core.pairs import pair_features
 from disttgl_hpc.core.sampler import event_bounds, recent_neighbors
@@ -61,7 +61,7 @@ class Evaluator:
         self, stream: EventStream, config: TrainConfig, batching: Batching, inputs: InputBuilder, team: Team
     ) -> None:
         self.stream, self.config, self.team = stream, config, team
-        self._batching, self._inputs = batching, inputs
+        self._batching, self.inputs = batching, inputs
         self.candidates = Candidates(stream, config)
         self._index = NodeIndex(stream.num_nodes)
 
@@ -117,7 +117,7 @@ class Evaluator:
             pairs = pair_features(stream.tcsr, roots[:, 0], roots[:, 1:], bounds)
         nodes = self._nodes(state, mfg.nodes, batch_first)
         h = model.represent(model.update_memory(nodes), nodes)
-        graph = self._inputs.graph(mfg, pairs)
+        graph = self.inputs.graph(mfg, pairs)
         embeddings = model.embed(h, graph).view(num_events, repeats, -1)
         logits = model.scores(embeddings[:, :1], embeddings[:, 1:], graph.pairs)
         return np.asarray(logits.cpu().numpy())
@@ -144,10 +144,16 @@ class Evaluator:
 
     def _nodes(self, state: NDArray[np.float32], nodes: NDArray[np.int64], batch_first: int) -> NodeInputs:
         """Memory of distinct ``nodes`` with the mail that is pending when the batch at ``batch_first`` begins."""
+        return self.inputs.nodes(nodes, self._mail(nodes, batch_first), state[nodes])
+
+    def _mail(self, nodes: NDArray[np.int64], batch_first: int) -> PendingMail:
+        """Pending mail of ``nodes`` by the rule of ``config.comb``; none without node memory."""
+        if not self.config.node_memory:
+            return PendingMail.none()
         mail = pending_mail(self.stream.tcsr, nodes, batch_first, 0, self._batching)
         if self.config.comb == "mean":
             mail = MeanMail.of(mail, self.stream.tcsr, nodes, self._batching)
-        return self._inputs.nodes(nodes, mail, state[nodes])
+        return mail
 
 
 def _units(first: int, last: int, size: int, *, parts: int, index: int) -> list[tuple[int, int]]:

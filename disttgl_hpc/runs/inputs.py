@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.core.batch import Mfg
 from disttgl_hpc.core.comb import Groups, MeanMail
 from disttgl_hpc.core.mail import PendingMail
@@ -42,6 +42,7 @@ def build_model(stream: EventStream, config: TrainConfig) -> Tgn:
         embedding=config.dim_embedding,
         edge=stream.dim_edge,
         node=stream.dim_node,
+        static=config.dim_memory if config.static == CO_TRAINED else stream.dim_static,
         num_heads=config.num_heads,
         pair=DIM_PAIR if config.pair_features else 0,
     )
@@ -69,28 +70,45 @@ class PassInputs:
 class InputBuilder:
     """Turns a stream's batches into tensors on one device; a processor reads edge features where they lie.
 
+    co_trained: (N, d), a static memory that changes with every step, instead of the stream's own, which does not.
     Copies to a GPU start from pinned memory. The GPU's part follows torch's documentation; it has not met one yet.
     """
 
-    def __init__(self, stream: EventStream, device: torch.device) -> None:
+    def __init__(
+        self, stream: EventStream, device: torch.device, co_trained: NDArray[np.float32] | None = None
+    ) -> None:
         self._device, self._node_features = device, stream.node_features
+        self._static_memory, self.co_trained = stream.static_memory, co_trained
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._edge_table = None if stream.edge_features is None else _tensor_over(stream.edge_features)
         self._edge_scale = None if stream.edge_scale is None else self._tensor(np.array(stream.edge_scale))
 
     def ahead(self, own: Pass) -> PassInputs:
         """Inputs of a pass, made while another batch is computed: copies to a GPU go on a stream of their own."""
-        no_state = np.empty((0, 0), np.float32)
         if self._copies is None:
-            return PassInputs(
-                self.nodes(own.mfg.nodes, own.mail, no_state), self.graph(own.mfg, own.pairs, own.keep), None
-            )
+            nodes, graph = self._nodes_ahead(own), self.graph(own.mfg, own.pairs, own.keep)
+            return PassInputs(nodes, graph, None)
         with torch.cuda.stream(self._copies):
-            nodes = self.nodes(own.mfg.nodes, own.mail, no_state)
-            graph = self.graph(own.mfg, own.pairs, own.keep)
+            nodes, graph = self._nodes_ahead(own), self.graph(own.mfg, own.pairs, own.keep)
             return PassInputs(nodes, graph, self._copies.record_event())
 
-    def complete(self, inputs: PassInputs, state: NDArray[np.float32]) -> tuple[NodeInputs, GraphInputs]:
+    def _nodes_ahead(self, own: Pass) -> NodeInputs:
+        """What is known of a pass's nodes before its turn."""
+        nodes, no_state = own.mfg.nodes, np.empty((0, 0), np.float32)
+        static = _rows(self._static_memory, nodes, own.keep_static)
+        return self._node_inputs(nodes, own.mail, no_state, static)
+
+    def co_trained_rows(self, own: Pass) -> Tensor | None:
+        """Rows (U, d) of a co-trained static memory as they are now, to be given to :meth:`complete`.
+
+        Their gradient is what the pass wants changed of them.
+        """
+        rows = _rows(self.co_trained, own.mfg.nodes, own.keep_static)
+        return None if rows is None else self._tensor(rows).requires_grad_()
+
+    def complete(
+        self, inputs: PassInputs, state: NDArray[np.float32], co_trained: Tensor | None = None
+    ) -> tuple[NodeInputs, GraphInputs]:
         """Inputs with the memory of their nodes, ``state`` (U, 2·dim_memory), safe to compute with."""
         if inputs.arrived is not None:
             computing = torch.cuda.current_stream(self._device)
@@ -98,11 +116,22 @@ class InputBuilder:
             for tensor in (*_tensors(inputs.nodes), *_tensors(inputs.graph)):
                 # Or its memory would be used for the next copy as soon as this process lets go of it.
                 tensor.record_stream(computing)
-        return replace(inputs.nodes, state=self._tensor(state)), inputs.graph
+        static = inputs.nodes.static_memory if co_trained is None else co_trained
+        return replace(inputs.nodes, state=self._tensor(state), static_memory=static), inputs.graph
 
     def nodes(self, nodes: NDArray[np.int64], mail: PendingMail, state: NDArray[np.float32]) -> NodeInputs:
         """Memory and mail of distinct ``nodes`` (U,) whose stored state is ``state`` (U, 2·dim_memory)."""
-        features = self._node_features
+        static = self._static_memory if self.co_trained is None else self.co_trained
+        return self._node_inputs(nodes, mail, state, _rows(static, nodes))
+
+    def _node_inputs(
+        self,
+        nodes: NDArray[np.int64],
+        mail: PendingMail,
+        state: NDArray[np.float32],
+        static: NDArray[np.float32] | None,
+    ) -> NodeInputs:
+        features = _rows(self._node_features, nodes)
         return NodeInputs(
             state=self._tensor(state),
             mail_rows=self._tensor(mail.rows),
@@ -110,10 +139,8 @@ class InputBuilder:
             mail_edges=self._mean_edges(mail.events)
             if isinstance(mail, MeanMail)
             else self._edges(mail.event_ids),
-            # take() on a map reads only the pages that the rows lie in.
-            node_features=None
-            if features is None
-            else self._tensor(np.take(features, nodes, axis=0).astype(np.float32, copy=False)),
+            node_features=None if features is None else self._tensor(features),
+            static_memory=None if static is None else self._tensor(static),
         )
 
     def graph(
@@ -150,6 +177,18 @@ class InputBuilder:
             return None
         means = self._tensor(events.mean(self._edge_table.numpy()))
         return EventFeatures(means, torch.arange(len(means), device=self._device), self._edge_scale)
+
+
+def _rows(
+    table: NDArray[np.floating] | None, nodes: NDArray[np.int64], keep: NDArray[np.bool_] | None = None
+) -> NDArray[np.float32] | None:
+    """Rows of ``nodes`` as float32, those that are not to be kept as zeros; of a map only their pages are read."""
+    if table is None:
+        return None
+    rows = np.take(table, nodes, axis=0).astype(np.float32, copy=False)
+    if keep is not None:
+        rows[~keep] = 0
+    return rows
 
 
 def _tensors(inputs: object) -> Iterator[Tensor]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from disttgl_hpc.errors import ConfigError
-from disttgl_hpc.store import batches, events_writer
+from disttgl_hpc.store import batches, events_writer, static
 from disttgl_hpc.store.files import is_kind
 
-_NAMES = {events_writer.KIND: "event store", batches.KIND: "batch store"}
+_NAMES = {events_writer.KIND: "event store", batches.KIND: "batch store", static.KIND: "static memory"}
 
 
 def check_output(output: Path, kind: str | None, *, force: bool, inputs: tuple[Path, ...] = ()) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from disttgl_hpc.config import CO_TRAINED
 from disttgl_hpc.core.heuristics import best_half_life, heuristic_metrics
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.core.stream import EventStream
@@ -17,11 +19,16 @@ from disttgl_hpc.nn.processor import prepare_process
 from disttgl_hpc.parallel.together import decide_together
 from disttgl_hpc.parallel.watch import watching
 from disttgl_hpc.runs.candidates import Candidates, Part, held_out_parts
-from disttgl_hpc.runs.checkpoints import check_attributes, load_memory, load_weights
+from disttgl_hpc.runs.checkpoints import check_attributes, load_memory, load_static, load_weights
 from disttgl_hpc.runs.directory import RunDirectory, open_events, saved_config
 from disttgl_hpc.runs.evaluate import Evaluator, Team
 from disttgl_hpc.runs.inputs import InputBuilder, build_model, device_of
 from disttgl_hpc.runs.plan import batching_of
+from disttgl_hpc.runs.static_memory import (
+    check_same_static_memory,
+    static_settings,
+    with_static_memory,
+)
 from disttgl_hpc.store.checkpoint_manifest import read_manifest, verify_parts
 from disttgl_hpc.store.events import EventStore
 
@@ -33,8 +40,9 @@ def final_results(
 ) -> dict[str, Any]:
     """Validation and test with a run's best weights, which ``model`` takes on, and the memory they left.
 
-    Collective over the evaluator's team. ``state`` (N, 2·dim_memory) is where the memory is loaded, shared by the
-    team's members of a node. The heuristics beside the model are added by the team's first member only.
+    Collective over the evaluator's team. ``state`` (N, 2·dim_memory) is where the memory is loaded; it and a
+    co-trained static memory, loaded where the evaluator's inputs have theirs, are shared by the team's members of a
+    node. The heuristics beside the model are added by the team's first member only.
     """
     team, stream, config = evaluator.team, evaluator.stream, evaluator.config
     best = run.best_checkpoint
@@ -42,6 +50,8 @@ def final_results(
     team.fence()
     if team.node_index == 0:
         load_memory(best, 0, state)
+        if evaluator.inputs.co_trained is not None:
+            load_static(best, {"rows": evaluator.inputs.co_trained})
     team.fence()
     results: dict[str, Any] = {"best_sweep": run.read_best()["sweep"]}
     parts = held_out_parts(stream, config)
@@ -78,22 +88,31 @@ def _check_files(run: RunDirectory, store: EventStore) -> None:
     verify_parts(read_manifest(run.best_checkpoint.parent))
 
 
-def evaluate_run(run: RunDirectory, events: Path | None, world: Any) -> dict[str, Any]:
+def evaluate_run(
+    run: RunDirectory, events: Path | None, world: Any, static: Path | None = None
+) -> dict[str, Any]:
     """Repeat the final evaluation of a run from its files, shared among all ranks of ``world`` (collective).
 
-    events: the event store, if it is no longer where the run found it. Raises StoreError if a file is missing or
-    is not the one the run was made with.
+    events, static: the event store and the file of static memory, if they are no longer where the run found them.
+    Raises StoreError if a file is missing or is not the one the run was made with.
     """
     settings = run.read_config()
     config = saved_config(settings)
     prepare_process(config.threads)
+    if static is not None:
+        config = replace(config, static=str(static))
+    check_same_static_memory(settings, static_settings(config), run.path, "evaluate RUN --static FILE")
     store = open_events(Path(events or settings["events"]), settings["checksum"])
-    stream = store.stream
+    store = with_static_memory(store, config)
     decide_together(world, lambda: _check_files(run, store))
+    stream = store.stream
     device = device_of(config, world.rank)
     team = Team(index=world.rank, size=world.size, gather=world.gather, share=world.bcast)
     batching = batching_of(stream, config, GridShape.parse(best_grid(run)))
-    evaluator = Evaluator(stream, config, batching, InputBuilder(stream, device), team)
+    co_trained = (
+        np.empty((stream.num_nodes, config.dim_memory), np.float32) if config.static == CO_TRAINED else None
+    )
+    evaluator = Evaluator(stream, config, batching, InputBuilder(stream, device, co_trained), team)
     state = np.empty((stream.num_nodes, 2 * config.dim_memory), np.float32)
     with watching(world, "scorer") as roster:
         for line in roster:

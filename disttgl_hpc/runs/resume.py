@@ -21,11 +21,13 @@ from disttgl_hpc.runs.checkpoints import (
     check_attributes,
     load_memory,
     load_optimiser,
+    load_static,
     load_weights,
     read_trainer,
 )
 from disttgl_hpc.runs.directory import RunDirectory, saved_config
 from disttgl_hpc.runs.plan import Before
+from disttgl_hpc.runs.static_memory import check_same_static_memory
 from disttgl_hpc.store.checkpoint_manifest import Manifest, read_manifest, verify_parts
 
 log = get_logger(__name__)
@@ -45,6 +47,9 @@ class Start(Beginning):
 
     def load_model(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         """Weights and optimiser as of the step before; those of a new model are right already."""
+
+    def load_static(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """A co-trained static memory and its optimiser; those of a new one are zeros already."""
 
     def load_trainer(self, trainer: int) -> tuple[NDArray[np.float64], NDArray[np.float32] | None]:
         """A trainer's (summed loss, events) of the running sweep, and what memory its next pass needs."""
@@ -70,6 +75,10 @@ class Resumption(Start):
         """Set weights and optimiser state. Raises StoreError."""
         load_weights(self._part(0, 1), model)
         load_optimiser(self._part(0, 1), model, optimiser)
+
+    def load_static(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Fill the arrays of the table. Raises StoreError."""
+        load_static(self._part(0, 1), arrays)
 
     def load_trainer(self, trainer: int) -> tuple[NDArray[np.float64], NDArray[np.float32] | None]:
         """Totals and memory in hand; of another grid, the totals of all its trainers go to the first one."""
@@ -116,6 +125,7 @@ def find_start(run: RunDirectory, shape: GridShape, settings: Mapping[str, Any])
 
     Without any, the run begins anew. Raises StoreError if checkpoints are there and none of them is whole.
     """
+    check_same_static_memory(run.read_config(), dict(settings), run.path, "train --resume RUN --static FILE")
     newest = _newest_whole(run, shape.option)
     if newest is None:
         log.info("%s has no checkpoint yet: the run begins anew", run.path)

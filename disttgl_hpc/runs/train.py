@@ -22,7 +22,7 @@ from disttgl_hpc.parallel.grid import Grid, check_slices
 from disttgl_hpc.parallel.together import decide_together, raise_together
 from disttgl_hpc.parallel.watch import watching
 from disttgl_hpc.runs.batches import GraphSource, StoredGraphs
-from disttgl_hpc.runs.checkpoints import RunCheckpoints, model_arrays, trainer_arrays
+from disttgl_hpc.runs.checkpoints import RunCheckpoints, model_arrays, static_arrays, trainer_arrays
 from disttgl_hpc.runs.directory import RunDirectory, run_settings
 from disttgl_hpc.runs.inputs import device_of
 from disttgl_hpc.runs.numbers import fail_together
@@ -30,6 +30,7 @@ from disttgl_hpc.runs.plan import RunPlan, check_split
 from disttgl_hpc.runs.plan_grid import grid_shape
 from disttgl_hpc.runs.resume import Start, find_start
 from disttgl_hpc.runs.signals import StopRequest, stop_signals
+from disttgl_hpc.runs.static_memory import with_static_memory
 from disttgl_hpc.runs.sweep_ends import SweepEnds
 from disttgl_hpc.runs.trainer import Trainer
 from disttgl_hpc.runs.warmup import compile_once
@@ -60,6 +61,7 @@ def train(
     if not resume:
         run.check_free()
     check_split(store.stream)
+    store = with_static_memory(store, config)
     grid = Grid.create(world, grid_shape(store.stream, config, world))
     check_slices(grid.shape, store.stream.split.train_end)
     decide_together(grid.world, store.check_contents)
@@ -179,6 +181,8 @@ class _Training:
         start, plan, trainer = self._start, self._plan, self._trainer
         totals, held = start.load_trainer(self._grid.trainer)
         start.load_model(trainer.model, trainer.optimiser)
+        if trainer.static is not None:
+            trainer.static.load(start.load_static)
         trainer.go_on(start.step, held)
         started_s = time.perf_counter()
         if start.step - 1 in plan.sweep_ends:  # a sweep's last checkpoint is taken before its validation
@@ -232,5 +236,7 @@ class _Training:
             own = trainer_arrays(self._grid.trainer, totals, trainer.held(step))
             if self._is_root:
                 own = {**own, **model_arrays(trainer.model, trainer.optimiser)}
+                if trainer.static is not None:
+                    own |= static_arrays(trainer.static.table)
             self._memory.checkpoint(step, own)
         self._checkpointed_s = time.monotonic()

@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.core.batch import Mfg
 from disttgl_hpc.core.memory import MemoryService
+from disttgl_hpc.core.row_adam import RowGradients
 from disttgl_hpc.core.schedule import Assignment, assignment, first_counter
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.log import get_logger
@@ -22,7 +23,8 @@ from disttgl_hpc.nn.inputs import GraphInputs, NodeInputs
 from disttgl_hpc.nn.link_head import link_loss
 from disttgl_hpc.parallel.gradients import GradientSum
 from disttgl_hpc.parallel.grid import Grid
-from disttgl_hpc.runs.batches import BatchSampler, GraphSource, LocalBatch
+from disttgl_hpc.parallel.static_table import StaticTable
+from disttgl_hpc.runs.batches import BatchSampler, GraphSource, LocalBatch, Pass
 from disttgl_hpc.runs.inputs import InputBuilder, PassInputs, build_model, device_of
 from disttgl_hpc.runs.phases import PhaseClock
 from disttgl_hpc.runs.plan import RunPlan
@@ -59,11 +61,15 @@ class Trainer:
         memory: MemoryService,
         graphs: GraphSource | None = None,
     ) -> None:
-        """``graphs``: where the batches' graphs come from; None samples them."""
+        """Collective over all trainers. ``graphs``: where the batches' graphs come from; None samples them."""
         device = device_of(config, grid.local_trainer)
-        self.inputs = InputBuilder(stream, device)
-        self.model = build_model(stream, config).to(device)
         learning_rate = scaled_rate(config, grid.shape.num_trainers)
+        self.static: StaticTable | None = None
+        if config.static == CO_TRAINED:
+            rows = stream.num_nodes, config.dim_memory, plan.sizes.read_rows
+            self.static = StaticTable(grid, *rows, learning_rate, config.static_decay, config.timeout_s)
+        self.inputs = InputBuilder(stream, device, None if self.static is None else self.static.table.rows)
+        self.model = build_model(stream, config).to(device)
         self.optimiser = torch.optim.Adam(self.model.parameters(), learning_rate, fused=True)
         self.gradients = GradientSum(self.model.parameters(), grid.trainer_comm, config.timeout_s)
         self.clock = PhaseClock()
@@ -71,6 +77,7 @@ class Trainer:
         self._sampler = BatchSampler(stream, config, plan, grid.coordinates, graphs)
         self._readings = self._read_batches()
         self._reading: Reading | None = None
+        self._row_gradients: RowGradients = self._no_rows()
         self._first_step = 0
 
     def go_on(self, step: int, held: NDArray[np.float32] | None) -> None:
@@ -100,6 +107,7 @@ class Trainer:
     def step(self, step: int) -> tuple[float, int]:
         """One synchronous gradient step; returns the summed loss of this trainer's events and their number."""
         self.gradients.zero()
+        self._row_gradients = self._no_rows()
         work = self.work(step)
         loss, num_events = 0.0, 0
         if work is not None:
@@ -108,14 +116,18 @@ class Trainer:
             num_events = self._reading.loaded.batch.num_events
             loss = self._learn(work, self._reading) if num_events else self._pass_by(work)
         with self.clock("optimiser"):
-            self.gradients.sum(num_events, loss)
+            total = self.gradients.sum(num_events, loss)
             self.optimiser.step()
+            if self.static is not None:
+                self.static.update(self._row_gradients, total)
         return loss, num_events
 
     def close(self) -> None:
         """End the loading thread and give the gradients' memory back. Collective over all trainers."""
         self._readings.close()
         self.gradients.free()
+        if self.static is not None:
+            self.static.free()
 
     def rehearse(self) -> None:
         """Do what a step does with an empty memory and to no effect: all loops are compiled then."""
@@ -126,9 +138,13 @@ class Trainer:
         batch, own = loaded.batch, loaded.batch.passes[0]
         if batch.num_events:
             state = np.zeros((len(batch.nodes), 2 * self._config.dim_memory), np.float32)
-            _, loss = self._compute(batch, *self.inputs.complete(loaded.inputs[0], state[own.positions]))
+            static = self.inputs.co_trained_rows(own)
+            inputs = self.inputs.complete(loaded.inputs[0], state[own.positions], static)
+            _, loss = self._compute(batch, *inputs)
             loss.backward()  # type: ignore[no-untyped-call]
         self.gradients.zero()
+        if self.static is not None:
+            self.static.compile()
 
     def _read_batches(self) -> Generator[Reading]:
         """The batches of this trainer's lane, each read when its turn comes.
@@ -175,8 +191,8 @@ class Trainer:
         """Update the memory, attend, score, write, and go backward: one pass over a batch."""
         batch, own = reading.loaded.batch, reading.loaded.batch.passes[work.pass_index]
         with self.clock("inputs"):
-            inputs = reading.loaded.inputs[work.pass_index]
-            nodes, graph = self.inputs.complete(inputs, reading.state[own.positions])
+            inputs, static = reading.loaded.inputs[work.pass_index], self.inputs.co_trained_rows(own)
+            nodes, graph = self.inputs.complete(inputs, reading.state[own.positions], static)
         with self.clock("forward"):
             memory, loss = self._compute(batch, nodes, graph)
         if work.writes:
@@ -184,6 +200,8 @@ class Trainer:
                 self._write(work, batch, own.mfg, memory.detach())
         with self.clock("backward"):
             loss.backward()  # type: ignore[no-untyped-call]
+        if static is not None and static.grad is not None:
+            self._row_gradients = _row_gradients(own, static.grad)
         return loss.item()
 
     def _compute(self, batch: LocalBatch, nodes: NodeInputs, graph: GraphInputs) -> tuple[Tensor, Tensor]:
@@ -202,12 +220,25 @@ class Trainer:
         peer = updated[mfg.roots[writes.peer]] if batch.peers is None else batch.peers.mean(updated)
         self._memory.write(work.counter, writes.nodes, np.concatenate([own, peer], axis=1))
 
+    def _no_rows(self) -> RowGradients:
+        """What a trainer without events hands over of a co-trained table."""
+        return np.empty(0, np.int64), np.empty((0, self._config.dim_memory), np.float32)
+
     def _pass_by(self, work: Assignment) -> float:
         """Take part in the daemon's order with a slice that a short last batch left empty."""
         if work.writes:
             nothing = np.empty((0, 2 * self._config.dim_memory), np.float32)
             self._memory.write(work.counter, np.empty(0, np.int64), nothing)
         return 0.0
+
+
+def _row_gradients(own: Pass, gradient: Tensor) -> RowGradients:
+    """Gradients of the rows that a pass has used, of those (U, d) of all its nodes."""
+    nodes, rows = own.mfg.nodes, gradient.cpu().numpy()
+    used = rows.any(axis=1)
+    if own.keep_static is not None:
+        used &= own.keep_static
+    return nodes[used], rows[used]
 
 
 def scaled_rate(config: TrainConfig, num_trainers: int) -> float:

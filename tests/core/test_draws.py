@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disttgl_hpc.core.draws import Purpose, bounded, event_words, keep_mask, philox_words
+from disttgl_hpc.core.draws import Purpose, bounded, event_words, keep_mask, node_mask, philox_words
 
 MASK = 2**64 - 1
 WORD = st.integers(0, MASK)
@@ -107,3 +107,16 @@ def test_dropout_differs_between_passes_and_seeds(other):
     base = {"seed": 0, "pass_number": 0}
     shape = {"first_event": 0, "num_events": 50, "draws_per_event": 20, "rate": 0.5}
     assert not np.array_equal(keep_mask(**base, **shape), keep_mask(**base | other, **shape))
+
+
+def test_a_nodes_mask_depends_on_seed_pass_and_batch_and_not_on_who_asks():
+    nodes = np.arange(40_000)
+    kept = node_mask(3, 1, 2, nodes, rate=0.3)
+    assert abs(kept.mean() - 0.7) < 0.01
+    assert np.array_equal(node_mask(3, 1, 2, nodes[::-7], rate=0.3), kept[::-7])
+    for other in ((4, 1, 2), (3, 2, 2), (3, 1, 3)):
+        differing = node_mask(*other, nodes, rate=0.3) != kept
+        assert abs(differing.mean() - 2 * 0.3 * 0.7) < 0.02, "independent draws"
+    neighbors = kept[1:] != kept[:-1]
+    assert abs(neighbors.mean() - 2 * 0.3 * 0.7) < 0.02, "nor do numbers next to each other share a draw"
+    assert node_mask(3, 1, 2, nodes, rate=0.0).all()

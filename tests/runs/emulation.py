@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from disttgl_hpc.config import CO_TRAINED
 from disttgl_hpc.core.draws import Purpose
 from disttgl_hpc.core.negatives import NegativeSampler, training_candidates
 from disttgl_hpc.core.pairs import pair_features
@@ -47,8 +48,8 @@ def neighbors_of(stream, node, event, count):
     return found
 
 
-def model_inputs(stream, config, replica, roots, events):
-    """Nodes and graph of ``roots`` at the times of ``events``, on a replica's memory."""
+def model_inputs(stream, config, replica, roots, events, static=None):
+    """Nodes and graph of ``roots`` at the times of ``events``, on a replica's memory, with rows of ``static``."""
     hoods = [
         neighbors_of(stream, node, event, config.num_neighbors)
         for node, event in zip(roots, events, strict=True)
@@ -84,6 +85,7 @@ def model_inputs(stream, config, replica, roots, events):
         mail_elapsed=torch.tensor(elapsed, dtype=torch.float32),
         mail_edges=mean_edges([replica.mail[node] for node in mailed]),
         node_features=None if stream.node_features is None else torch.from_numpy(stream.node_features[nodes]),
+        static_memory=None if static is None else static[nodes],
     )
     graph = GraphInputs(
         roots=torch.tensor([row[node] for node in roots]),
@@ -105,6 +107,32 @@ def pairs_of(stream, config, event, candidates):
         stream.tcsr, stream.src[event : event + 1], np.array([candidates]), np.array([bound])
     )
     return torch.from_numpy(features[0])
+
+
+class CoTrained:
+    """A table that learns along: an optimiser for each row, which steps when the row has been seen."""
+
+    def __init__(self, num_nodes, config):
+        self.rows = [torch.nn.Parameter(torch.zeros(config.dim_memory)) for _ in range(num_nodes)]
+        decay = config.static_decay
+        self.optimisers = [torch.optim.AdamW([row], config.lr, weight_decay=decay) for row in self.rows]
+
+    def __getitem__(self, nodes):
+        return torch.stack([self.rows[node] for node in nodes])
+
+    def array(self):
+        return torch.stack(self.rows).detach().numpy()
+
+    def step(self):
+        for row, optimiser in zip(self.rows, self.optimisers, strict=True):
+            if row.grad is not None and row.grad.any():
+                optimiser.step()
+            optimiser.zero_grad()
+
+
+def frozen_static(stream):
+    """A stream's static memory as a tensor, or None."""
+    return None if stream.static_memory is None else torch.from_numpy(np.array(stream.static_memory))
 
 
 def write_batch(stream, model, config, replica, first, last):
@@ -136,9 +164,14 @@ def slices(first, last, parts):
 
 
 def emulate(stream, config, shape, num_steps):
-    """Train ``num_steps`` steps; → (loss per event of every step, model, replicas). Dropout must be 0."""
+    """Train ``num_steps`` steps; → (loss per event of every step, model, replicas). Dropout must be 0.
+
+    A frozen static memory is the stream's; of a co-trained one the model's attribute ``table`` is what was learned.
+    """
     model = build_model(stream, config)
     optimiser = torch.optim.Adam(model.parameters(), config.lr)
+    frozen = frozen_static(stream)
+    learning = CoTrained(stream.num_nodes, config) if config.static == CO_TRAINED else None
     negatives = NegativeSampler(stream, training_candidates(stream), config.seed, Purpose.TRAINING_NEGATIVES)
     train_end, size = stream.split.train_end, config.local_batch * shape.minibatch
     num_batches = -(-train_end // size)
@@ -171,7 +204,12 @@ def emulate(stream, config, shape, num_steps):
                     roots = [*stream.src[first:last], *stream.dst[first:last], *drawn.T.ravel()]
                     repeats = len(roots) // len(events)
                     inputs, graph, _ = model_inputs(
-                        stream, config, memory, [int(node) for node in roots], events * repeats
+                        stream,
+                        config,
+                        memory,
+                        [int(node) for node in roots],
+                        events * repeats,
+                        frozen if learning is None else learning,
                     )
                     h = model.represent(model.update_memory(inputs), inputs)
                     by_role = model.embed(h, graph).view(repeats, len(events), -1)
@@ -187,6 +225,9 @@ def emulate(stream, config, shape, num_steps):
             write_batch(stream, model, config, replicas[number], *bounds)
         (total / count).backward()
         optimiser.step()
+        if learning is not None:
+            learning.step()
+            model.table = learning.array()
         losses.append(total.item() / count)
     return losses, model, replicas
 
@@ -194,11 +235,12 @@ def emulate(stream, config, shape, num_steps):
 def emulate_evaluation(stream, config, model, replica, part):
     """Scores (n, 1 + negatives) of a held-out part, one event at a time; the replica moves on batch by batch."""
     candidates, size, scores = Candidates(stream, config), config.evaluation_batch, []
+    static = frozen_static(stream)
     for first in range(part.first, part.last, size):
         last = min(first + size, part.last)
         for event in range(first, min(last, part.scored_last)):
             roots = [int(stream.src[event]), *candidates.of(event, event + 1)[0].tolist()]
-            inputs, graph, _ = model_inputs(stream, config, replica, roots, [event] * len(roots))
+            inputs, graph, _ = model_inputs(stream, config, replica, roots, [event] * len(roots), static)
             with torch.no_grad():
                 h = model.embed(model.represent(model.update_memory(inputs), inputs), graph)
                 pairs = pairs_of(stream, config, event, roots[1:])

@@ -1,6 +1,6 @@
 """Started under mpiexec: a run of one grid, compared with the emulation and with the schedule.
 
-python -m mpi4py grid_run.py FOLDER IxJxK
+python -m mpi4py grid_run.py FOLDER IxJxK [co-trained]
 """
 
 import sys
@@ -15,7 +15,7 @@ from run_helpers import SMALL, assert_same_weights, make_store
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.schedule import GridShape, Operation, num_steps, replica_operations
 from disttgl_hpc.runs import train as training
-from disttgl_hpc.runs.checkpoints import load_memory, load_weights
+from disttgl_hpc.runs.checkpoints import load_memory, load_static, load_weights
 from disttgl_hpc.runs.directory import RunDirectory
 from disttgl_hpc.runs.inputs import build_model
 from disttgl_hpc.runs.plan import batching_of
@@ -23,7 +23,7 @@ from disttgl_hpc.runs.trainer import Trainer
 from disttgl_hpc.store.events import EventStore
 
 
-def main(folder: Path, grid: str) -> None:
+def main(folder: Path, grid: str, static: str = "") -> None:
     """Train on all ranks; compare the daemon's order with the schedule, all else with one process taking turns."""
     world, shape = MPI.COMM_WORLD, GridShape.parse(grid)
     if world.rank == 0:
@@ -33,6 +33,7 @@ def main(folder: Path, grid: str) -> None:
     fixed_sets = 5 if shape.epoch > 1 else 0
     comb = "mean" if shape.num_trainers == 4 else "most-recent"
     settings = {"negative_sets": fixed_sets, "pair_features": shape.minibatch > 1, "comb": comb}
+    settings |= {"static": static, "static_dropout": 0.0}
     config = TrainConfig(**{**SMALL, "dropout": 0.0, "grid": grid, **settings})
     run = RunDirectory(folder / "run")
     own_losses, own_orders = recorded_losses(), recorded_orders()
@@ -51,6 +52,11 @@ def main(folder: Path, grid: str) -> None:
     load_memory(run.last_checkpoint, 0, memory)
     assert_same_weights(trained, model)
     assert np.allclose(memory, replicas[0].state, atol=1e-5)
+    if static:
+        table = np.empty_like(model.table)
+        load_static(run.last_checkpoint, {"rows": table})
+        assert table.any()
+        assert np.allclose(table, model.table, atol=1e-4)
     assert np.allclose(totals[:, 0] / totals[:, 1], losses, atol=1e-5)
     (folder / "equal").touch()
 
@@ -87,4 +93,4 @@ def expected_orders(shape: GridShape, num_batches: int, steps: int) -> dict[int,
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -1,6 +1,6 @@
 """Started under mpiexec: a run that stops after every step and is resumed, compared with one that never stops.
 
-python -m mpi4py resume_run.py FOLDER IxJxK [IxJxK of the resumed jobs]
+python -m mpi4py resume_run.py FOLDER IxJxK [co-trained]
 """
 
 import itertools
@@ -20,7 +20,7 @@ from disttgl_hpc.runs.signals import StopRequest
 from disttgl_hpc.store.events import EventStore
 
 
-def main(folder: Path, grid: str) -> None:
+def main(folder: Path, grid: str, static: str = "") -> None:
     """Two sweeps: once in a go, once in jobs each of which one rank, in turn, has stop as soon as it can."""
     world, shape = MPI.COMM_WORLD, GridShape.parse(grid)
     if world.rank == 0:
@@ -28,7 +28,7 @@ def main(folder: Path, grid: str) -> None:
     world.barrier()
     store = EventStore.open(folder / "random.events.h5")
     epochs = 2 * shape.epoch * shape.memory
-    config = TrainConfig(**{**SMALL, "grid": grid, "epochs": epochs})
+    config = TrainConfig(**{**SMALL, "grid": grid, "epochs": epochs, "static": static, "static_dropout": 0.2})
     whole, pieces = RunDirectory(folder / "whole"), RunDirectory(folder / "pieces")
     assert training.train(store, config, whole, world)
     is_complete = False
@@ -49,4 +49,4 @@ def main(folder: Path, grid: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), *sys.argv[2:])

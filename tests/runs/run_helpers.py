@@ -44,18 +44,26 @@ def make_store(
     if last_event_to is not None:
         ends[num_events * 7 // 10 :, 1] = last_event_to
     features = (rng.normal(size=(num_events, dim_edge)) * feature_scale).astype(np.float32)
+    times = 1_200_000_000 + np.cumsum(rng.integers(0, 3, num_events))
+    split = split or Split(num_events * 7 // 10, num_events * 17 // 20)
+    return write_events(folder, ends, split, times, num_nodes, features if dim_edge else None)
+
+
+def write_events(folder, ends, split, times=None, num_nodes=None, edge_features=None):
+    """Store of the events between ``ends`` (E, 2), one a second unless it has ``times``."""
+    num_events, num_nodes = len(ends), num_nodes or int(ends.max()) + 1
     part = EventPart(
         src=ends[:, 0],
         dst=ends[:, 1],
-        time=1_200_000_000 + np.cumsum(rng.integers(0, 3, num_events)),
-        edge_features=features if dim_edge else None,
+        time=np.arange(num_events) if times is None else times,
+        edge_features=edge_features,
     )
     contents = Contents(
         name="random",
         num_events=num_events,
         num_nodes=num_nodes,
         num_src=0,
-        split=split or Split(num_events * 7 // 10, num_events * 17 // 20),
+        split=split,
         node_ids=np.arange(num_nodes),
     )
     path = folder / "random.events.h5"

@@ -14,13 +14,13 @@ SHAPES = ["1x1x1", "2x1x1", "1x2x1", "1x1x2", "2x2x1", "1x2x2", "2x1x2", "1x4x2"
 pytestmark = pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
 
 
-def start(folder, grid):
-    """A run of ``grid`` that compares itself with the emulation and the schedule."""
+def start(folder, grid, *others):
+    """A run of ``grid`` that compares itself with the emulation and the schedule; others: of grid_run.py."""
     ranks = GridShape.parse(grid).num_trainers + 1
     script = Path(__file__).with_name("grid_run.py")
     command = ["timeout", "120", "mpiexec", "-n", f"{ranks}", sys.executable, "-m", "mpi4py", script]
     return subprocess.Popen(
-        [*command, folder, grid], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command, folder, grid, *others], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
@@ -34,6 +34,11 @@ def assert_equal(job, folder):
 @pytest.mark.parametrize("grid", SHAPES)
 def test_a_grid_trains_as_its_emulation(tmp_path, grid):
     assert_equal(start(tmp_path, grid), tmp_path)
+
+
+@pytest.mark.parametrize("grid", ["1x1x1", "2x1x1", "1x2x1", "1x1x2", "2x1x2"])
+def test_a_co_trained_static_memory_learns_as_in_the_emulation(tmp_path, grid):
+    assert_equal(start(tmp_path, grid, "co-trained"), tmp_path)
 
 
 def test_pitfall_9_jobs_on_one_host_do_not_meet(tmp_path):

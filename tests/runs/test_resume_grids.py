@@ -43,6 +43,14 @@ def test_a_run_in_pieces_is_the_run_in_one_without_a_daemon(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
+@pytest.mark.parametrize("grid", ["1x1x1", "2x1x1", "1x2x1"])
+def test_a_run_with_co_trained_static_memory_goes_on_bit_for_bit(tmp_path, grid):
+    ranks = GridShape.parse(grid).num_trainers + 1
+    run_script(["mpiexec", "-n", f"{ranks}"], "resume_run.py", tmp_path, grid, "co-trained")
+    assert (tmp_path / "equal").exists()
+
+
+@pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
 def test_another_grid_goes_on_from_the_last_sweeps_end(tmp_path):
     said = run_script(["mpiexec", "-n", "3"], "regrid_run.py", tmp_path)
     assert (tmp_path / "done").exists()

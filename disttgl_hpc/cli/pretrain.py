@@ -1,0 +1,78 @@
+"""``disttgl pretrain``: learns static node memory from the training events."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from mpi4py import MPI
+
+from disttgl_hpc.cli.options import config_options
+from disttgl_hpc.config import read_toml
+from disttgl_hpc.runs.pretrain import METHODS
+from disttgl_hpc.runs.pretrain import pretrain as run_pretraining
+from disttgl_hpc.runs.signals import EXIT_STATUS, ignore_stop_signals
+from disttgl_hpc.store.events import EventStore
+
+_EXAMPLES = """\b
+Examples:
+  disttgl pretrain flights.events.h5 flights.static.h5 --kind static-gnn
+  mpiexec -n 3 disttgl pretrain flights.events.h5 flights.static.h5 --kind embedding --epochs 5
+  disttgl train flights.events.h5 --run runs/flights --static flights.static.h5
+"""
+_FIXED = ("static", "node_memory")
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("events", type=click.Path(path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path), metavar="OUT.static.h5")
+@click.option("--kind", type=click.Choice(METHODS), required=True, help="How to learn.")
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.9,
+    show_default=True,
+    help="Share of the training events to learn from; the others choose the epoch.",
+)
+@click.option("--force", is_flag=True, help="Replace a static memory that is there already.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings.")
+@partial(config_options, but=_FIXED)
+def pretrain(
+    events: Path,
+    output: Path,
+    kind: str,
+    share: float,
+    *,
+    force: bool,
+    config_file: Path | None,
+    **options: Any,
+) -> None:
+    """Learn a row of static memory for each node of EVENTS, for `disttgl train --static OUT.static.h5`.
+
+    Only events of the training split are read. Nodes without events among those learned from get zeros.
+
+    embedding: a table in place of the node memory, learned with the model of `disttgl train`, all of whose options
+    hold; under mpiexec a grid trains as it does there. static-gnn: embeddings of the graph of who met whom, by
+    LightGCN; every rank trains. Of the options hold --epochs (30), --lr (0.03), --local-batch (6000), --dim-memory,
+    --seed, --static-decay (1e-5), those of evaluation, --threads and --timeout-s.
+
+    An interrupted embedding goes on when the same command is given again.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    given = {**(read_toml(config_file) if config_file else {}), **given}
+    learned = run_pretraining(
+        EventStore.open(events), output, kind, given, MPI.COMM_WORLD, share=share, force=force
+    )
+    if learned is None:
+        ignore_stop_signals()
+        if MPI.COMM_WORLD.rank == 0:
+            click.echo("Stopped after a checkpoint. Go on with the same command.", err=True)
+        raise click.exceptions.Exit(EXIT_STATUS)
+    if MPI.COMM_WORLD.rank == 0:
+        known = int(learned.rows.any(axis=1).sum())
+        click.echo(
+            f"{output}: {known:,} of {len(learned.rows):,} nodes are known, validation MRR "
+            f"{learned.report['best_mrr']:.4f} (on held-out training events)"
+        )

@@ -1,0 +1,80 @@
+"""Plot test MRR of runs with and without static memory, and print it as a table.
+
+python plot_static.py FOLDER RUN [RUN ...]     a run is STREAM/KIND-sSEED; FOLDER gets static.json and static.svg
+"""
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean, stdev
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+
+def read(run: Path) -> tuple[str, str, dict]:
+    """Stream and kind of a run, and its figures."""
+    kind, _, seed = run.name.rpartition("-s")
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    final, sweeps = records[-1], [record for record in records if record["record"] == "sweep"]
+    figures = {
+        "seed": int(seed),
+        "test": final["test"]["mrr"],
+        "validation": final["validation"]["mrr"],
+        "test_ap": final["test"]["average_precision"],
+        "best_sweep": final["best_sweep"],
+        "loss": sweeps[-1]["loss"],
+        "heuristics": {name: one["mrr"] for name, one in final["heuristics"].items()},
+    }
+    return run.parent.name, kind, figures
+
+
+def row(stream: str, kind: str, found: list[dict], without: dict[int, float]) -> str:
+    """A line of the table; the gain is over the run of the same seed without static memory."""
+    tests = [one["test"] for one in found]
+    gains = [100 * (one["test"] - without[one["seed"]]) for one in found if one["seed"] in without]
+    spread = f" ± {stdev(tests):.4f}" if len(tests) > 1 else ""
+    gain = f"{mean(gains):+.1f}" if gains and kind != "none" else ""
+    better = f"{sum(gain > 0 for gain in gains)} of {len(gains)}" if gain else ""
+    validation, loss = (mean(one[name] for one in found) for name in ("validation", "loss"))
+    cells = [stream, kind, f"{mean(tests):.4f}{spread}", gain, better, f"{validation:.4f}", f"{loss:.4f}"]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def main(folder: Path, runs: list[Path]) -> None:
+    """Write the figures and the plot, and a table to standard output."""
+    found: dict[str, dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        stream, kind, figures = read(run)
+        found[stream][kind].append(figures)
+    (folder / "static.json").write_text(json.dumps(found, indent=2) + "\n")
+    sys.stdout.write(
+        "| stream | static memory | test MRR | gain, points | seeds better | validation MRR | loss |\n"
+    )
+    sys.stdout.write("|---|---|---|---|---|---|---|\n")
+    figure, axes = plt.subplots(
+        1, len(found), figsize=(3.6 * len(found), 3.8), squeeze=False, layout="constrained"
+    )
+    for each, (stream, kinds) in zip(axes[0], found.items(), strict=True):
+        without = {one["seed"]: one["test"] for one in kinds.get("none", [])}
+        for place, (kind, ones) in enumerate(kinds.items()):
+            sys.stdout.write(row(stream, kind, ones, without))
+            tests = [one["test"] for one in ones]
+            each.plot([place] * len(tests), tests, "o", color=f"C{place}", alpha=0.6, markersize=5)
+            each.plot([place - 0.25, place + 0.25], [mean(tests)] * 2, color=f"C{place}", linewidth=2)
+        best = max(next(iter(kinds.values()))[0]["heuristics"].items(), key=lambda one: one[1])
+        each.axhline(
+            best[1], color="0.5", linewidth=0.8, linestyle="--", label=f"{best[0]}".replace("_", " ")
+        )
+        each.set_xticks(range(len(kinds)), kinds, rotation=30, ha="right")
+        each.set(title=stream, ylabel="test MRR")
+        each.legend(fontsize="small")
+        each.grid(alpha=0.3, axis="y")
+    figure.savefig(folder / "static.svg")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), [Path(run) for run in sys.argv[2:]])

@@ -1,0 +1,126 @@
+"""``disttgl pretrain`` and ``train --static`` as a user types them, alone and under mpiexec."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from run_records import records
+
+from disttgl_hpc.store.static import StaticStore
+
+needs_mpi = pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
+SMALL_TEXT = (
+    "--epochs 2 --local-batch 60 --dim-memory 8 --dim-time 6 --dim-embedding 8 --num-neighbors 4 "
+    "--evaluation-batch 100 --evaluation-negatives 9"
+)
+SMALL = SMALL_TEXT.split()
+
+
+def disttgl(*arguments, ranks=0, check=True):
+    """Run the command, under mpiexec if ``ranks`` is given."""
+    launcher = ["timeout", "100", *(["mpiexec", "-n", f"{ranks}"] if ranks else [])]
+    command = [*launcher, sys.executable, "-m", "disttgl_hpc", *(str(word) for word in arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory):
+    """420 training events of a bipartite stream."""
+    folder = tmp_path_factory.mktemp("events")
+    rng, num_events = np.random.default_rng(0), 600
+    ends = rng.integers(0, 40, num_events), rng.integers(0, 30, num_events)
+    rows = zip(*ends, np.arange(num_events), strict=True)
+    (folder / "r.csv").write_text(
+        "src,dst,time\n" + "\n".join("{},{},{}".format(*row) for row in rows) + "\n"
+    )
+    disttgl("prepare", folder / "r.csv", folder / "r.events.h5", "--bipartite")
+    return folder / "r.events.h5"
+
+
+@needs_mpi
+@pytest.mark.parametrize(
+    ("kind", "ranks", "alone", "together"),
+    [
+        ("embedding", 3, "--local-batch 60", "--local-batch 30 --grid 2x1x1"),
+        (
+            "static-gnn",
+            2,
+            "--local-batch 29",
+            "--local-batch 29",
+        ),  # 378 events: one of them has none of the last
+    ],
+)
+def test_two_trainers_learn_what_one_learns(tmp_path, events, kind, ranks, alone, together):
+    """Half a batch each, dropout included: equal but for the order of float sums."""
+    one, two = tmp_path / "one.static.h5", tmp_path / "two.static.h5"
+    said = disttgl("pretrain", events, one, "--kind", kind, *SMALL, *alone.split()).stdout
+    assert "70 of 70 nodes are known, validation MRR 0." in said
+    disttgl("pretrain", events, two, "--kind", kind, *SMALL, *together.split(), ranks=ranks)
+    first, second = (StaticStore.open(path) for path in (one, two))
+    assert np.allclose(first.rows, second.rows, atol=1e-3 * np.abs(first.rows).max())
+    losses = [[epoch["loss"] for epoch in store.origin.report["epochs"]] for store in (first, second)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_from_pre_training_to_evaluation(tmp_path, events):
+    table, run = tmp_path / "r.static.h5", tmp_path / "run"
+    disttgl("pretrain", events, table, "--kind", "static-gnn", *SMALL)
+    facts = json.loads(disttgl("inspect", table, "--json", "--verify").stdout)
+    assert (facts["kind"], facts["nodes"], facts["width"], facts["learned from the first"]) == (
+        "static-gnn", 70, 8, 378,
+    )  # fmt: skip
+    assert facts["checksum"].endswith("(verified)")
+    disttgl("train", events, "--run", run, *SMALL, "--static", table, "--static-dropout", "0.1")
+    config = json.loads((run / "config.json").read_text())
+    assert config["static"] == str(table)
+    assert config["static_memory"] == StaticStore.open(table).checksum
+    moved = table.rename(tmp_path / "moved.static.h5")
+    lost = disttgl("evaluate", run, check=False)
+    assert (lost.returncode, "r.static.h5: no such file" in lost.stderr) == (1, True)
+    evaluated = json.loads(disttgl("evaluate", run, "--static", moved, "--json").stdout)
+    assert evaluated["test"] == records(run)[-1]["test"]
+    disttgl("train", "--resume", run, "--epochs", "3", "--static", moved)
+    assert records(run)[-1]["record"] == "test"
+
+
+@needs_mpi
+def test_a_co_trained_run_is_evaluated_the_same_by_any_number_of_ranks(tmp_path, events):
+    run = tmp_path / "run"
+    disttgl("train", events, "--run", run, *SMALL, "--static", "co-trained", ranks=3)
+    recorded = records(run)[-1]
+    del recorded["record"]
+    for ranks in (0, 2):
+        assert json.loads(disttgl("evaluate", run, "--json", ranks=ranks).stdout) == recorded
+
+
+@needs_mpi
+def test_mistakes_are_told_once(tmp_path, events):
+    table = tmp_path / "other.static.h5"
+    small = tmp_path / "small.events.h5"
+    disttgl("generate", small, "--events", "300", "--nodes", "20")
+    disttgl("pretrain", small, table, "--kind", "static-gnn", *SMALL)
+    mistakes = {
+        (
+            "train",
+            events,
+            "--run",
+            tmp_path / "run",
+            "--static",
+            table,
+        ): "must have been learned of the events in",
+        ("train", events, "--run", tmp_path / "run", "--static", "no.h5"): "no.h5: no such file",
+        ("pretrain", small, table, "--kind", "static-gnn"): "exists already: choose another name, or --force",
+        ("pretrain", small, tmp_path / "x.h5", "--kind", "embedding", "--share", "0.999"): "share must leave",
+    }
+    for words, complaint in mistakes.items():
+        done = disttgl(*words, ranks=2, check=False)
+        assert done.returncode in {1, 2}
+        assert complaint in done.stderr
+        assert done.stderr.count("Error:") == 1
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
