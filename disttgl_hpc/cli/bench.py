@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.cli.options import config_options
-from disttgl_hpc.config import TrainConfig, read_toml, train_config
+from disttgl_hpc.cli.options import config_options, given_settings, write_json
+from disttgl_hpc.config import TrainConfig, train_config
 from disttgl_hpc.core.schedule import GridShape
+from disttgl_hpc.parallel.probe import mpi_library
 from disttgl_hpc.report import loader_table, scaling_table, training_table
 from disttgl_hpc.runs.bench import ScalingPlan, measure_scaling
 from disttgl_hpc.runs.bench_loader import LoaderPlan, measure_loader
@@ -63,9 +63,6 @@ def _measuring(command: Callable[..., Any], *, steps: int, warmup: int, rounds: 
             "json_file",
             type=click.Path(dir_okay=False, path_type=Path),
             help="File for all figures.",
-        ),
-        click.option(
-            "--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings."
         ),
     )
     command = config_options(command, but=_WITHOUT_EFFECT)
@@ -150,9 +147,7 @@ def _taken_apart(json_file: Path | None, options: dict[str, Any]) -> tuple[Train
         raise click.BadParameter(f"{json_file}: no such folder: make it first", param_hint="--json")
     names: tuple[str, ...] = ("steps", "warmup", "rounds", "first_step")
     measured = {name: options.pop(name) for name in names if name in options}
-    file = options.pop("config_file")
-    given = {name: value for name, value in options.items() if value is not None}
-    return train_config(read_toml(file) if file else {}, given), measured
+    return train_config(given_settings(options)), measured
 
 
 def _tell(
@@ -162,14 +157,7 @@ def _tell(
     table: Callable[[dict[str, Any]], str],
 ) -> None:
     """Write a record to its file, with what else belongs to it, and print its table."""
-    record["machine"]["versions"]["mpi"] = _mpi_library()
+    record["machine"]["versions"]["mpi"] = mpi_library()
     record["settings"] = config.as_dict()
-    if json_file:
-        json_file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(record, json_file)
     click.echo(table(record))
-
-
-def _mpi_library() -> str:
-    """Name and version of the MPI library, of the much that it tells about itself."""
-    first_line = MPI.Get_library_version().splitlines()[0].partition(",")[0]
-    return " ".join(first_line.replace("Version:", "").split())

@@ -12,8 +12,8 @@ from typing import Any
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.cli.options import config_options
-from disttgl_hpc.config import read_toml, train_config
+from disttgl_hpc.cli.options import config_options, given_settings
+from disttgl_hpc.config import train_config
 from disttgl_hpc.runs.diagnosis import diagnose
 from disttgl_hpc.runs.doctor import examine, launched_by
 from disttgl_hpc.runs.facts import Check, Verdict
@@ -32,16 +32,14 @@ _WIDTH = 110
 @click.option(
     "--run", "run_path", type=click.Path(path_type=Path), default="runs", help="Run directory to be."
 )
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings.")
 @partial(config_options)
-def doctor(events: Path | None, run_path: Path, config_file: Path | None, **options: Any) -> None:
+def doctor(events: Path | None, run_path: Path, **options: Any) -> None:
     """Check this machine or allocation before a long job on EVENTS, without training.
 
     Start it as the job is to be started, with the job's options. MPI and its launcher, shared memory, grid, cores
     and threads, events, run directory, clocks, software, GPUs. Ends with status 1 if the job would fail.
     """
-    given = {name: value for name, value in options.items() if value is not None}
-    config = train_config(read_toml(config_file) if config_file else {}, given)
+    config = train_config(given_settings(options))
     checks = diagnose(examine(events, run_path, config, MPI.COMM_WORLD))
     # Where MPI has fallen apart, each process believes that it is rank 0.
     launch = launched_by(dict(os.environ))

@@ -10,13 +10,13 @@ from typing import Any
 
 import click
 
-from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.config import TrainConfig, read_toml
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.planning.plots import check_plot
 
 
 def config_options(command: Callable[..., Any], *, but: Container[str] = ()) -> Callable[..., Any]:
-    """Give a command one option for each setting not in ``but``; an option that is not given is None."""
+    """Give a command --config and one option for each setting not in ``but``: see :func:`given_settings`."""
     for setting in reversed(dataclasses.fields(TrainConfig)):
         if setting.name in but:
             continue
@@ -31,7 +31,32 @@ def config_options(command: Callable[..., Any], *, but: Container[str] = ()) -> 
             help=f"{setting.metadata['help']}  [default: {_shown(setting.default)}]",
         )
         command = option(command)
-    return command
+    file = click.option(
+        "--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings."
+    )
+    return file(command)
+
+
+def given_settings(options: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a command was given: those of its TOML file, and its options, which win.
+
+    options: by name, None where an option was not given, and config_file. Raises ConfigError.
+    """
+    file = options["config_file"]
+    given = {name: value for name, value in options.items() if value is not None and name != "config_file"}
+    return {**(read_toml(file) if file else {}), **given}
+
+
+def as_options(settings: dict[str, Any]) -> list[str]:
+    """Settings as the words of a command line."""
+    words = []
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", f"{value}"]
+    return words
 
 
 def _shown(value: Any) -> str:

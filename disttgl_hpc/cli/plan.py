@@ -11,8 +11,15 @@ from typing import Any
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.cli.options import config_options, output_options, read_json, write_json
-from disttgl_hpc.config import TrainConfig, read_toml, train_config
+from disttgl_hpc.cli.options import (
+    as_options,
+    config_options,
+    given_settings,
+    output_options,
+    read_json,
+    write_json,
+)
+from disttgl_hpc.config import TrainConfig, train_config
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.planning.captured import captured_events, powers_of_two
@@ -21,6 +28,7 @@ from disttgl_hpc.planning.planner import MAX_LOSS, Cluster
 from disttgl_hpc.planning.plots import plot_captured
 from disttgl_hpc.planning.tables import captured_table, plan_table
 from disttgl_hpc.runs.machine import free_shared_memory
+from disttgl_hpc.runs.output import stem
 from disttgl_hpc.runs.plan_grid import calibrate, plan_grid, sizes_to_try
 from disttgl_hpc.store.events import EventStore
 
@@ -75,7 +83,6 @@ class _Bytes(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option("--no-calibration", is_flag=True, help="Measure nothing and predict no speeds.")
 @output_options
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings.")
 @partial(config_options, but=("grid",))
 def plan(
     *,
@@ -137,15 +144,12 @@ def _planned(
     base_batch: int | None,
     calibration_files: tuple[Path, ...],
     no_calibration: bool,
-    config_file: Path | None,
     **options: Any,
 ) -> tuple[dict[str, Any], str]:
     """A plan and what it says."""
-    given = (read_toml(config_file) if config_file else {}) | {
-        name: value for name, value in options.items() if value is not None
-    }
+    given = given_settings(options)
     if "grid" in given:
-        raise ConfigError(f"{config_file}: sets the grid, which is what is planned: leave it out")
+        raise ConfigError(f"{options['config_file']}: sets the grid, which is what is planned: leave it out")
     config = train_config(given)
     base = base_batch or config.local_batch
     cluster = Cluster(
@@ -178,12 +182,10 @@ def _commands(events: Path, record: dict[str, Any], given: dict[str, Any]) -> li
     """Command lines that start what was planned: on this machine or with an MPI launcher, and as a Slurm job."""
     settings = given | {"grid": record["grid"], "local_batch": record["local_batch"]}
     changed = {name: value for name, value in settings.items() if value != getattr(TrainConfig(), name)}
-    training = shlex.join(
-        f"{word}" for name in changed for word in (f"--{name.replace('_', '-')}", changed[name])
-    )
+    training = shlex.join(as_options(changed))
     ranks, nodes = record["trainers_per_node"] + 1, record["nodes"]
     launch = f"mpiexec -n {ranks * nodes}" + (f" -ppn {ranks}" if nodes > 1 else "")
-    file, run = shlex.quote(str(events)), shlex.quote(f"runs/{events.name.partition('.')[0]}")
+    file, run = shlex.quote(str(events)), shlex.quote(f"runs/{stem(events)}")
     return [
         f"{launch} disttgl train {file} --run {run} {training}",
         f"EVENTS={file} sbatch --nodes={nodes} --ntasks-per-node={ranks} jobs/train.sbatch {training}",

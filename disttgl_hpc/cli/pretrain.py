@@ -9,8 +9,7 @@ from typing import Any
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.cli.options import config_options
-from disttgl_hpc.config import read_toml
+from disttgl_hpc.cli.options import config_options, given_settings
 from disttgl_hpc.runs.pretrain import METHODS
 from disttgl_hpc.runs.pretrain import pretrain as run_pretraining
 from disttgl_hpc.runs.signals import EXIT_STATUS, ignore_stop_signals
@@ -37,7 +36,6 @@ _FIXED = ("static", "node_memory")
     help="Share of the training events to learn from; the others choose the epoch.",
 )
 @click.option("--force", is_flag=True, help="Replace a static memory that is there already.")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings.")
 @partial(config_options, but=_FIXED)
 def pretrain(
     events: Path,
@@ -46,7 +44,6 @@ def pretrain(
     share: float,
     *,
     force: bool,
-    config_file: Path | None,
     **options: Any,
 ) -> None:
     """Learn a row of static memory for each node of EVENTS, for `disttgl train --static OUT.static.h5`.
@@ -60,8 +57,7 @@ def pretrain(
 
     An interrupted embedding goes on when the same command is given again.
     """
-    given = {name: value for name, value in options.items() if value is not None}
-    given = {**(read_toml(config_file) if config_file else {}), **given}
+    given = given_settings(options)
     learned = run_pretraining(
         EventStore.open(events), output, kind, given, MPI.COMM_WORLD, share=share, force=force
     )

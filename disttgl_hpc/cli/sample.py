@@ -10,8 +10,9 @@ from typing import Any
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.cli.options import config_options
-from disttgl_hpc.config import TrainConfig, read_toml, train_config
+from disttgl_hpc.cli.options import config_options, given_settings
+from disttgl_hpc.config import TrainConfig, train_config
+from disttgl_hpc.runs.output import stem
 from disttgl_hpc.runs.sample import sample as run_sample
 from disttgl_hpc.store.events import EventStore
 
@@ -44,14 +45,12 @@ Examples:
     help="The i of the grids IxJxK that will train with the store.",
 )
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings.")
 @partial(config_options, but=_OTHERS)
 def sample(
     events: Path,
     output: Path | None,
     minibatch: int,
     force: bool,
-    config_file: Path | None,
     **options: Any,
 ) -> None:
     """Sample all training batches of the event store EVENTS beforehand, with --negative-sets fixed negative sets.
@@ -61,8 +60,7 @@ def sample(
     interrupted one has finished. The output's default is NAME.bB.nK.sS.batches.h5 beside EVENTS, for batches of B
     events (IxB where --minibatch is I), K neighbours and S negative sets.
     """
-    given = {name: value for name, value in options.items() if value is not None}
-    config = train_config(read_toml(config_file) if config_file else {}, given)
+    config = train_config(given_settings(options))
     path = output or events.with_name(_default_name(events, config, minibatch))
     store = run_sample(EventStore.open(events), config, minibatch, path, MPI.COMM_WORLD, force=force)
     if store is not None:
@@ -75,5 +73,4 @@ def sample(
 def _default_name(events: Path, config: TrainConfig, minibatch: int) -> str:
     """Name of a batch store beside its events."""
     batch = f"{config.local_batch}" if minibatch == 1 else f"{minibatch}x{config.local_batch}"
-    name = events.name.partition(".")[0]
-    return f"{name}.b{batch}.n{config.num_neighbors}.s{config.negative_sets}.batches.h5"
+    return f"{stem(events)}.b{batch}.n{config.num_neighbors}.s{config.negative_sets}.batches.h5"

@@ -8,8 +8,8 @@ from typing import Any
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.cli.options import config_options
-from disttgl_hpc.config import read_toml, train_config
+from disttgl_hpc.cli.options import config_options, given_settings
+from disttgl_hpc.config import train_config
 from disttgl_hpc.report import results_table
 from disttgl_hpc.runs.directory import RunDirectory, open_events
 from disttgl_hpc.runs.resume import resumed_config
@@ -32,7 +32,6 @@ Examples:
 @click.option(
     "--resume", "resumed_path", type=click.Path(path_type=Path), help="Run directory to go on with."
 )
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings.")
 @click.option(
     "--batches",
     type=click.Path(path_type=Path),
@@ -43,7 +42,6 @@ def train(
     events: Path | None,
     run_path: Path | None,
     resumed_path: Path | None,
-    config_file: Path | None,
     batches: Path | None,
     **options: Any,
 ) -> None:
@@ -57,8 +55,7 @@ def train(
     the options only --epochs (more of them), --grid (from the last sweep's end) and those that do not change the
     result may differ.
     """
-    given = {name: value for name, value in options.items() if value is not None}
-    given = {**(read_toml(config_file) if config_file else {}), **given}
+    given = given_settings(options)
     if resumed_path is not None and run_path is None:
         run = RunDirectory(resumed_path)
         config, inputs = resumed_config(run, given), run.read_config()

@@ -10,10 +10,15 @@ from mpi4py import MPI
 
 
 def mpi_library() -> str:
-    """Name and version of the MPI library, the standard that it follows, and mpi4py's version."""
+    """Name and version of the MPI library, of the much that it tells about itself."""
     library = MPI.Get_library_version().splitlines()[0].partition(",")[0].replace("Version:", "")
+    return " ".join(library.split())
+
+
+def mpi_stack() -> str:
+    """The MPI library, the standard that it follows, and mpi4py's version."""
     standard = ".".join(map(str, MPI.Get_version()))
-    return f"{' '.join(library.split())} (MPI {standard}), mpi4py {mpi4py.__version__}"
+    return f"{mpi_library()} (MPI {standard}), mpi4py {mpi4py.__version__}"
 
 
 def try_shared_memory(world: MPI.Intracomm) -> str:

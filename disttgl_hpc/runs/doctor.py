@@ -19,7 +19,7 @@ from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.errors import DisttglError, GridError
 from disttgl_hpc.parallel.grid import check_slices, place
-from disttgl_hpc.parallel.probe import mpi_library, try_shared_memory
+from disttgl_hpc.parallel.probe import mpi_stack, try_shared_memory
 from disttgl_hpc.parallel.shared import num_bytes, table_shapes
 from disttgl_hpc.parallel.subset import nodes_of
 from disttgl_hpc.runs.diagnosis import count_of
@@ -62,7 +62,7 @@ def examine(events: Path | None, run: Path, config: TrainConfig, world: Any) -> 
         node=os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
         home=home,
         launched=launch and launch[:2],
-        mpi=mpi_library(),
+        mpi=mpi_stack(),
         versions=(("disttgl", __version__), *versions("numba", "h5py").items()),
         window=try_shared_memory(world),
         cores=own_cores(),

@@ -80,7 +80,7 @@ SMALL = ["--dim-memory", "8", "--dim-time", "4", "--dim-embedding", "8"]
 def test_a_plan_has_every_grid_its_reason_and_the_commands(store, tmp_path):
     cluster = ["--nodes", "2", "--trainers-per-node", "4", "--memory-per-node", "1G"]
     options = [*cluster, "--no-calibration", "--local-batch", "35", *SMALL, "--json", tmp_path / "plan.json"]
-    done = invoke(store, *options)
+    done = invoke(store, *options, "--pair-features")
     assert done.exit_code == 0, done.output
     record = json.loads((tmp_path / "plan.json").read_text())
     assert record["grid"] == "1x2x4", "a sweep of 4 batches has no use for 8 replicas"
@@ -96,7 +96,7 @@ def test_a_plan_has_every_grid_its_reason_and_the_commands(store, tmp_path):
         line = next(line for line in done.output.splitlines() if one["grid"] in line)
         assert line.endswith(one["reason"])
     mpi, slurm = done.output.splitlines()[-2:]
-    settings = "--local-batch 35 --dim-memory 8 --dim-time 4 --dim-embedding 8 --grid 1x2x4"
+    settings = "--local-batch 35 --dim-memory 8 --dim-time 4 --dim-embedding 8 --pair-features --grid 1x2x4"
     assert mpi == f"mpiexec -n 10 -ppn 5 disttgl train {store} --run runs/x {settings}"
     assert slurm == f"EVENTS={store} sbatch --nodes=2 --ntasks-per-node=5 jobs/train.sbatch {settings}"
 

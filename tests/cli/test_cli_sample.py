@@ -2,31 +2,20 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from command_line import disttgl, needs_mpi
 from run_records import records
 from stored_states import assert_same_state
 
 from disttgl_hpc.runs.directory import RunDirectory
 
-needs_mpi = pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
 SAMPLED_TEXT = "--local-batch 30 --num-neighbors 4 --negative-sets 3 --negative-strategy historical"
 TRAINED_TEXT = (
     "--epochs 4 --dim-memory 8 --dim-time 6 --dim-embedding 8 --evaluation-batch 100 --evaluation-negatives 9"
 )
 SAMPLED, TRAINED = SAMPLED_TEXT.split(), TRAINED_TEXT.split()
-
-
-def disttgl(*arguments, ranks=0, check=True):
-    """Run the command, under mpiexec if ``ranks`` is given."""
-    launcher = ["timeout", "100", *(["mpiexec", "-n", f"{ranks}"] if ranks else [])]
-    command = [*launcher, sys.executable, "-m", "disttgl_hpc", *(str(word) for word in arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert not check or done.returncode == 0, done.stdout + done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")

@@ -1,29 +1,17 @@
 """``disttgl train`` and ``evaluate`` as a user types them, alone and under mpiexec."""
 
 import json
-import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from command_line import disttgl, needs_mpi
 from run_records import records
 
-needs_mpi = pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
 SMALL_TEXT = (
     "--epochs 2 --local-batch 30 --dim-memory 8 --dim-time 6 --dim-embedding 8 --num-neighbors 4 "
     "--evaluation-batch 180 --evaluation-negatives 9"
 )
 SMALL = SMALL_TEXT.split()
-
-
-def disttgl(*arguments, ranks=0, check=True):
-    """Run the command, under mpiexec if ``ranks`` is given."""
-    launcher = ["timeout", "100", *(["mpiexec", "-n", f"{ranks}"] if ranks else [])]
-    command = [*launcher, sys.executable, "-m", "disttgl_hpc", *(str(word) for word in arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert not check or done.returncode == 0, done.stdout + done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")

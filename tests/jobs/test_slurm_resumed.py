@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import DISTTGL
 from run_records import records
 from stored_states import assert_same_state
 from test_slurm_local import JOBS, RUN, needs_slurm
@@ -15,7 +16,6 @@ from watched_job import WatchedJob, wait_for
 
 from disttgl_hpc.runs.directory import RunDirectory
 
-DISTTGL = [sys.executable, "-m", "disttgl_hpc"]
 RATINGS = "user,item,when\n" + "".join(f"{e * 7 % 11},{e * 5 % 8},{e}\n" for e in range(200))
 SMALL_TEXT = (
     "--epochs 60 --grid 1x1x2 --local-batch 30 --dim-memory 8 --dim-time 6 --dim-embedding 8 "

@@ -18,6 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+from command_line import DISTTGL  # noqa: E402
 from run_helpers import make_store, small_options  # noqa: E402
 from run_records import records  # noqa: E402
 from stored_states import assert_same_state  # noqa: E402
@@ -26,7 +27,6 @@ from watched_job import WatchedJob, wait_for  # noqa: E402
 from disttgl_hpc.core.schedule import GridShape  # noqa: E402
 from disttgl_hpc.runs.directory import RunDirectory  # noqa: E402
 
-DISTTGL = [sys.executable, "-m", "disttgl_hpc"]
 OPTIONS = ["--checkpoint-steps", 5]
 SWEEPS = 30
 

@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import DISTTGL
 from run_helpers import make_store, small_options
 from watched_job import WatchedJob, needs_proc, wait_for
 
 from disttgl_hpc.runs.directory import RunDirectory
 from disttgl_hpc.runs.resume import _newest_whole
-
-DISTTGL = [sys.executable, "-m", "disttgl_hpc"]
 
 
 def test_a_kill_at_any_operation_leaves_a_whole_checkpoint(tmp_path):

@@ -1,17 +1,14 @@
 """``disttgl doctor`` alone and under mpiexec, on a machine that is well and for jobs that cannot be."""
 
 import os
-import shutil
 import subprocess
 import sys
 
-import pytest
 from click.testing import CliRunner
+from command_line import needs_mpi
 from run_helpers import make_store
 
 from disttgl_hpc.cli.doctor import doctor as command
-
-needs_mpi = pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
 
 
 def doctor(*arguments, **environment):

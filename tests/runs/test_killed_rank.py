@@ -4,9 +4,9 @@ import os
 import re
 import shutil
 import signal
-import sys
 
 import pytest
+from command_line import DISTTGL
 from run_helpers import make_store, small_options
 from watched_job import WatchedJob, needs_proc, wait_for
 
@@ -14,8 +14,6 @@ pytestmark = [
     needs_proc,
     pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher"),
 ]
-
-DISTTGL = [sys.executable, "-m", "disttgl_hpc"]
 
 
 def last_words(job):

@@ -1,13 +1,11 @@
 """A loss that is no number in a job of several trainers: told once, by one of those that have it."""
 
 import shutil
-import sys
 
 import pytest
+from command_line import DISTTGL
 from run_helpers import make_store, small_options
 from watched_job import WatchedJob, needs_proc, wait_for
-
-DISTTGL = [sys.executable, "-m", "disttgl_hpc"]
 
 
 @needs_proc

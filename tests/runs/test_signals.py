@@ -3,9 +3,9 @@
 import os
 import shutil
 import signal
-import sys
 
 import pytest
+from command_line import DISTTGL
 from run_helpers import make_store, small_options
 from watched_job import WatchedJob, needs_proc, wait_for
 
@@ -13,7 +13,6 @@ from disttgl_hpc.runs import signals
 from disttgl_hpc.runs.directory import RunDirectory
 from disttgl_hpc.runs.signals import STOP_SIGNALS, StopRequest, stop_signals
 
-DISTTGL = [sys.executable, "-m", "disttgl_hpc"]
 LAUNCHER = -1
 
 

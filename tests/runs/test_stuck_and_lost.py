@@ -3,9 +3,9 @@
 import os
 import shutil
 import signal
-import sys
 
 import pytest
+from command_line import DISTTGL
 from run_helpers import make_store, small_options
 from watched_job import WatchedJob, needs_proc, wait_for
 
@@ -18,7 +18,6 @@ pytestmark = [
 ]
 
 TIMEOUT_S = 15  # the trainer loads for some seconds before it asks for anything
-DISTTGL = [sys.executable, "-m", "disttgl_hpc"]
 
 
 def begin(folder, store, run, *options):

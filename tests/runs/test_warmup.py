@@ -22,11 +22,12 @@ from disttgl_hpc.runs.warmup import compile_once
 
 COLD = """
 import numpy as np
-from disttgl_hpc.nn.slot_loops import dot, read_features
-out = np.empty(3, np.float32)
-read_features(np.arange(3, dtype=np.int8), np.full(3, 0.5, np.float32), out)
-assert out.tolist() == [0, 0.5, 1], out
-assert dot(out, out) == 1.25
+from disttgl_hpc.nn.update_loops import read_mail
+zero, mail = np.zeros(1, np.int64), np.empty((1, 6), np.float32)
+times = np.zeros(1, np.float32), np.zeros(1), np.zeros(1)
+features = np.arange(3, dtype=np.int8)[np.newaxis], zero, np.full(3, 0.5, np.float32)
+read_mail(0, 1, np.full((1, 2), 7, np.float32), zero, *times, *features, mail)
+assert mail.tolist() == [[7, 7, 0, 0.5, 1, 1]], mail
 """
 
 
@@ -43,7 +44,10 @@ def test_processes_that_start_at_once_on_an_empty_cache_all_work(tmp_path):
     assert kept
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path not in kept]
     # What they have left is whole: another process loads it and compiles nothing.
-    check = COLD + "assert sum(dot.stats.cache_misses.values()) == 0 < sum(dot.stats.cache_hits.values())\n"
+    check = (
+        COLD
+        + "assert sum(read_mail.stats.cache_misses.values()) == 0 < sum(read_mail.stats.cache_hits.values())\n"
+    )
     subprocess.run([sys.executable, "-c", check], env=environment, check=True, timeout=100)
 
 
