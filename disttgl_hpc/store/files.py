@@ -78,8 +78,8 @@ def is_kind(path: Path, kind: str) -> bool:
     """Whether a file is one of ours of this kind, whole or not, of whatever schema version."""
     try:
         with h5py.File(path, "r") as file:
-            return "kind" in file.attrs and plain(file.attrs["kind"]) == kind
-    except OSError:
+            return bool(plain(file.attrs["kind"]) == kind)
+    except _DAMAGE:
         return False
 
 
@@ -90,7 +90,7 @@ def sha256_of(path: Path) -> str:
 
 
 def of_fixed_length(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes as they are to be written: texts of fixed length, in UTF-8.
+    """Attributes as they are to be written: texts of fixed length, in UTF-8, of which a file takes 64 KiB each.
 
     Others lie in a heap of the file, and the HDF5 library may look for them for ever where that is damaged.
     """

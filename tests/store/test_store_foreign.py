@@ -11,6 +11,7 @@ from disttgl_hpc.errors import StoreError
 from disttgl_hpc.store import contents
 from disttgl_hpc.store.checkpoint import read_array, read_checkpoint, write_checkpoint
 from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.store.files import is_kind
 
 
 @pytest.fixture
@@ -139,6 +140,16 @@ def test_texts_do_not_lie_in_a_heap(path, tmp_path):
     assert read_checkpoint(part).attributes == {"step": 3, "name": "ü"}
     for file in (path, part):
         assert b"GCOL" not in file.read_bytes()
+
+
+@pytest.mark.parametrize("kind", [b"\xff", 3, np.zeros(2), None])
+def test_a_file_of_an_impossible_kind_is_of_none(tmp_path, kind):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        if kind is not None:
+            file.attrs["kind"] = np.bytes_(kind) if isinstance(kind, bytes) else kind
+    assert not is_kind(tmp_path / "x.h5", "disttgl-events")
+    with pytest.raises(StoreError, match=r"x\.h5: "):
+        EventStore.open(tmp_path / "x.h5")
 
 
 def test_texts_in_a_heap_are_read_nevertheless(path):
