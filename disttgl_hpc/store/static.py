@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.store.events import EventStore
-from disttgl_hpc.store.files import map_dataset, open_checked, replacing, telling_why
+from disttgl_hpc.store.files import map_dataset, open_checked, plain, replacing, telling_why
 from disttgl_hpc.store.laid_out import write_laid_out
 
 KIND = "disttgl-static"
@@ -60,7 +60,7 @@ class StaticStore:
             if rows.ndim != 2 or rows.dtype != np.float32:
                 raise ValueError(f"rows must have 2 dimensions of float32, found {rows.shape} {rows.dtype}")
             origin = StaticOrigin(**json.loads(file.attrs["origin"]))
-            return cls(path, rows, origin, str(file.attrs["checksum"]))
+            return cls(path, rows, origin, str(plain(file.attrs["checksum"])))
 
     def verify(self) -> None:
         """Read everything and compare with the checksum. Raises StoreError if a byte has changed."""
