@@ -13,7 +13,7 @@ from disttgl_hpc.nn.arrays import feature_arrays, in_turns
 from disttgl_hpc.nn.initial import WeightDraws
 from disttgl_hpc.nn.inputs import ModelDims, NodeInputs
 from disttgl_hpc.nn.parts import in_parts
-from disttgl_hpc.nn.products import Product, times_transposed
+from disttgl_hpc.nn.products import Product, on_all_threads, times_transposed
 from disttgl_hpc.nn.time_encoding import TimeEncoding
 from disttgl_hpc.nn.update_loops import read_mail, time_backward, update_backward, update_forward
 
@@ -72,8 +72,8 @@ class _Compiled(torch.autograd.Function):
         reads = state, rows, *times, *features, mail.numpy()
         in_parts(len(rows), lambda first, last: read_mail(first, last, *reads))
         dim = len(reset_weight)
-        gates = product(mail, mail_weight.T)
-        resettable = product(mail[:, :dim], reset_weight.T)
+        gates = on_all_threads(product, mail, mail_weight.detach().T)
+        resettable = on_all_threads(product, mail[:, :dim], reset_weight.detach().T)
         memory = nodes.state[:, :dim].contiguous()
         biases = mail_bias.detach().numpy(), reset_bias.detach().numpy()
         arrays = gates.numpy(), biases[0], resettable.numpy(), biases[1], mail.numpy(), rows, memory.numpy()
@@ -91,7 +91,7 @@ class _Compiled(torch.autograd.Function):
         arrays = *saved, d_memory.contiguous().numpy(), d_gates.numpy(), d_resettable.numpy()
         in_parts(len(rows), lambda first, last: update_backward(first, last, *arrays))
         dim, dim_time = resettable.shape[1], len(times[1])
-        d_encoded = product(d_gates, mail_weight[:, -dim_time:]).numpy()
+        d_encoded = on_all_threads(product, d_gates, mail_weight.detach()[:, -dim_time:]).numpy()
 
         def part(first: int, last: int) -> np.ndarray:
             d_time = np.zeros((2, dim_time))
@@ -102,7 +102,7 @@ class _Compiled(torch.autograd.Function):
             sum(in_parts(len(rows), part), start=np.zeros((2, dim_time)))
         ).float()
         return (
-            product(d_gates.T, mail), d_gates.sum(0),
-            product(d_resettable.T, mail[:, :dim]), d_resettable.sum(0),
+            on_all_threads(product, d_gates.T, mail), d_gates.sum(0),
+            on_all_threads(product, d_resettable.T, mail[:, :dim]), d_resettable.sum(0),
             d_frequency, d_phase, None, None,
         )  # fmt: skip

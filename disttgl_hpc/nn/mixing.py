@@ -18,7 +18,7 @@ from disttgl_hpc.nn.arrays import feature_arrays, in_turns
 from disttgl_hpc.nn.attention_loops import Slots, mix_backward, mix_forward
 from disttgl_hpc.nn.inputs import GraphInputs
 from disttgl_hpc.nn.parts import in_parts
-from disttgl_hpc.nn.products import Product, times_transposed
+from disttgl_hpc.nn.products import Product, on_all_threads, times_transposed
 from disttgl_hpc.nn.time_encoding import TimeEncoding
 
 SLOPE = 0.2
@@ -124,7 +124,7 @@ class _Compiled(torch.autograd.Function):
 
         totals = [sum(sums[1:], start=sums[0]) for sums in zip(*in_parts(len(logits), part), strict=True)]
         d_h, d_query, d_time = (torch.from_numpy(total) for total in totals)
-        d_value = product(d_by_head.transpose(1, 2), mixed)
+        d_value = on_all_threads(product, d_by_head.transpose(1, 2), mixed)
         return d_h, d_query, d_value, *d_time.float(), None, None, None, None
 
 

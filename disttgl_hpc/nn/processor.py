@@ -16,13 +16,13 @@ _KEPT_BYTES = 256 << 20
 
 
 def prepare_process(threads: int) -> None:
-    """Let torch, NumPy's products and compiled loops use so many ``threads``, and keep freed memory.
+    """Let torch, products and compiled loops use so many ``threads``, and keep freed memory.
 
     A step needs the same megabytes as the step before. Given back to the system in between, they come back as
     fresh pages that must be cleared: with glibc, which is told so here, up to a tenth of a step.
     """
     torch.set_num_threads(threads)
-    threadpool_limits(threads, user_api="blas")
+    threadpool_limits(1, user_api="blas")  # see products.on_all_threads
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library
             allocator = ctypes.CDLL(None)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from disttgl_hpc.nn.parts import in_parts
+
 Product = Callable[[Tensor, Tensor], Tensor]
 """(…, m, k) times (…, k, n) → (…, m, n), in the dtype of the first; of values, without a graph."""
 
@@ -80,6 +82,18 @@ def _numpy_has_openblas() -> bool:
     return "openblas" in build["Build Dependencies"]["blas"]["name"]
 
 
+def on_all_threads(product: Product, a: Tensor, b: Tensor) -> Tensor:
+    """``product`` of a and b, by all threads; not for work that is itself a part of what all threads do.
+
+    torch uses its own threads. NumPy's library has others, which would wait busily for the same cores: it has but
+    one, and each of our threads multiplies a part of a's rows.
+    """
+    if product is not numpy_product:
+        return product(a, b)
+    parts = in_parts(a.shape[-2], lambda first, last: product(a[..., first:last, :], b))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
+
+
 class _Times(torch.autograd.Function):
     """a @ b, or a @ bᵀ. The gradient of a transposed b is made untransposed: as a view it would be copied later."""
 
@@ -87,7 +101,7 @@ class _Times(torch.autograd.Function):
     def forward(ctx, a, b, transposed, product):  # type: ignore[no-untyped-def]
         ctx.save_for_backward(a, b)
         ctx.transposed, ctx.product = transposed, product
-        return product(a, b.transpose(-1, -2) if transposed else b)
+        return on_all_threads(product, a.detach(), b.detach().transpose(-1, -2) if transposed else b.detach())
 
     @staticmethod
     @once_differentiable
@@ -95,10 +109,10 @@ class _Times(torch.autograd.Function):
         a, b = ctx.saved_tensors
         d_a = d_b = None
         if ctx.needs_input_grad[0]:
-            d_a = ctx.product(d_out, b if ctx.transposed else b.transpose(-1, -2))
+            d_a = on_all_threads(ctx.product, d_out, b if ctx.transposed else b.transpose(-1, -2))
         if ctx.needs_input_grad[1]:
             left, right = (d_out, a) if ctx.transposed else (a, d_out)
-            d_b = ctx.product(left.transpose(-1, -2), right)
+            d_b = on_all_threads(ctx.product, left.transpose(-1, -2), right)
         return d_a, d_b, None, None
 
 
