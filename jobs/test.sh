@@ -4,7 +4,7 @@
 #   bash jobs/test.sh [PYTEST OPTIONS]
 #
 # From nothing: a virtual environment is made first, and kept for the next time. Options such as -x or -k NAME
-# go to every run of pytest; no paths. Stops at the first failure. Under 12 minutes on 2 cores, installation
+# go to every run of pytest; no paths. Stops at the first failure. Some 20 minutes on 2 cores, installation
 # included; most of it goes to the tests.
 #
 #   DISTTGL_VENV=PATH   the environment to use or make (default .venv-test)

@@ -7,6 +7,12 @@ the others would but repeat themselves on every rank.
 import traceback
 
 import pytest
+from hypothesis import settings
+
+# The same examples every time: a change does not fail for what another one might have met. Others, and more of a
+# search: pytest --hypothesis-profile default.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 
 def pytest_configure(config):
