@@ -1,4 +1,4 @@
-"""The compiled form of ``mixing.mix_neighbors``: one root after the other, its slots in cache.
+"""The compiled form of ``mixing.attend``, but for its products: one root after the other, its slots in cache.
 
 A root's x = [h ‖ φ(Δ) ‖ e ‖ 1] are put together in a buffer of K rows, forward and again backward: edge features
 are read where they lie, and encoding a time takes less time than fetching it from memory.

@@ -23,7 +23,7 @@ from disttgl_hpc.core.memory import MemorySizes, Nodes, Rows
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import GridError
 from disttgl_hpc.parallel.grid import Grid
-from disttgl_hpc.parallel.together import raise_together
+from disttgl_hpc.parallel.together import together
 from disttgl_hpc.parallel.waiting import sleeping_barrier
 
 _ALIGNMENT = 4096  # tables begin on pages of their own, so that no two ranks write to one cache line
@@ -130,12 +130,8 @@ def open_tables(grid: Grid, sizes: MemorySizes, timeout_s: float) -> SharedTable
     Raises GridError on the ranks of a node whose shared memory is too small, PeerError on all others.
     """
     shapes = table_shapes(sizes, grid.shape, len(grid.local_replicas))
-    error: GridError | None = None
-    try:
+    with together(grid.world, timeout_s):
         check_room(shapes, "node memory and its slots need")
-    except GridError as no_room:
-        error = no_room
-    raise_together(grid.world, error, timeout_s)
     return SharedTables.create(grid.node_comm, shapes)
 
 

@@ -16,10 +16,9 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from disttgl_hpc.core.row_adam import RowGradients, RowSum, RowTable
-from disttgl_hpc.errors import GridError
 from disttgl_hpc.parallel.grid import Grid
 from disttgl_hpc.parallel.shared import TableShapes, check_room, shared_arrays
-from disttgl_hpc.parallel.together import raise_together
+from disttgl_hpc.parallel.together import together
 from disttgl_hpc.parallel.waiting import sleeping_barrier, wait_request
 
 _WHAT = "the other trainers' rows of the static memory"
@@ -40,12 +39,8 @@ class StaticTable:
         self._peers = cast(MPI.Intracomm, grid.trainer_comm.Split(self._node.rank, grid.trainer_comm.rank))
         self._rate, self._decay, self._timeout_s = rate, decay, timeout_s
         shapes = _shapes(num_nodes, dim, min(max_rows, num_nodes), self._node.size)
-        error: GridError | None = None
-        try:
+        with together(grid.trainer_comm, timeout_s):
             check_room(shapes, "the co-trained static memory needs")
-        except GridError as no_room:
-            error = no_room
-        raise_together(grid.trainer_comm, error, timeout_s)
         arrays, self._window = shared_arrays(self._node, shapes)
         self._counts, self._nodes, self._gradients = (
             arrays.pop(name) for name in ("counts", "nodes", "gradients")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -30,16 +31,24 @@ def raise_together(
     raise PeerError(f"rank {rank}: {message}")
 
 
+@contextmanager
+def together(comm: MPI.Intracomm, timeout_s: float = DEFAULT_TIMEOUT_S) -> Iterator[None]:
+    """Do something on this rank, and fail on all ranks of ``comm`` if it fails on one. Collective."""
+    failure = None
+    try:
+        yield
+    except DisttglError as error:
+        failure = error
+    raise_together(comm, failure, timeout_s)
+
+
 def decide_together(comm: MPI.Intracomm, decide: Callable[[], Any]) -> Any:
     """What ``decide()`` returns on the first rank, on all ranks of ``comm``. Collective.
 
     Its error is raised on the first rank, and PeerError on the others.
     """
-    decision, error = None, None
-    if comm.rank == 0:
-        try:
+    decision = None
+    with together(comm):
+        if comm.rank == 0:
             decision = decide()
-        except DisttglError as failure:
-            error = failure
-    raise_together(comm, error)
     return comm.bcast(decision)

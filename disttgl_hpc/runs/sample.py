@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
@@ -22,9 +21,9 @@ from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.records import split_graph
 from disttgl_hpc.core.schedule import batch_bounds, slice_bounds
 from disttgl_hpc.core.stream import EventStream
-from disttgl_hpc.errors import ConfigError, DisttglError, StoreError
+from disttgl_hpc.errors import ConfigError, StoreError
 from disttgl_hpc.log import get_logger, progress
-from disttgl_hpc.parallel.together import raise_together
+from disttgl_hpc.parallel.together import together
 from disttgl_hpc.runs.batches import LiveGraphs, Slice, batch_key, record_format
 from disttgl_hpc.runs.output import check_output
 from disttgl_hpc.runs.plan import check_split
@@ -55,34 +54,23 @@ def sample(
     folder = output.with_name(f".{output.name}.parts")
     parts = {folder / f"part-{first:09d}.h5": (first, last) for first, last in maker.part_bounds()}
     is_root = world.rank == 0
-    with _together(world, config.timeout_s):
+    with together(world, config.timeout_s):
         if is_root:
             store.check_contents()
             _prepare(maker, folder, parts, world.size)
     with progress(key.train_end, "sampling", shown=is_root) as bar:
         for begin in range(0, len(parts), world.size):
             turn = list(parts.items())[begin : begin + world.size]
-            with _together(world, config.timeout_s):
+            with together(world, config.timeout_s):
                 for part in turn[world.rank : world.rank + 1]:
                     maker.write(*part)
             bar.advance(sum(maker.num_events(batches) for _, batches in turn))
-    with _together(world, config.timeout_s):
+    with together(world, config.timeout_s):
         if is_root:
             log.info("joining %d parts", len(parts))
             join_parts(output, list(parts))
             shutil.rmtree(folder)
     return BatchStore.open(output) if is_root else None
-
-
-@contextmanager
-def _together(world: Any, timeout_s: float) -> Iterator[None]:
-    """Do something on this rank, and fail on all ranks if it fails on one. Collective."""
-    failure = None
-    try:
-        yield
-    except DisttglError as error:
-        failure = error
-    raise_together(world, failure, timeout_s)
 
 
 @dataclass(frozen=True)

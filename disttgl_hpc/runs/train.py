@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.memory import MemoryService
-from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.nn.processor import prepare_process
 from disttgl_hpc.parallel.client import open_memory
 from disttgl_hpc.parallel.daemon import serve_memory
 from disttgl_hpc.parallel.grid import Grid, check_slices
-from disttgl_hpc.parallel.together import decide_together, raise_together
+from disttgl_hpc.parallel.together import decide_together, together
 from disttgl_hpc.parallel.watch import watching
 from disttgl_hpc.runs.batches import GraphSource, StoredGraphs
 from disttgl_hpc.runs.checkpoints import RunCheckpoints, model_arrays, static_arrays, trainer_arrays
@@ -89,13 +88,9 @@ def train(
 
 def _check_device(config: TrainConfig, grid: Grid) -> None:
     """Raise ConfigError or PeerError on all ranks unless every trainer has a device to compute on. Collective."""
-    error = None
-    try:
+    with together(grid.world, config.timeout_s):
         if not grid.is_daemon:
             device_of(config, grid.local_trainer)
-    except ConfigError as missing:
-        error = missing
-    raise_together(grid.world, error, config.timeout_s)
 
 
 @dataclass(frozen=True)
