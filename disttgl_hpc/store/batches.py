@@ -98,9 +98,9 @@ class BatchStore:
             tables = {name: map_dataset(file, name, path) for name in _DTYPES}
             _check_tables(tables, (last - first) * key.records_per_batch)
             records, offsets, checksums = (tables[name] for name in _DTYPES)
-            return cls(
-                path, key, first, last, records, offsets[:], checksums[:], np.zeros(len(checksums), np.bool_)
-            )
+            # Copied: a map holds its file open for as long as anyone keeps a part of it.
+            tables_of_own = offsets.copy(), checksums.copy()
+            return cls(path, key, first, last, records, *tables_of_own, np.zeros(len(checksums), np.bool_))
 
     def verify(self) -> None:
         """Read everything and compare it with the checksums. Raises StoreError if a byte has changed."""

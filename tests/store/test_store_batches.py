@@ -1,5 +1,6 @@
 """Batch stores: whole or refused, and every byte checked before it is believed."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -192,13 +193,20 @@ def test_a_limit_on_files_is_told_and_leaves_no_store(tmp_path):
 def test_many_parts_are_joined_with_few_open_files(tmp_path):
     parts = write_parts(tmp_path / "parts") * 30
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # The limit is on the numbers of open files, and this process may have many open already.
+    # The limit is on the numbers of open files: those free below the last one open count as well.
     last = max(int(number) for number in os.listdir("/proc/self/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (last + 16, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (last + 1, hard))
+    taken = []
     try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (last + 16, hard))
         join_parts(tmp_path / "x.batches.h5", parts)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for number in taken:
+            os.close(number)
 
 
 def test_a_full_disk_is_told_and_leaves_no_store(tmp_path, small_disk, capfd):
