@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -199,6 +200,40 @@ def train_config(*sources: Mapping[str, Any]) -> TrainConfig:
                 raise ConfigError(f"unknown setting {key!r}: {hint}")
             merged[key] = value
     return TrainConfig(**merged)
+
+
+def setting_of(text: str) -> dict[str, Any]:
+    """The setting in a text NAME=VALUE, of the type that the setting has, for :func:`train_config`.
+
+    Raises ConfigError if it is nothing of the kind; whether name and value are allowed train_config tells.
+    """
+    name, is_there, value = text.partition("=")
+    name, value = name.strip().replace("-", "_"), value.strip()
+    if not is_there or not name:
+        raise ConfigError(f"{text!r} must be NAME=VALUE, as in epochs=5")
+    defaults = {setting.name: setting.default for setting in dataclasses.fields(TrainConfig)}
+    if name not in defaults or isinstance(defaults[name], str):
+        return {name: value}
+    try:
+        return {name: tomllib.loads(f"value = {value}")["value"]}
+    except ValueError:
+        wanted = type(defaults[name]).__name__
+        known = " (true or false)" if wanted == "bool" else ""
+        raise ConfigError(f"{name} must be {wanted}{known}: got {_short(value)}") from None
+
+
+def toml_text(config: TrainConfig, *, explained: bool = False) -> str:
+    """Settings as a file that :func:`read_toml` takes; ``explained``: each below its help text."""
+    lines = []
+    for setting in dataclasses.fields(TrainConfig):
+        if explained:
+            among = setting.metadata["among"]
+            one_of = f" One of {', '.join(among)}." if among else ""
+            lines.append(f"\n# {setting.metadata['help']}{one_of}")
+        value = getattr(config, setting.name)
+        # TOML writes what JSON does, of such values.
+        lines.append(f"{setting.name} = {json.dumps(value, ensure_ascii=False)}")
+    return "\n".join(lines).lstrip("\n") + "\n"
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import faulthandler
 import importlib
 import sys
@@ -31,6 +32,7 @@ _COMMANDS = {
     "sample": "Sample all training batches beforehand.",
     "plan": "Choose local batch and grid for a stream and a machine.",
     "pretrain": "Learn static node memory from the training events.",
+    "config": "Print settings as a TOML file.",
     "train": "Train on events, and evaluate the best weights.",
     "evaluate": "Repeat the final evaluation of a run.",
     "doctor": "Check a machine or allocation before a long job.",
@@ -52,6 +54,17 @@ class _LazyGroup(click.Group):
             return None
         command: click.Command = getattr(importlib.import_module(f"disttgl_hpc.cli.{name}"), name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that ``args`` begin with. Raises UsageError, with the near-miss, on an unknown one."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            close = difflib.get_close_matches(args[0], _COMMANDS, 1)
+            hint = f"Did you mean {close[0]}?" if close else f"Known are {', '.join(_COMMANDS)}."
+            raise click.UsageError(f"{error.message} {hint}", ctx) from None
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -76,6 +89,8 @@ def main() -> None:
         if MPI.COMM_WORLD.rank == 0:
             click.echo(asked.format_message())
         sys.exit(_USAGE)
+    except SystemExit:  # of a shell that completes a command line
+        raise
     except click.Abort:  # what click makes of Ctrl-C
         _tell_failure(KeyboardInterrupt())
         _end_job(_INTERRUPTED)

@@ -12,8 +12,14 @@ from disttgl_hpc.report import results_table
 from disttgl_hpc.runs.directory import RunDirectory
 from disttgl_hpc.runs.results import evaluate_run
 
+_EXAMPLES = """\b
+Examples:
+  disttgl evaluate runs/flights
+  mpiexec -n 2 disttgl evaluate runs/flights --events /scratch/flights.events.h5 --json
+"""
 
-@click.command(epilog="Example:  disttgl evaluate runs/flights")
+
+@click.command(epilog=_EXAMPLES)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--events", type=click.Path(path_type=Path), help="The event store, if it has moved.")
 @click.option("--static", type=click.Path(path_type=Path), help="The file of static memory, if it has moved.")

@@ -20,11 +20,17 @@ from disttgl_hpc.store.files import is_kind
 from disttgl_hpc.store.static import KIND as STATIC_KIND
 from disttgl_hpc.store.static import StaticStore
 
+_EXAMPLES = """\b
+Examples:
+  disttgl inspect flights.events.h5
+  disttgl inspect flights.b600.n10.s4.batches.h5 --verify
+  disttgl inspect flights.static.h5 --json
+"""
 _UNITS_PER_S = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _YEAR_1980_S, _YEAR_2100_S = 315_532_800, 4_102_444_800
 
 
-@click.command()
+@click.command(epilog=_EXAMPLES)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--verify", is_flag=True, help="Read everything and compare with the checksum first.")

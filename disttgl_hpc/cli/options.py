@@ -10,13 +10,13 @@ from typing import Any
 
 import click
 
-from disttgl_hpc.config import TrainConfig, read_toml
+from disttgl_hpc.config import TrainConfig, read_toml, setting_of
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.planning.plots import check_plot
 
 
 def config_options(command: Callable[..., Any], *, but: Container[str] = ()) -> Callable[..., Any]:
-    """Give a command --config and one option for each setting not in ``but``: see :func:`given_settings`."""
+    """Give a command --config, --set and one option for each setting not in ``but``: see :func:`given_settings`."""
     for setting in reversed(dataclasses.fields(TrainConfig)):
         if setting.name in but:
             continue
@@ -34,17 +34,29 @@ def config_options(command: Callable[..., Any], *, but: Container[str] = ()) -> 
     file = click.option(
         "--config", "config_file", type=click.Path(path_type=Path), help="TOML file of settings."
     )
-    return file(command)
+    several = click.option(
+        "--set",
+        "set_texts",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="A setting by its name in the TOML file; may be given several times.",
+    )
+    return file(several(command))
 
 
 def given_settings(options: dict[str, Any]) -> dict[str, Any]:
-    """The settings that a command was given: those of its TOML file, and its options, which win.
+    """The settings that a command was given: options win over --set, which wins over the TOML file.
 
-    options: by name, None where an option was not given, and config_file. Raises ConfigError.
+    options: by name, None where an option was not given, and config_file and set_texts. Raises ConfigError.
     """
-    file = options["config_file"]
-    given = {name: value for name, value in options.items() if value is not None and name != "config_file"}
-    return {**(read_toml(file) if file else {}), **given}
+    file, texts = options["config_file"], options["set_texts"]
+    given = read_toml(file) if file else {}
+    for text in texts:
+        given |= setting_of(text)
+    others = ("config_file", "set_texts")
+    return given | {
+        name: value for name, value in options.items() if value is not None and name not in others
+    }
 
 
 def as_options(settings: dict[str, Any]) -> list[str]:
