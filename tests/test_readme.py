@@ -75,6 +75,24 @@ def test_every_file_of_the_tour_exists():
         assert (ROOT / path).exists(), path
 
 
+PAGES = [page for page in ROOT.glob("**/*.md") if not {".venv", ".venv-test", "runs"} & set(page.parts)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_within_the_documentation_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", one).lower().replace(" ", "-") for one in headings], (
+                target
+            )
+
+
 @pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
 @pytest.mark.timeout(600)
 def test_the_commands_run_as_printed(tmp_path):
