@@ -24,6 +24,20 @@ from disttgl_hpc.parallel.waiting import sleeping_barrier, wait_request
 _WHAT = "the other trainers' rows of the static memory"
 
 
+def static_shapes(num_nodes: int, dim: int, max_rows: int, num_trainers: int) -> TableShapes:
+    """The table with its moments, and a slot for the row gradients of each trainer of the node: name → (shape, dtype)."""
+    max_rows = min(max_rows, num_nodes)
+    return {
+        "rows": ((num_nodes, dim), np.float32),
+        "first_moment": ((num_nodes, dim), np.float32),
+        "second_moment": ((num_nodes, dim), np.float32),
+        "touched": ((num_nodes,), np.int64),
+        "counts": ((num_trainers,), np.int64),
+        "nodes": ((num_trainers, max_rows), np.int64),
+        "gradients": ((num_trainers, max_rows, dim), np.float32),
+    }
+
+
 class StaticTable:
     """The table (N, d) that a grid's trainers learn. Collective over all trainers, as most methods are.
 
@@ -38,7 +52,7 @@ class StaticTable:
         self._node = grid.node_trainer_comm
         self._peers = cast(MPI.Intracomm, grid.trainer_comm.Split(self._node.rank, grid.trainer_comm.rank))
         self._rate, self._decay, self._timeout_s = rate, decay, timeout_s
-        shapes = _shapes(num_nodes, dim, min(max_rows, num_nodes), self._node.size)
+        shapes = static_shapes(num_nodes, dim, max_rows, self._node.size)
         with together(grid.trainer_comm, timeout_s):
             check_room(shapes, "the co-trained static memory needs")
         arrays, self._window = shared_arrays(self._node, shapes)
@@ -110,16 +124,3 @@ class StaticTable:
 
     def _wait(self, request: MPI.Request) -> None:
         wait_request(request, self._timeout_s, _WHAT, longest_s=2e-4)
-
-
-def _shapes(num_nodes: int, dim: int, max_rows: int, num_trainers: int) -> TableShapes:
-    """The table with its moments, and a slot for the row gradients of each trainer of the node."""
-    return {
-        "rows": ((num_nodes, dim), np.float32),
-        "first_moment": ((num_nodes, dim), np.float32),
-        "second_moment": ((num_nodes, dim), np.float32),
-        "touched": ((num_nodes,), np.int64),
-        "counts": ((num_trainers,), np.int64),
-        "nodes": ((num_trainers, max_rows), np.int64),
-        "gradients": ((num_trainers, max_rows, dim), np.float32),
-    }

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.parallel.shared import num_bytes, table_shapes
+from disttgl_hpc.parallel.static_table import static_shapes
 from disttgl_hpc.parallel.subset import nodes_of
 from disttgl_hpc.planning.captured import captured_share
 from disttgl_hpc.planning.costs import Costs, Machine
@@ -175,7 +176,11 @@ def _choose(
 
     def memory_of(shape: GridShape) -> int:
         sizes = RunPlan.of(stream, config, shape).sizes
-        return num_bytes(table_shapes(sizes, shape, shape.memory // cluster.nodes))
+        memory = num_bytes(table_shapes(sizes, shape, shape.memory // cluster.nodes))
+        if config.static == CO_TRAINED:
+            trainers = cluster.trainers_per_node
+            memory += num_bytes(static_shapes(stream.num_nodes, config.dim_memory, sizes.read_rows, trainers))
+        return memory
 
     num_events = stream.split.train_end
     return choose_grid(cluster, config.local_batch, losses, memory_of, num_events=num_events, **rules)

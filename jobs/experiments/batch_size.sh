@@ -12,13 +12,11 @@
 #   SEEDS="0 1 2"           one run of every size for each
 #   EPOCHS=8                passes over the training events
 set -euo pipefail
+# shellcheck source=jobs/experiments/training.sh
+source "$(dirname "${BASH_SOURCE[0]}")/training.sh"
 (($# > 0)) || { printf 'no events: bash %s EVENTS.events.h5 [TRAINING OPTIONS]\n' "$0" >&2 && exit 2; }
 events=$1
 shift
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-export PATH=${DISTTGL_VENV:-$here/../../.venv}/bin:$PATH
-export OMP_NUM_THREADS=1
-
 name=$(basename "$events")
 out=runs/batch_size/${name%%.*}
 sizes=${SIZES:-75 150 300 600 1200 2400 4800}
@@ -29,14 +27,7 @@ runs=()
 for seed in ${SEEDS:-0 1 2}; do
     for size in $sizes; do
         run=$out/b$size-s$seed
-        if [[ -d $run/checkpoints && ! -s $run/metrics.jsonl ]]; then
-            rm -r "$run" # it was stopped before its first sweep's end
-        fi
-        if [[ ! -d $run ]]; then
-            disttgl train "$events" --run "$run" --local-batch "$size" --seed "$seed" --epochs "${EPOCHS:-8}" "$@"
-        elif ! grep -q '"record": "test"' "$run/metrics.jsonl"; then
-            disttgl train --resume "$run"
-        fi
+        train "$run" 0 "$events" --local-batch "$size" --seed "$seed" --epochs "${EPOCHS:-8}" "$@"
         runs+=("$run")
     done
 done

@@ -13,7 +13,10 @@
 #   KINDS="none …"          what to compare
 #   STATIC="…"              further options of runs with static memory, such as --static-dropout 0.5
 #   PRETRAIN="…"            options of disttgl pretrain --kind embedding (default: the TRAINING OPTIONS)
+#   STATIC_GNN="…"          options of disttgl pretrain --kind static-gnn (default: none)
 set -euo pipefail
+# shellcheck source=jobs/experiments/training.sh
+source "$(dirname "${BASH_SOURCE[0]}")/training.sh"
 
 streams=()
 while (($# > 0)) && [[ $1 != -* ]]; do
@@ -21,24 +24,13 @@ while (($# > 0)) && [[ $1 != -* ]]; do
     shift
 done
 ((${#streams[@]} > 0)) || { printf 'no events: bash %s EVENTS.events.h5 … [OPTIONS]\n' "$0" >&2 && exit 2; }
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-export PATH=${DISTTGL_VENV:-$here/../../.venv}/bin:$PATH
-export OMP_NUM_THREADS=1
 read -ra static <<<"${STATIC-}"
 options=(--epochs 4 --evaluation-events 3000 "$@")
 read -ra learning <<<"${PRETRAIN-${options[*]}}"
+read -ra smoothing <<<"${STATIC_GNN-}"
 
-train() { # RUN EVENTS [OPTIONS]: a run that is complete when this returns
-    local run=$1
-    shift
-    if [[ -d $run/checkpoints && ! -s $run/metrics.jsonl ]]; then
-        rm -r "$run" # it was stopped before its first sweep's end
-    fi
-    if [[ ! -d $run ]]; then
-        disttgl train "$1" --run "$run" "${@:2}"
-    elif ! grep -q '"record": "test"' "$run/metrics.jsonl"; then
-        disttgl train --resume "$run"
-    fi
+learn() { # EVENTS TABLE OPTIONS: a table that is there when this returns
+    [[ -s $2 ]] || disttgl pretrain "$@"
 }
 
 runs=()
@@ -54,13 +46,10 @@ for events in "${streams[@]}"; do
             case $kind in
             none) own=() ;;
             co-trained) own=(--static co-trained "${static[@]}") ;;
-            static-gnn) [[ -s $table ]] || disttgl pretrain "$events" "$table" --kind static-gnn --seed "$seed" ;;
-            embedding)
-                [[ -s $table ]] ||
-                    disttgl pretrain "$events" "$table" --kind embedding --seed "$seed" "${learning[@]}"
-                ;;
+            static-gnn) learn "$events" "$table" --kind static-gnn --seed "$seed" "${smoothing[@]}" ;;
+            embedding) learn "$events" "$table" --kind embedding --seed "$seed" "${learning[@]}" ;;
             esac
-            train "$run" "$events" --seed "$seed" "${options[@]}" "${own[@]}"
+            train "$run" 0 "$events" --seed "$seed" "${options[@]}" "${own[@]}"
             runs+=("$run")
         done
     done

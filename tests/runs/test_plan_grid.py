@@ -1,5 +1,7 @@
 """Planning for a stream: a calibration on this machine, sizes of node memory, grids for the ranks at hand."""
 
+from dataclasses import replace
+
 import pytest
 from mpi4py import MPI
 from run_helpers import SMALL, make_store
@@ -8,6 +10,7 @@ from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import GridError
 from disttgl_hpc.parallel.shared import num_bytes, table_shapes
+from disttgl_hpc.parallel.static_table import static_shapes
 from disttgl_hpc.planning.costs import Costs, Machine
 from disttgl_hpc.planning.planner import Cluster
 from disttgl_hpc.runs import plan_grid as planning
@@ -22,10 +25,11 @@ def stream(tmp_path):
     return make_store(tmp_path).stream
 
 
-def planned(stream, calibrations=(), *, nodes=1, trainers=4, memory=10**9, max_loss=0.0, base=25):
+def planned(stream, calibrations=(), *, nodes=1, trainers=4, memory=10**9, max_loss=0.0, base=25, config=None):
     cluster = Cluster(nodes=nodes, trainers_per_node=trainers, memory_per_node=memory)
     machine = Machine(cores=trainers)
-    return planning.plan_grid(stream, CONFIG, cluster, machine, calibrations, base=base, max_loss=max_loss)
+    config = config or CONFIG
+    return planning.plan_grid(stream, config, cluster, machine, calibrations, base=base, max_loss=max_loss)
 
 
 def test_a_calibration_measures_every_size_on_the_same_events(stream, monkeypatch):
@@ -57,6 +61,15 @@ def test_memory_is_that_of_the_tables(stream):
     assert planned(stream, nodes=2, memory=entry["memory"])["grid"] == "1x2x4"
     with pytest.raises(GridError, match="at least one replica"):
         planned(stream, memory=1000)
+
+
+def test_a_co_trained_table_needs_memory_too(stream):
+    without = planned(stream)["candidates"]
+    along = planned(stream, config=replace(CONFIG, static="co-trained"))["candidates"]
+    for one, entry in zip(without, along, strict=True):
+        rows = RunPlan.of(stream, CONFIG, GridShape.parse(entry["grid"])).sizes.read_rows
+        table = static_shapes(stream.num_nodes, CONFIG.dim_memory, rows, 4)
+        assert entry["memory"] == one["memory"] + num_bytes(table)
 
 
 def test_sizes_around_the_base():

@@ -11,7 +11,7 @@ from run_helpers import SMALL, make_store, write_events
 
 from disttgl_hpc.core.stream import EventStream, Split
 from disttgl_hpc.core.tcsr import build_tcsr
-from disttgl_hpc.errors import ConfigError, TrainingError
+from disttgl_hpc.errors import ConfigError, StoreError, TrainingError
 from disttgl_hpc.runs.pretrain import METHODS, pretrain, training_part
 from disttgl_hpc.runs.signals import StopRequest
 from disttgl_hpc.runs.static_gnn import smoothed, training_graph
@@ -43,6 +43,15 @@ def other_future(store, folder):
             file["tcsr"][name] = getattr(index, name)
         file["features/edge"][end:] = 1e3
     return EventStore.open(path)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_damaged_store_is_told_before_it_is_indexed(tmp_path, method):
+    store = make_store(tmp_path)
+    with h5py.File(store.path, "r+") as file:
+        file["events/dst"][3] = 10**6
+    with pytest.raises(StoreError, match="must hold events/dst: ids of destinations"):
+        learn(EventStore.open(store.path), tmp_path / "x.static.h5", method)
 
 
 @pytest.mark.parametrize("method", METHODS)
