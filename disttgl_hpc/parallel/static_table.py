@@ -25,7 +25,7 @@ _WHAT = "the other trainers' rows of the static memory"
 
 
 def static_shapes(num_nodes: int, dim: int, max_rows: int, num_trainers: int) -> TableShapes:
-    """The table with its moments, and a slot for the row gradients of each trainer of the node: name → (shape, dtype)."""
+    """Table with moments, and a slot for the row gradients of each trainer of a node: name → (shape, dtype)."""
     max_rows = min(max_rows, num_nodes)
     return {
         "rows": ((num_nodes, dim), np.float32),

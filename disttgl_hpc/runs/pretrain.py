@@ -51,9 +51,9 @@ def pretrain(
     """Learn a static memory by ``method`` with all ranks of ``world`` and write it to ``output`` (collective).
 
     given: settings of training that differ from the method's defaults. share: of the training events to learn
-    from; the rest of them chooses the epoch. What follows the training split is
-    checked for damage and not used. Returns what was learned, None if it was asked to stop before: the same command goes on. Raises ConfigError, also where
-    ``output`` must not be replaced, GridError and StoreError as training does.
+    from; the rest of them chooses the epoch. What follows the training split is checked for damage and not used.
+    Returns what was learned, None if it was asked to stop before: the same command goes on. Raises ConfigError,
+    also where ``output`` must not be replaced, GridError and StoreError as training does.
     """
     check_output(output, KIND, force=force)
     decide_together(world, events.check_contents)

@@ -25,7 +25,9 @@ def stream(tmp_path):
     return make_store(tmp_path).stream
 
 
-def planned(stream, calibrations=(), *, nodes=1, trainers=4, memory=10**9, max_loss=0.0, base=25, config=None):
+def planned(
+    stream, calibrations=(), *, nodes=1, trainers=4, memory=10**9, max_loss=0.0, base=25, config=None
+):
     cluster = Cluster(nodes=nodes, trainers_per_node=trainers, memory_per_node=memory)
     machine = Machine(cores=trainers)
     config = config or CONFIG
