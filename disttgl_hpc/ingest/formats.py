@@ -1,8 +1,7 @@
-"""The formats taken: csv, parquet, jodie, snap. Each reader yields checked chunks and where they stand."""
+"""The formats taken, and how each is told. Readers of tables yield checked chunks and where they stand."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,27 +11,28 @@ import pyarrow.parquet as pq
 
 from disttgl_hpc.errors import InputError
 from disttgl_hpc.ingest.columns import Columns, resolve
-from disttgl_hpc.ingest.flights import read_flights
+from disttgl_hpc.ingest.dyglib import is_dyglib, read_dyglib
+from disttgl_hpc.ingest.flights import CLASSES, flights_file, read_flights
+from disttgl_hpc.ingest.inputs import RawInput
+from disttgl_hpc.ingest.knowledge_graph import is_knowledge_graph, read_knowledge_graph
 from disttgl_hpc.ingest.raw import Origin, RawEvents, raw_events
-from disttgl_hpc.ingest.text import TextLayout, first_line, read_text
+from disttgl_hpc.ingest.saved_arrays import read_npz, read_pyg
+from disttgl_hpc.ingest.text import TextLayout, first_line, header_names, read_text
+from disttgl_hpc.ingest.tgb import is_tgb_folder, is_tgb_name, read_tgb
+from disttgl_hpc.ingest.tgl import is_tgl, read_tgl
 
 Reader = Callable[[Path, Columns | None, int], Iterator[tuple[RawEvents, Origin]]]
 
 _COMPRESSED = {".gz", ".bz2", ".zst", ".lz4", ".zip"}
 _BY_SUFFIX = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".pq": "parquet", ".txt": "snap"}
+_BY_SUFFIX |= {".npz": "npz", ".pt": "pyg"}
 
 
 def read_csv(path: Path, columns: Columns | None, chunk_events: int) -> Iterator[tuple[RawEvents, Origin]]:
     """A header line, then one event a line, separated by commas (tabs where the header has them)."""
     header = first_line(path, 0)
     delimiter = "\t" if "\t" in header else ","
-    try:
-        row = next(csv.reader([header.lstrip("\ufeff")], delimiter=delimiter), [])
-    except csv.Error as error:
-        raise InputError(
-            f"{path}, line 1: must name the columns ({error}): is it text? check --format"
-        ) from None
-    names = tuple(name.strip() for name in row)
+    names = header_names(path, delimiter)
     layout = TextLayout(delimiter, names, header=True)
     return _read_text(path, layout, resolve(columns or Columns(), names, str(path)), chunk_events)
 
@@ -67,7 +67,7 @@ def read_snap(path: Path, columns: Columns | None, chunk_events: int) -> Iterato
             f"{path}: a snap row has source, destination and time, {width} columns found in the first"
         )
     names = ("src", "dst", "time", *(str(number) for number in range(4, width + 1)))
-    layout = TextLayout(" ", names, header=False, comments=True)
+    layout = TextLayout(" ", names, header=False, comments=True, quotes=False)
     return _read_text(path, layout, resolve(columns or Columns(), names, str(path)), chunk_events)
 
 
@@ -125,17 +125,64 @@ READERS: dict[str, Reader] = {
     "flights": _read_flights,
 }
 BIPARTITE_FORMATS = frozenset({"jodie", "flights"})
+_WHOLE_READERS: dict[str, Callable[[Path, int], RawInput]] = {
+    "tgl": read_tgl,
+    "dyglib": read_dyglib,
+    "tgb": read_tgb,
+    "pyg": read_pyg,
+    "kg": read_knowledge_graph,
+    "npz": read_npz,
+}
+FORMATS = (*READERS, *_WHOLE_READERS)
+
+
+def open_input(name: str, path: Path, columns: Columns | None, chunk_events: int) -> RawInput:
+    """An input of a format, opened: its events are read while they are gone through. Raises InputError."""
+    if name == "flights":
+        path = flights_file(path)
+    if not path.exists() and not (name == "tgb" and is_tgb_name(path)):
+        raise InputError(f"{path}: no such file: check the path")
+    if name in _WHOLE_READERS:
+        _refuse_columns(name, columns)
+        return _WHOLE_READERS[name](path, chunk_events)
+    if path.is_dir():
+        raise InputError(f"{path}: {name} is a file, this is a folder: name the file, or another --format")
+    classes = CLASSES if name == "flights" else None
+    return RawInput((path,), READERS[name](path, columns, chunk_events), class_names=classes)
 
 
 def format_of(path: Path) -> str:
-    """Format by suffix, a compression's suffix aside. Raises InputError for a suffix that says nothing."""
+    """Format by suffix, a compression's suffix aside, or by what lies in a folder.
+
+    Raises InputError for a name or a folder that says nothing.
+    """
     if str(path) == "flights":
         return "flights"
+    if is_tgb_name(path):
+        return "tgb"
+    if path.is_dir():
+        return _format_of_folder(path)
     suffixes = [suffix for suffix in path.suffixes if suffix not in _COMPRESSED]
     name = _BY_SUFFIX.get(suffixes[-1]) if suffixes else None
     if name is None:
-        raise InputError(f"{path}: the format cannot be told from the name: add --format {'|'.join(READERS)}")
+        raise InputError(f"{path}: the format cannot be told from the name: add --format {'|'.join(FORMATS)}")
     return name
+
+
+def _format_of_folder(folder: Path) -> str:
+    looks = {"tgl": is_tgl, "dyglib": is_dyglib, "kg": is_knowledge_graph}
+    found = [name for name, is_one in looks.items() if is_one(folder)]
+    if len(found) == 1:
+        return found[0]
+    if is_tgb_folder(folder):
+        raise InputError(
+            f"{folder}: a dataset of TGB is read by py-tgb, which takes pickles, programs in effect, out of its "
+            "folder: add --format tgb if you trust it"
+        )
+    raise InputError(
+        f"{folder}: a folder must hold edges.csv (tgl), one ml_*.csv (dyglib) or train.txt, valid.txt and test.txt "
+        f"(kg), found {' and '.join(found) or 'none of them'}: name a file in it, or add --format"
+    )
 
 
 def _refuse_columns(name: str, columns: Columns | None) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,8 @@ class RawEvents:
 
     src, dst: (n,) arrow arrays, int64 or string. time: (n,) int64 or float64. edge_label: (n,) arrow or None.
     node_label: (n,) int64, label of the source at that time, or None. features: (n, dim) float32 or None.
+    split: (n,) int8, 0 training, 1 validation, 2 test, where the input says so. negatives: (h, m) int64, node ids
+    that the h rows of validation and test are to be ranked against, −1 as padding; or None.
     ``dropped_rows`` were left out on the way here; ``time_unit`` is known for typed timestamps only.
     """
 
@@ -33,6 +36,8 @@ class RawEvents:
     edge_label: pa.Array | None = None
     node_label: NDArray[np.int64] | None = None
     features: NDArray[np.float32] | None = None
+    split: NDArray[np.int8] | None = None
+    negatives: NDArray[np.int64] | None = None
     dropped_rows: int = 0
     time_unit: str = ""
 
@@ -41,7 +46,7 @@ class RawEvents:
 class Origin:
     """Where a chunk's rows stand, so that a message can name the place as an editor shows it."""
 
-    path: Path
+    path: Path | str
     first_row: int
     place: Callable[[int], str]
 
@@ -74,6 +79,8 @@ def _ids(table: pa.Table, name: str, origin: Origin) -> pa.Array:
     values = table[name].combine_chunks()
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
+    if pa.types.is_string_view(values.type):
+        values = values.cast(pa.large_string())
     if is_text(values.type):
         values = pc.utf8_trim_whitespace(values)
         missing = pc.fill_null(pc.equal(values, ""), True)
@@ -164,13 +171,29 @@ def _features(table: pa.Table, names: tuple[str, ...], origin: Origin) -> NDArra
         features = np.empty((len(table), len(names)), np.float32)
         for index, name in enumerate(names):
             features[:, index] = _numeric(table[name], name, origin)
+    _refuse_infinite(features, names, origin)
+    return features
+
+
+def feature_rows(rows: NDArray[Any], origin: Origin) -> NDArray[np.float32]:
+    """Features (n, dim) float32 from an array of numbers (n, dim) or (n,). Raises InputError."""
+    if rows.dtype.kind not in "biuf" or rows.ndim not in (1, 2):
+        raise origin.error(
+            0, f"features must be numbers (rows, columns), found {rows.shape} {rows.dtype}: convert them"
+        )
+    with np.errstate(over="ignore"):
+        features = rows.reshape(len(rows), -1).astype(np.float32)
+    _refuse_infinite(features, [str(index) for index in range(features.shape[1])], origin)
+    return features
+
+
+def _refuse_infinite(features: NDArray[np.float32], names: Sequence[str], origin: Origin) -> None:
     row = first_true(~np.isfinite(features).all(axis=1))
     if row is not None:
         column = names[min(int(np.argmin(np.isfinite(features[row]))), len(names) - 1)]
         raise origin.error(
             row, f"features must be finite float32 numbers, column '{column}' is not: fill or drop the row"
         )
-    return features
 
 
 def _numeric(values: pa.ChunkedArray, name: str, origin: Origin) -> NDArray[np.float32]:

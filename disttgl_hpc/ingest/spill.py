@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from disttgl_hpc.core.compact import int8_scale
 from disttgl_hpc.core.tcsr import Times
 from disttgl_hpc.ingest.ids import IdTable
-from disttgl_hpc.ingest.raw import Origin, RawEvents
+from disttgl_hpc.ingest.raw import Origin, RawEvents, first_true
 
 _LARGEST_EXACT = 2**53
 _REWRITE_CHUNK = 1 << 20
@@ -62,6 +62,7 @@ class FlatColumn:
 class Spill:
     """Columns of all inputs one after the other, ids as codes of tables that are complete in the end.
 
+    ``negatives`` (h, n) has a row of codes for each event of validation and test, in the order of reading.
     With ``bipartite`` sources and destinations have a table each, else they share one. Features that are to be int8
     are set down as float32: their scale is known only when all of them were seen. With ``class_names`` edge labels
     are already numbers of these classes, else they are values of any kind.
@@ -80,6 +81,7 @@ class Spill:
         self.dst = FlatColumn(self.folder / "dst", np.dtype(np.int32))
         self.time = FlatColumn(self.folder / "time", np.dtype(np.int64))
         self.optional: dict[str, FlatColumn] = {}
+        self.negatives: FlatColumn | None = None
         self.largest_features: NDArray[np.float32] = np.zeros(1, np.float32)
         self.dropped_rows = 0
         self.time_unit: str | None = None
@@ -92,13 +94,39 @@ class Spill:
             "edge_label": None if raw.edge_label is None else self._class_codes(raw.edge_label, origin),
             "node_label": raw.node_label,
             "features": None if raw.features is None else self._as_feature_dtype(raw.features, origin),
+            "split": raw.split,
         }
         self._append_time(raw.time, origin)
         self.src.append(self.src_ids.encode(raw.src, origin))
         self.dst.append(self.dst_ids.encode(raw.dst, origin))
         for name, rows in optional.items():
             self._append_optional(name, rows, origin, first)
+        if raw.negatives is not None:
+            self._append_negatives(raw.negatives, origin)
         self.dropped_rows += raw.dropped_rows
+
+    def _append_negatives(self, negatives: NDArray[np.int64], origin: Origin) -> None:
+        """Set down codes of destinations, −1 as padding; they are nodes even if no event has them."""
+        is_node = negatives >= 0
+        row = first_true(~is_node.any(axis=1))
+        if row is not None:
+            raise origin.error(
+                0, "each event of validation and test needs a negative, one from here on has none: give one"
+            )
+        negatives = np.take_along_axis(negatives, np.argsort(~is_node, axis=1, kind="stable"), axis=1)
+        is_node = negatives >= 0  # padding comes last
+        codes = np.full(negatives.shape, -1, np.int32)
+        codes[is_node] = self.dst_ids.encode(pa.array(negatives[is_node]), origin)
+        width = negatives.shape[1]
+        if self.negatives is None:
+            self.negatives = FlatColumn(self.folder / "negatives", codes.dtype, width)
+        if self.negatives.width != width:
+            raise origin.error(
+                0,
+                f"every input must have equally many negatives, {self.negatives.width} before and {width} here: "
+                "pad with -1",
+            )
+        self.negatives.append(codes)
 
     def _class_codes(self, labels: pa.Array, origin: Origin) -> NDArray[np.int32]:
         if self.class_names is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import zipfile
@@ -26,12 +27,13 @@ _VALUE_ERROR = re.compile(r"In CSV column #(\d+): Row #(\d+): CSV conversion err
 
 @dataclass(frozen=True)
 class TextLayout:
-    """How a text file is laid out: delimiter, column names, whether line 1 is a header, '#' lines to skip."""
+    """How a text file is laid out: delimiter, column names, a header in line 1, '#' lines to skip, quotes."""
 
     delimiter: str
     names: tuple[str, ...]
     header: bool
     comments: bool = False
+    quotes: bool = True
 
 
 def open_text(path: Path, *, comments: bool = False) -> Any:
@@ -70,14 +72,14 @@ def read_text(
             pa_csv.ReadOptions(
                 use_threads=False, block_size=_BLOCK_BYTES, column_names=layout.names, skip_rows=header
             ),
-            pa_csv.ParseOptions(delimiter=layout.delimiter, quote_char=False if layout.comments else '"'),
+            pa_csv.ParseOptions(delimiter=layout.delimiter, quote_char='"' if layout.quotes else False),
             pa_csv.ConvertOptions(include_columns=wanted, column_types=kinds, strings_can_be_null=False),
         )
         for table in _tables(reader, chunk_events):
             yield table, Origin(path, first_row, place)
             first_row += len(table)
     except (pa.ArrowInvalid, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise _readable(error, path, layout, wanted) from None
+        raise _readable(error, path, layout) from None
 
 
 def _tables(batches: Any, chunk_events: int) -> Iterator[pa.Table]:
@@ -114,6 +116,17 @@ def first_line(path: Path, number: int, *, comments: bool = False) -> str:
     except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: was cut short or is damaged ({error}): get a complete copy") from None
     raise InputError(f"{path}: is empty, at least one event is needed: check the file and --format")
+
+
+def header_names(path: Path, delimiter: str = ",") -> tuple[str, ...]:
+    """Column names of a text file's first line. Raises InputError."""
+    try:
+        row = next(csv.reader([first_line(path, 0).lstrip("\ufeff")], delimiter=delimiter), [])
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line 1: must name the columns ({error}): is it text? check --format"
+        ) from None
+    return tuple(name.strip() for name in row)
 
 
 def line_of_row(path: Path, number: int, *, comments: bool = False) -> int:
@@ -188,7 +201,7 @@ def _only_member(path: Path) -> IO[bytes]:
     return archive.open(members[0])
 
 
-def _readable(error: Exception, path: Path, layout: TextLayout, wanted: list[str]) -> InputError:
+def _readable(error: Exception, path: Path, layout: TextLayout) -> InputError:
     """The reader's complaint as file, line, rule, value and remedy."""
     text = str(error)
     if width := _WIDTH_ERROR.search(text):
@@ -202,7 +215,7 @@ def _readable(error: Exception, path: Path, layout: TextLayout, wanted: list[str
         line = line_of_row(path, int(value[2]) - 1, comments=layout.comments)
         found = value[4].replace("invalid value", "").strip()
         return InputError(
-            f"{path}, line {line}: column '{wanted[int(value[1])]}' must hold {value[3]}, found {found}: "
+            f"{path}, line {line}: column '{layout.names[int(value[1])]}' must hold {value[3]}, found {found}: "
             "correct or drop the row"
         )
     if "Empty CSV" in text:

@@ -26,6 +26,14 @@ def check_contents(path: Path, stream: EventStream) -> None:
         "tcsr/neighbors: ids of nodes": _within(tcsr.neighbors, 0, num_nodes),
         "tcsr/event_ids: ids of events": _within(tcsr.event_ids, 0, stream.num_events),
     }
+    for name in ("validation", "test"):
+        given = getattr(stream, f"{name}_negatives")
+        if given is not None:
+            # Padding stands at the end: so each row has a negative if it begins with one.
+            is_sound = given.shape[1] > 0 and _within(given[:, 0], num_src, num_nodes)
+            rules[f"negatives/{name}: ids of destinations, then -1"] = is_sound and _within(
+                given, -1, num_nodes
+            )
     broken = next((rule for rule, holds in rules.items() if not holds), None)
     if broken is None and not _ascending_by_node(tcsr.event_ids, tcsr.indptr):
         broken = "tcsr/event_ids: each node's events in ascending order"

@@ -36,10 +36,12 @@ _SCHEMA: dict[str, tuple[str | None, int, tuple[str, ...]]] = {
     "labels/edge": ("num_events", 1, ("int64",)),
     "labels/node": ("num_events", 1, ("int64",)),
     "labels/edge_classes": (None, 1, ()),
+    "negatives/validation": ("num_validation", 2, _INTS),
+    "negatives/test": ("num_test", 2, _INTS),
     "source/file": (None, 1, ()),
     "source/sha256": (None, 1, ()),
 }
-_OPTIONAL_GROUPS = ("features/", "labels/", "source/")
+_OPTIONAL_GROUPS = ("features/", "labels/", "negatives/", "source/")
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,8 @@ def _map_arrays(file: h5py.File, path: Path) -> dict[str, NDArray[Any]]:
         "num_events": int(file.attrs["num_events"]),
         "num_nodes": int(file.attrs["num_nodes"]),
         "num_nodes + 1": int(file.attrs["num_nodes"]) + 1,
+        "num_validation": int(file.attrs["validation_end"]) - int(file.attrs["train_end"]),
+        "num_test": int(file.attrs["num_events"]) - int(file.attrs["validation_end"]),
         "num_entries": len(own_dataset(file, "tcsr/neighbors", path)),
         "dim_edge": own_dataset(file, "features/edge", path).shape[-1] if "features/edge" in file else 0,
     }
@@ -154,6 +158,8 @@ def _stream(attributes: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Even
         edge_scale=arrays.get("features/edge_scale"),
         node_features=arrays.get("features/node"),
         edge_labels=arrays.get("labels/edge"),
+        validation_negatives=arrays.get("negatives/validation"),
+        test_negatives=arrays.get("negatives/test"),
     )
 
 

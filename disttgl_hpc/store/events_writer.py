@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
@@ -25,7 +25,21 @@ from disttgl_hpc.store.tcsr_pieces import EventColumns, count_entries, tcsr_piec
 KIND = "disttgl-events"
 SCHEMA_VERSION = 1
 _ALIGNMENT = 64
+_ROWS_AT_ONCE = 1 << 16
 _STRUCTURE_BYTES = 32 << 10  # more than HDF5 needs for our datasets and attributes
+
+
+class Rows(Protocol):
+    """Rows that are written piece by piece: an array, or what makes them when they are asked for."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> NDArray[Any]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +47,10 @@ class Contents:
     """What an event store says about itself, beside its events.
 
     node_ids: (N,) the user's ids, int64 or text; in a bipartite stream sources [0, num_src) come first.
-    node_features: (N, dim_node) float or None. edge_scale: (dim_edge,) float32, what edge features stored as int8
-    are multiplied with; None for floats. class_names: names of the edge classes 0, 1, …
+    node_features: (N, dim_node) float or None; negatives: nodes (h, n) that the events of validation and of test
+    are to be ranked against, −1 as padding, or None; both are read a slice at a time. edge_scale: (dim_edge,)
+    float32, what edge features stored as int8 are multiplied with; None for floats. class_names: names of the edge
+    classes 0, 1, …
     source_files and source_sha256: what it was prepared from. time_unit: "s", "ms", … where it is known.
     """
 
@@ -44,7 +60,9 @@ class Contents:
     num_src: int
     split: Split
     node_ids: NDArray[np.int64] | NDArray[np.str_]
-    node_features: NDArray[np.floating] | None = None
+    node_features: Rows | None = None
+    validation_negatives: Rows | None = None
+    test_negatives: Rows | None = None
     edge_scale: NDArray[np.float32] | None = None
     class_names: tuple[str, ...] = ()
     source_files: tuple[str, ...] = ()
@@ -117,6 +135,7 @@ def write_event_store(
         if "events/src" not in file or writer.short():
             raise ValueError(f"events are missing in {writer.short()}: {contents.num_events} were announced")
         _append_tcsr(writer, contents, chunk_events, progress)
+        _append_rows(writer, contents, chunk_events)
         _append_nodes(writer, contents)
         _set_attributes(writer, contents)
 
@@ -129,7 +148,8 @@ def _check_room(path: Path, part: EventPart, contents: Contents) -> None:
     columns = part.edge_features, part.edge_labels, part.node_labels
     row_bytes = sum(column[:1].nbytes for column in columns if column is not None)
     entry_bytes = nodes + events + part.time.dtype.itemsize
-    node_bytes = [rows.nbytes for rows in (contents.node_ids, contents.node_features) if rows is not None]
+    given = contents.node_ids, *_tables(contents).values()
+    node_bytes = [rows.nbytes for rows in given if rows is not None]
     needed = contents.num_events * (2 * nodes + part.time.dtype.itemsize + row_bytes + 2 * entry_bytes)
     needed += 8 * contents.num_nodes + sum(node_bytes) + _STRUCTURE_BYTES
     if needed > shutil.disk_usage(path.parent).free:
@@ -163,10 +183,26 @@ def _append_tcsr(writer: _Writer, contents: Contents, chunk_events: int, progres
         progress.advance(len(piece.times))
 
 
+def _tables(contents: Contents) -> dict[str, Rows | None]:
+    """What is written piece by piece after the events, by dataset."""
+    return {
+        "features/node": contents.node_features,
+        "negatives/validation": contents.validation_negatives,
+        "negatives/test": contents.test_negatives,
+    }
+
+
+def _append_rows(writer: _Writer, contents: Contents, chunk_events: int) -> None:
+    for name, rows in _tables(contents).items():
+        if rows is not None:
+            # One piece at least: a table without rows is a dataset, too.
+            for start in range(0, max(1, len(rows)), min(chunk_events, _ROWS_AT_ONCE)):
+                writer.append(name, rows[start : start + min(chunk_events, _ROWS_AT_ONCE)], len(rows))
+
+
 def _append_nodes(writer: _Writer, contents: Contents) -> None:
     columns: dict[str, NDArray[Any] | None] = {
         "nodes/id": contents.node_ids,
-        "features/node": contents.node_features,
         "features/edge_scale": contents.edge_scale,
         "labels/edge_classes": np.array(contents.class_names) if contents.class_names else None,
         "source/file": np.array(contents.source_files) if contents.source_files else None,

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -38,6 +39,24 @@ def test_options_reach_the_store(tmp_path, ratings):
 def test_name_is_the_outputs_own_unless_given(tmp_path, ratings):
     run(ratings, tmp_path / "r.events.h5", "--columns", "src=user,dst=item,time=t")
     assert EventStore.open(tmp_path / "r.events.h5").stream.name == "r"
+
+
+def test_node_features_and_a_split_of_its_own(tmp_path):
+    ids, time = np.arange(20) % 5, np.arange(20)
+    np.savez(tmp_path / "in.npz", src=ids, dst=ids[::-1], time=time, split=np.minimum(time // 8, 2))
+    np.save(tmp_path / "nodes.npy", np.eye(5))
+    arguments = [tmp_path / "in.npz", tmp_path / "r.events.h5", "--node-features", tmp_path / "nodes.npy"]
+    assert "training up to event 8, validation up to 16" in run(*arguments).output
+    assert EventStore.open(tmp_path / "r.events.h5").stream.node_features.tolist() == np.eye(5).tolist()
+    assert "training up to event 10" in run(*arguments, "--split", "0.5/0.25/0.25", "--force").output
+    assert "does not exist" in run(*arguments[:3], tmp_path / "none.npy").output
+
+
+def test_a_dataset_of_tgb_that_is_not_there(tmp_path):
+    pytest.importorskip("tgb")
+    result = run("tgbl-review", tmp_path / "r.events.h5")
+    assert isinstance(result.exception, InputError)
+    assert "fetch them where there is a network" in str(result.exception)
 
 
 def test_split_times(tmp_path, ratings):

@@ -81,3 +81,10 @@ def test_compression_is_told_by_suffix(tmp_path, codec):
 def test_folder_is_no_file(tmp_path):
     with pytest.raises(InputError, match="cannot be opened"):
         open_text(tmp_path)
+
+
+def test_a_wrong_value_is_told_by_its_column_whichever_are_read(tmp_path):
+    (tmp_path / "x.csv").write_text("a,b,c\n1,2,3\n1,2,x\n")
+    layout = TextLayout(",", ("a", "b", "c"), header=True)
+    with pytest.raises(InputError, match="line 3: column 'c' must hold double, found 'x'"):
+        list(read_text(tmp_path / "x.csv", layout, ["c"], {"c": pa.float64()}, 10))

@@ -6,6 +6,7 @@ Run by test_fuzzing.py in a process of its own, because a reader may crash or ea
 """
 
 import faulthandler
+import io
 import json
 import os
 import resource
@@ -22,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mpi4py import MPI
@@ -398,7 +400,7 @@ CELL |= st.text(max_size=3)
     st.lists(st.lists(CELL, min_size=1, max_size=5), max_size=6),
     st.sampled_from(["src,dst,time\n", "src,dst,time,f\n", "", "\ufeffsrc,dst,time\n", "src\tdst\ttime\n"]),
     st.sampled_from([",", " ", "\t"]),
-    st.sampled_from(["csv", "snap", "jodie"]),
+    st.sampled_from(["csv", "snap", "jodie", "kg"]),
     st.sampled_from(["\n", "\r\n", "\n\n", "\r", ""]),
     st.booleans(),
 )
@@ -440,13 +442,119 @@ def test_bytes_of_a_parquet_file(folder, damage):
     prepared(folder, path.name, path.read_bytes())
 
 
+ROWS = 8
+ARRAYS = {
+    "src": np.arange(ROWS) % 3,
+    "dst": np.arange(ROWS) % 4,
+    "time": np.arange(ROWS) // 2,
+    "edge_features": np.ones((ROWS, 2), np.float32),
+    "node_features": np.ones((4, 2), np.float32),
+    "label": np.arange(ROWS),
+    "node_label": np.arange(ROWS),
+    "split": np.repeat([0, 1, 2], [4, 2, 2]),
+    "validation_negatives": np.ones((2, 3), np.int64),
+    "test_negatives": np.zeros((2, 3), np.int64),
+}
+VALUE = st.sampled_from([-1, 0, 1, 2, 7, 2**31, 2**62, np.nan, np.inf, 1e300])
+DTYPE = st.sampled_from(["i8", "f4", "f8", ">i4", "u8", "?", "S3", "U3", "c8", "f2", "M8[s]", "m8[s]", "V4"])
+
+
+def absurd_array(values, data):
+    """An array with other values, another type or another shape."""
+    changed = np.array(values)
+    what = data.draw(st.sampled_from(["values", "type", "shape"]))
+    with np.errstate(all="ignore"):
+        if what == "values":
+            changed = changed.astype(data.draw(st.sampled_from(["f8", "i8"])))
+            value = np.array(data.draw(VALUE))
+            changed.flat[data.draw(st.integers(0, changed.size - 1))] = value.astype(changed.dtype)
+        elif what == "type":
+            dtype = np.dtype(data.draw(DTYPE))
+            changed = changed.astype(str).astype(dtype) if dtype.kind == "V" else changed.astype(dtype)
+        else:
+            shape = data.draw(st.sampled_from([(), (0,), (1,), (ROWS, 1), (ROWS, 2, 1), (ROWS, 0), (ROWS,)]))
+            changed = np.resize(changed, shape)
+    return changed
+
+
+@fuzzed
+@given(st.data(), st.booleans())
+def test_arrays(folder, data, bipartite):
+    names = data.draw(st.lists(st.sampled_from(sorted(ARRAYS)), max_size=3, unique=True))
+    left_out = data.draw(st.lists(st.sampled_from(sorted(ARRAYS)), max_size=3, unique=True))
+    arrays = ARRAYS | {name: absurd_array(ARRAYS[name], data) for name in names}
+    content = io.BytesIO()
+    np.savez(content, **{name: values for name, values in arrays.items() if name not in left_out})
+    prepared(folder, "in.npz", content.getvalue(), bipartite=bipartite)
+
+
+@pytest.fixture(scope="module")
+def folders():
+    """Files of whole inputs, by format."""
+    contents = {}
+    for name in ("src", "edge_features", "node_features"):
+        contents[name], contents[f"{name}.npy"] = io.BytesIO(), io.BytesIO()
+        torch.save(torch.from_numpy(ARRAYS[name]), contents[name])
+        np.save(contents[f"{name}.npy"], ARRAYS[name])
+    contents["dict"], contents["npz"] = io.BytesIO(), io.BytesIO()
+    names = {"src": "src", "dst": "dst", "t": "time", "msg": "edge_features", "y": "node_label"}
+    torch.save({one: torch.from_numpy(ARRAYS[name]) for one, name in names.items()}, contents["dict"])
+    np.savez_compressed(contents["npz"], **ARRAYS)
+    made = {name: content.getvalue() for name, content in contents.items()}
+    rows = list(zip(*(ARRAYS[name] for name in ("src", "dst", "time", "split")), strict=True))
+    edges = "".join(f"{k},{u},{v},{t},{part}\n" for k, (u, v, t, part) in enumerate(rows))
+    table = "".join(f"{k},{u},{v},{t},0,{k % 4}\n" for k, (u, v, t, _) in enumerate(rows))
+    facts = "".join(f"{u}\t{k % 2}\t{v}\t{t}\n" for k, (u, v, t, _) in enumerate(rows)).encode()
+    return {
+        "tgl": {
+            "edges.csv": f",src,dst,time,ext_roll\n{edges}".encode(),
+            "edge_features.pt": made["edge_features"],
+            "node_features.pt": made["node_features"],
+            "labels.csv": b",node,time,label\n0,0,0,1\n1,1,0,0\n",
+        },
+        "dyglib": {
+            "ml_x.csv": f",u,i,ts,label,idx\n{table}".encode(),
+            "ml_x.npy": made["edge_features.npy"],
+            "ml_x_node.npy": made["node_features.npy"],
+        },
+        "kg": {
+            "train.txt": facts,
+            "valid.txt": b"0\t0\t1\t9\n",
+            "test.txt": b"0\t1\t1\t9\n",
+            "entity2id.txt": b"a\t0\nb\t1\nc\t2\nd\t3\n",
+            "relation2id.txt": b"p\t0\nq\t1\n",
+        },
+        "pyg": {"in.pt": made["dict"]},
+        "npz": {"in.npz": made["npz"]},
+    }
+
+
+@fuzzed
+@given(st.data(), damages())
+def test_bytes_of_arrays_and_folders(folder, folders, data, damage):
+    kind = data.draw(st.sampled_from(sorted(folders)))
+    files = dict(folders[kind])
+    name = data.draw(st.sampled_from(sorted(files)))
+    original, path = folder / "whole", folder / "damaged"
+    original.write_bytes(files[name])
+    damaged(original, path, damage)
+    files[name] = path.read_bytes()
+    content = files if len(files) > 1 else files[name]
+    prepared(folder, "in" if len(files) > 1 else name, content, format=kind)
+
+
 def prepared(folder, name, content, **options):
-    """Prepare raw input. What becomes a store is sound, and nothing is left of what does not."""
+    """Prepare raw input, a file or a folder. What becomes a store is sound; nothing is left of what does not."""
     inputs, made = folder / "raw", folder / "made"
     for place in (inputs, made):
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
-    (inputs / name).write_bytes(content)
+    if isinstance(content, dict):
+        (inputs / name).mkdir()
+        for file, text in content.items():
+            (inputs / name / file).write_bytes(text)
+    else:
+        (inputs / name).write_bytes(content)
     try:
         with case():
             options = {"inputs": (inputs / name,), "output": made / "out.events.h5", **options}

@@ -27,7 +27,7 @@ def columns():
     }
 
 
-def write(path, *, part_events=7, name="small", node_ids=None, edge_scale=None, **changes):
+def write(path, *, part_events=7, name="small", node_ids=None, edge_scale=None, negatives=False, **changes):
     data = columns() | changes
     contents = Contents(
         name=name,
@@ -37,6 +37,8 @@ def write(path, *, part_events=7, name="small", node_ids=None, edge_scale=None, 
         split=Split(28, 34),
         node_ids=np.arange(NUM_NODES) * 10 if node_ids is None else node_ids,
         node_features=np.eye(NUM_NODES, 2, dtype=np.float32),
+        validation_negatives=np.tile([5, 8, -1], (6, 1)) if negatives else None,
+        test_negatives=np.full((6, 1), 7) if negatives else None,
         edge_scale=edge_scale,
         class_names=("a", "ü"),
         source_files=("in.csv",),
@@ -71,6 +73,16 @@ def test_round_trip(path):
     assert store.sources == (("in.csv", "0" * 64),)
     assert store.time_unit == "s"
     store.verify()
+
+
+def test_given_negatives_are_part_of_a_store(tmp_path, path):
+    store = EventStore.open(write(tmp_path / "given.events.h5", negatives=True))
+    assert store.stream.validation_negatives.tolist() == [[5, 8, -1]] * 6
+    assert store.stream.test_negatives.tolist() == [[7]] * 6
+    store.verify()
+    store.check_contents()
+    assert EventStore.open(path).checksum != store.checksum
+    assert EventStore.open(path).stream.test_negatives is None
 
 
 def test_index_equals_the_one_built_in_memory(path):

@@ -49,6 +49,17 @@ def test_values_that_no_stream_can_have_are_refused(path, monkeypatch, piece, na
         store.check_contents()
 
 
+@pytest.mark.parametrize(
+    ("name", "at", "value"), [("validation", 1, NUM_NODES), ("validation", 2, -2), ("test", 0, -1)]
+)
+def test_given_negatives_that_are_no_destinations_are_refused(tmp_path, name, at, value):
+    path = write(tmp_path / "x.events.h5", negatives=True)
+    with h5py.File(path, "r+") as file:
+        file[f"negatives/{name}"][3, at] = value
+    with pytest.raises(StoreError, match=f"negatives/{name}: ids of destinations, then -1"):
+        EventStore.open(path).check_contents()
+
+
 def test_times_that_are_no_numbers_are_refused(tmp_path):
     times = np.arange(NUM_EVENTS, dtype=np.float64)
     times[17] = np.nan
