@@ -20,6 +20,8 @@ _MOST_DIGITS, _MOST_SHOWN = 30, 80
 _MOST_THREADS = 2**10
 TIME_ENCODINGS = ("learned", "log-learned", "fixed")
 NEGATIVE_STRATEGIES = ("random", "historical", "inductive")
+GIVEN = "given"
+"""Instead of a strategy of evaluation: the negatives that came with the events."""
 COMBS = ("most-recent", "mean")
 DEVICES = ("cpu", "cuda")
 PRECISIONS = ("float32", "bfloat16")
@@ -113,7 +115,9 @@ class TrainConfig:
     evaluation_negatives: int = _setting(
         49, "Negative destinations an event is ranked against.", least=1, below=2**20
     )
-    evaluation_strategy: str = _setting("random", "Which negatives to rank among.", among=NEGATIVE_STRATEGIES)
+    evaluation_strategy: str = _setting(
+        "random", "Which negatives to rank among.", among=(*NEGATIVE_STRATEGIES, GIVEN)
+    )
     evaluation_seed: int = _setting(0, "Seed of the evaluation negatives.", least=0, below=2**63)
     evaluation_events: int = _setting(
         0, "Score only the first so many events of each split; 0: all.", least=0

@@ -146,31 +146,45 @@ class PopTrack:
         return strength
 
 
-def best_half_life(stream: EventStream, first_event: int, last_event: int, candidates: Ints) -> float:
+def best_half_life(
+    stream: EventStream,
+    first_event: int,
+    last_event: int,
+    candidates: Ints,
+    *,
+    counted: NDArray[np.bool_] | None = None,
+) -> float:
     """The half-life in events, of ``HALF_LIVES``, that gives PopTrack its best MRR on events [first, last).
 
-    Give it validation events; candidates: (n, 1 + m), the true destinations in column 0.
+    Give it validation events; candidates: (n, 1 + m), the true destinations in column 0. counted: (n, m), which of
+    the negatives there are; None: all.
     """
     tracker = PopTrack.of(stream, first_event, last_event, candidates)
 
     def mrr(half_life: float) -> float:
         scores = tracker.scores(half_life)
-        return float((1.0 / mid_ranks(scores[:, 0], scores[:, 1:])).mean())
+        return float((1.0 / mid_ranks(scores[:, 0], scores[:, 1:], counted)).mean())
 
     return max(HALF_LIVES, key=mrr)
 
 
 def heuristic_metrics(
-    stream: EventStream, first_event: int, last_event: int, candidates: Ints, half_life: float
+    stream: EventStream,
+    first_event: int,
+    last_event: int,
+    candidates: Ints,
+    half_life: float,
+    *,
+    counted: NDArray[np.bool_] | None = None,
 ) -> dict[str, LinkMetrics]:
     """Metrics of every heuristic on events [first, last), by name.
 
     candidates: (n, 1 + m), the true destinations in column 0, the model's own negatives after it. half_life:
-    PopTrack's, in events, from ``best_half_life``.
+    PopTrack's, in events, from ``best_half_life``. counted: (n, m), which of the negatives there are; None: all.
     """
 
     def metrics(scores: NDArray[np.float64]) -> LinkMetrics:
-        return link_metrics(scores[:, 0], scores[:, 1:])
+        return link_metrics(scores[:, 0], scores[:, 1:], counted)
 
     meetings = last_meetings(stream, first_event, last_event, candidates)
     return {

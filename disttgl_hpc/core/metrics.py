@@ -10,16 +10,21 @@ from numpy.typing import NDArray
 Scores = NDArray[np.floating]
 
 
-def mid_ranks(positive: Scores, negatives: Scores) -> NDArray[np.float64]:
+def mid_ranks(
+    positive: Scores, negatives: Scores, counted: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
     """Rank of each true destination among its candidates, 1 the best: 1 + #greater + #equal / 2.
 
     positive: (n,). negatives: (n, m). → (n,) float64. A constant score gives 1 + m/2: ties favour nobody.
+    counted: (n, m), which of the negatives there are; None: all, else the others are padding.
     Raises ValueError on NaN, which compares as neither greater nor equal and would rank first.
     """
     _refuse_nan(positive, negatives)
     own = positive[:, None]
-    greater = np.count_nonzero(negatives > own, axis=1)
-    equal = np.count_nonzero(negatives == own, axis=1)
+    is_greater, is_equal = negatives > own, negatives == own
+    if counted is not None:
+        is_greater, is_equal = is_greater & counted, is_equal & counted
+    greater, equal = np.count_nonzero(is_greater, axis=1), np.count_nonzero(is_equal, axis=1)
     ranks: NDArray[np.float64] = 1.0 + greater + equal / 2.0
     return ranks
 
@@ -64,14 +69,17 @@ class LinkMetrics:
         return asdict(self)
 
 
-def link_metrics(positive: Scores, negatives: Scores) -> LinkMetrics:
+def link_metrics(
+    positive: Scores, negatives: Scores, counted: NDArray[np.bool_] | None = None
+) -> LinkMetrics:
     """All metrics of a split from its scores, put together in event order.
 
-    positive: (n,) true destinations, negatives: (n, m); n, m > 0. MRR and Hits@10 take ties at mid-rank, AP
-    and ROC-AUC pool all n·(1 + m) scores. Who scored which part does not matter. Raises ValueError on NaN.
+    positive: (n,) true destinations, negatives: (n, m); n, m > 0. counted: (n, m), which of the negatives there
+    are; None: all. MRR and Hits@10 take ties at mid-rank, AP and ROC-AUC pool all scores. Who scored which part
+    does not matter. Raises ValueError on NaN.
     """
-    ranks = mid_ranks(positive, negatives)
-    pooled = negatives.reshape(-1)
+    ranks = mid_ranks(positive, negatives, counted)
+    pooled = negatives.reshape(-1) if counted is None else negatives[counted]
     return LinkMetrics(
         mrr=float((1.0 / ranks).mean()),
         hits_at_10=float((ranks <= 10.0).mean()),

@@ -78,7 +78,8 @@ class Evaluator:
             scores = np.concatenate([scores for _, scores in pieces])
             if np.isnan(scores).any():
                 raise TrainingError(f"a score in {part.name} is no number: lower --lr and train again")
-            metrics = link_metrics(scores[:, 0], scores[:, 1:])
+            counted = self.candidates.counted(part.first, part.scored_last)
+            metrics = link_metrics(scores[:, 0], scores[:, 1:], counted)
         shared: LinkMetrics = self.team.share(metrics)
         return shared
 

@@ -104,6 +104,8 @@ def training_part(stream: EventStream, share: float) -> EventStream:
         tcsr=build_tcsr(src, dst, time, stream.num_nodes),
         edge_features=None if features is None else features[:end],
         edge_labels=None if labels is None else labels[:end],
+        validation_negatives=None,
+        test_negatives=None,
         split=Split(learned, (learned + end + 1) // 2),
     )
 

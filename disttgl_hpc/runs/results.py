@@ -59,7 +59,7 @@ def final_results(
         results[part.name] = evaluator.evaluate(model, state, part).as_dict()
     if team.index == 0:
         results["heuristics"] = _heuristics(stream, evaluator.candidates, *parts)
-        results["evaluation_negatives"] = config.evaluation_negatives
+        results["evaluation_negatives"] = evaluator.candidates.num_negatives(parts[1])
         results["evaluation_strategy"] = config.evaluation_strategy
     return results
 
@@ -70,8 +70,9 @@ def _heuristics(
     """Metrics of the heuristics on test, on the model's candidates; validation sets PopTrack's half-life."""
     ranges = [(part.first, part.scored_last) for part in (validation, test)]
     tuning, asked = (candidates.of(*bounds) for bounds in ranges)
-    half_life = best_half_life(stream, *ranges[0], tuning)
-    found = heuristic_metrics(stream, *ranges[1], asked, half_life)
+    in_tuning, in_asked = (candidates.counted(*bounds) for bounds in ranges)
+    half_life = best_half_life(stream, *ranges[0], tuning, counted=in_tuning)
+    found = heuristic_metrics(stream, *ranges[1], asked, half_life, counted=in_asked)
     return {name: metrics.as_dict() for name, metrics in found.items()}
 
 

@@ -21,6 +21,7 @@ from disttgl_hpc.parallel.grid import Grid, check_slices
 from disttgl_hpc.parallel.together import decide_together, together
 from disttgl_hpc.parallel.watch import watching
 from disttgl_hpc.runs.batches import GraphSource, StoredGraphs
+from disttgl_hpc.runs.candidates import check_negatives
 from disttgl_hpc.runs.checkpoints import RunCheckpoints, model_arrays, static_arrays, trainer_arrays
 from disttgl_hpc.runs.directory import RunDirectory, run_settings
 from disttgl_hpc.runs.inputs import device_of
@@ -60,6 +61,7 @@ def train(
     if not resume:
         run.check_free()
     check_split(store.stream)
+    check_negatives(store.stream, config)
     store = with_static_memory(store, config)
     grid = Grid.create(world, grid_shape(store.stream, config, world))
     check_slices(grid.shape, store.stream.split.train_end)

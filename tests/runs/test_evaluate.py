@@ -104,9 +104,9 @@ def scores_of(monkeypatch, evaluator, model, state, part):
     """What ``evaluate`` ranks: (n, 1 + negatives)."""
     seen = []
 
-    def keep(positive, negatives):
+    def keep(positive, negatives, counted):
         seen.append(np.concatenate([positive[:, None], negatives], axis=1))
-        return link_metrics(positive, negatives)
+        return link_metrics(positive, negatives, counted)
 
     monkeypatch.setattr(evaluation, "link_metrics", keep)
     evaluator.evaluate(model, state, part)
