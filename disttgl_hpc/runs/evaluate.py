@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
@@ -12,28 +12,23 @@ import torch
 from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.batch import NodeIndex
 from disttgl_hpc.core.batching import Batching
-from disttgl_hpc.core.comb import Groups, MeanMail, partners_between
-from disttgl_hpc.core.mail import PendingMail, pending_mail
 from disttgl_hpc.core.metrics import LinkMetrics, link_metrics
 from disttgl_hpc.core.pairs import pair_features
 from disttgl_hpc.core.sampler import event_bounds, recent_neighbors
-from disttgl_hpc.core.schedule import slice_bounds
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.errors import TrainingError
 from disttgl_hpc.log import progress
-from disttgl_hpc.nn.inputs import NodeInputs
 from disttgl_hpc.nn.model import Tgn
 from disttgl_hpc.runs.candidates import Candidates, Part
 from disttgl_hpc.runs.inputs import InputBuilder
+from disttgl_hpc.runs.walk import MemoryWalk, units, write
 
 # Matrix products round differently for other numbers of rows. Units of fixed size, which members of a team take
 # whole, make every score the same however many share the work. The nodes of a unit are updated once for all its
 # events: in units of 100 an event costs two thirds of what it costs in units of 40, and a batch of 600 still makes
 # 6 units to share.
 EVENTS_AT_ONCE = 100
-NODES_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -62,8 +57,8 @@ class Evaluator:
     ) -> None:
         self.stream, self.config, self.team = stream, config, team
         self._batching, self.inputs = batching, inputs
+        self._walk = MemoryWalk(stream, config, batching, inputs)
         self.candidates = Candidates(stream, config)
-        self._index = NodeIndex(stream.num_nodes)
 
     def evaluate(self, model: Tgn, state: NDArray[np.float32], part: Part) -> LinkMetrics:
         """Rank the events of ``part``; collective over the team, the same result on all of it.
@@ -93,8 +88,8 @@ class Evaluator:
         with progress(part.last - part.first, part.name, shown=team.index == 0) as bar:
             for first, last in self._batching.evaluation_bounds(part.first, part.last):
                 scored_last = min(last, part.scored_last)
-                units = _units(first, scored_last, EVENTS_AT_ONCE, parts=team.size, index=team.index)
-                scores += [(unit[0], self._score(model, state, first, *unit)) for unit in units]
+                own_units = units(first, scored_last, EVENTS_AT_ONCE, parts=team.size, index=team.index)
+                scores += [(unit[0], self._score(model, state, first, *unit)) for unit in own_units]
                 self._advance(model, state, first, last)
                 bar.advance(last - first)
         return scores
@@ -110,13 +105,13 @@ class Evaluator:
         num_events, repeats = roots.shape
         bounds, time = event_bounds(stream.time, first, last), stream.time[first:last]
         root_bounds, root_time = np.repeat(bounds, repeats), np.repeat(time, repeats)
-        mfg = self._index.mfg(
+        mfg = self._walk.index.mfg(
             recent_neighbors(stream.tcsr, roots.ravel(), root_time, root_bounds, self.config.num_neighbors)
         )
         pairs = None
         if self.config.pair_features:
             pairs = pair_features(stream.tcsr, roots[:, 0], roots[:, 1:], bounds)
-        nodes = self._nodes(state, mfg.nodes, batch_first)
+        nodes = self._walk.nodes(state, mfg.nodes, batch_first)
         h = model.represent(model.update_memory(nodes), nodes)
         graph = self.inputs.graph(mfg, pairs)
         embeddings = model.embed(h, graph).view(num_events, repeats, -1)
@@ -126,38 +121,8 @@ class Evaluator:
     def _advance(self, model: Tgn, state: NDArray[np.float32], first: int, last: int) -> None:
         """Write what events [first, last), one evaluation batch, leave in the memory."""
         team = self.team
-        writes = self._index.last_events(self.stream.src[first:last], self.stream.dst[first:last])
-        peers = Groups(writes.partners, np.arange(len(writes.nodes)))
-        if self.config.comb == "mean":
-            peers = partners_between(self.stream.tcsr, writes.nodes, first, last)
-        updates = []
-        units = _units(0, len(writes.nodes), NODES_AT_ONCE, parts=team.node_size, index=team.node_index)
-        for unit in units:
-            nodes, partners = writes.nodes[slice(*unit)], peers.part(*unit)
-            involved, rows = self._index.number(np.concatenate([nodes, partners.items]))
-            memory = model.update_memory(self._nodes(state, involved, first)).cpu().numpy()
-            peer = replace(partners, items=rows[len(nodes) :]).mean(memory)
-            updates.append((nodes, np.concatenate([memory[rows[: len(nodes)]], peer], axis=1)))
+        share = {"parts": team.node_size, "index": team.node_index}
+        updates = self._walk.updates(model, state, first, last, **share)
         team.fence()
-        for nodes, rows in updates:
-            state[nodes] = rows
+        write(state, updates)
         team.fence()
-
-    def _nodes(self, state: NDArray[np.float32], nodes: NDArray[np.int64], batch_first: int) -> NodeInputs:
-        """Memory of distinct ``nodes`` with the mail that is pending when the batch at ``batch_first`` begins."""
-        return self.inputs.nodes(nodes, self._mail(nodes, batch_first), state[nodes])
-
-    def _mail(self, nodes: NDArray[np.int64], batch_first: int) -> PendingMail:
-        """Pending mail of ``nodes`` by the rule of ``config.comb``; none without node memory."""
-        if not self.config.node_memory:
-            return PendingMail.none()
-        mail = pending_mail(self.stream.tcsr, nodes, batch_first, 0, self._batching)
-        if self.config.comb == "mean":
-            mail = MeanMail.of(mail, self.stream.tcsr, nodes, self._batching)
-        return mail
-
-
-def _units(first: int, last: int, size: int, *, parts: int, index: int) -> list[tuple[int, int]]:
-    """Ranges of at most ``size`` that cover [first, last): those that fall to one of ``parts`` members."""
-    units = [(start, min(start + size, last)) for start in range(first, last, size)]
-    return units[slice(*slice_bounds(0, len(units), parts, index))]

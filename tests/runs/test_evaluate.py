@@ -15,6 +15,7 @@ from disttgl_hpc.core.metrics import link_metrics
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.core.tcsr import build_tcsr
 from disttgl_hpc.runs import evaluate as evaluation
+from disttgl_hpc.runs import walk
 from disttgl_hpc.runs.candidates import Candidates, held_out_parts
 from disttgl_hpc.runs.evaluate import Evaluator, Team
 from disttgl_hpc.runs.inputs import InputBuilder, build_model
@@ -75,7 +76,7 @@ def run_team(stream, size, node_size):
 @pytest.mark.parametrize(("size", "node_size"), [(2, 2), (3, 3), (3, 1), (4, 2)])
 def test_pitfall_19_numbers_do_not_depend_on_who_shares_the_work(stream, monkeypatch, size, node_size):
     monkeypatch.setattr(evaluation, "EVENTS_AT_ONCE", 3)
-    monkeypatch.setattr(evaluation, "NODES_AT_ONCE", 2)
+    monkeypatch.setattr(walk, "NODES_AT_ONCE", 2)
     (alone,), (state,) = run_team(stream, 1, 1)
     results, states = run_team(stream, size, node_size)
     assert results == [alone] * size
