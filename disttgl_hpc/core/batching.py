@@ -32,3 +32,13 @@ class Batching:
         """Evaluation batches (first, last) of a held-out part [first, last)."""
         size = self.evaluation_batch
         return [(start, min(start + size, last)) for start in range(first, last, size)]
+
+    def batch_end(self, first: int) -> int:
+        """End of the batch that begins with event ``first``, in a stream whose test part goes on for ever."""
+        for end, size in (
+            (self.split.train_end, self.global_batch),
+            (self.split.validation_end, self.evaluation_batch),
+        ):
+            if first < end:
+                return min(first + size, end)
+        return first + self.evaluation_batch

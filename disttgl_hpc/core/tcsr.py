@@ -33,6 +33,12 @@ class TCsr:
         """All four arrays, as compiled loops take them."""
         return self.indptr, self.neighbors, self.event_ids, self.times
 
+    def known_before(self, bound: int) -> NDArray[np.bool_]:
+        """Which nodes (N,) have an event whose id is below ``bound``."""
+        known: NDArray[np.bool_] = np.diff(self.indptr) > 0
+        known[known] = self.event_ids[self.indptr[:-1][known]] < bound
+        return known
+
     def positions_before(self, nodes: Ints, bounds: Ints) -> NDArray[np.int64]:
         """Index of each node's first entry whose event id is not below its bound.
 

@@ -59,10 +59,10 @@ def raw_events(table: pa.Table, columns: Columns, origin: Origin) -> RawEvents:
     """A table's wanted columns, checked and converted. Raises InputError: file, row, rule and remedy."""
     time = table[columns.time].combine_chunks()
     return RawEvents(
-        src=_ids(table, columns.src, origin),
-        dst=_ids(table, columns.dst, origin),
+        src=node_column(table, columns.src, origin),
+        dst=node_column(table, columns.dst, origin),
         time=exact_numbers(time, columns.time, origin),
-        edge_label=_ids(table, columns.label, origin) if columns.label else None,
+        edge_label=node_column(table, columns.label, origin) if columns.label else None,
         node_label=_node_label(table, columns.node_label, origin) if columns.node_label else None,
         features=_features(table, columns.features, origin) if columns.features else None,
         time_unit=time.type.unit if pa.types.is_timestamp(time.type) else "",
@@ -74,7 +74,7 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _ids(table: pa.Table, name: str, origin: Origin) -> pa.Array:
+def node_column(table: pa.Table, name: str, origin: Origin) -> pa.Array:
     """Ids or classes: integers as int64, anything written as text kept as text, none missing."""
     values = table[name].combine_chunks()
     if pa.types.is_dictionary(values.type):

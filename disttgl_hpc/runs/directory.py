@@ -42,6 +42,7 @@ class RunDirectory:
         self.metrics_file = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.best_file = self.checkpoints / "best.json"
+        self.memory_file = path / "memory.h5"
         self._lock_file = path / "lock"
 
     @property

@@ -16,6 +16,7 @@ from disttgl_hpc.ingest.node_table import NodeTable
 from disttgl_hpc.ingest.saved_arrays import given_temporal_data, is_temporal_data
 from disttgl_hpc.runs.prepare_settings import PrepareSettings, parse_split, parse_split_times
 from disttgl_hpc.runs.prepare_store import make_store
+from disttgl_hpc.runs.stored_events import following
 from disttgl_hpc.store.events import EventStore
 
 __all__ = ["PrepareSettings", "parse_split", "parse_split_times", "prepare", "prepare_frame"]
@@ -28,6 +29,8 @@ def prepare(settings: PrepareSettings) -> EventStore:
     """
     name = settings.input_format
     inputs = [open_input(name, path, settings.columns, settings.chunk_events) for path in settings.inputs]
+    if settings.before is not None:
+        inputs = following(settings.before, inputs, settings)
     return make_store(settings, inputs, bipartite=settings.bipartite or name in BIPARTITE_FORMATS)
 
 

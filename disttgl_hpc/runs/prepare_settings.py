@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from disttgl_hpc.errors import ConfigError, InputError
 from disttgl_hpc.ingest.columns import Columns
 from disttgl_hpc.ingest.formats import format_of
 from disttgl_hpc.runs.output import check_output, stem
+from disttgl_hpc.store.events import EventStore
 from disttgl_hpc.store.events_writer import KIND
 
 SHARES = Fraction("0.70"), Fraction("0.15"), Fraction("0.15")
@@ -22,7 +24,8 @@ class PrepareSettings:
     name: of the stream; empty for the output's own. split: shares of training, validation and test; None for the
     input's own, or SHARES where it has none. split_times: begin of validation and of test; if given it wins over
     ``split``. node_features: a ``.npy`` file, row r of which belongs to the node with id r. chunk_events: events
-    held in memory at a time.
+    held in memory at a time. before: a store whose events come first, see :mod:`~.append`; with ``keep_split``
+    training and validation end where they end in that.
     """
 
     inputs: tuple[Path, ...]
@@ -38,6 +41,8 @@ class PrepareSettings:
     feature_dtype: str = "float32"
     force: bool = False
     chunk_events: int = 1_000_000
+    before: EventStore | None = None
+    keep_split: bool = False
 
     def __post_init__(self) -> None:
         check_output(self.output, KIND, force=self.force, inputs=self.inputs)
@@ -57,6 +62,13 @@ class PrepareSettings:
             raise ConfigError(
                 f"--label-by-file needs files of different names, found {', '.join(stems)}: rename"
             )
+
+    @property
+    def read_as(self) -> str:
+        """How the input is read, JSON, for more of it to be read alike."""
+        columns = None if self.columns is None else asdict(self.columns)
+        name = self.input_format if self.inputs else None
+        return json.dumps({"format": name, "columns": columns, "label_by_file": self.label_by_file})
 
     @property
     def input_format(self) -> str:

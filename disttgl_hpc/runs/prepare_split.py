@@ -26,7 +26,9 @@ def split_of(settings: PrepareSettings, spill: Spill) -> Split:
     Raises InputError where the input's own split does not follow the times.
     """
     num_events = len(spill.time)
-    if settings.split_times is not None:
+    if settings.before is not None and settings.keep_split:
+        split = settings.before.stream.split
+    elif settings.split_times is not None:
         split = _by_time(settings.split_times, spill.time, settings.chunk_events)
     elif settings.split is None and "split" in spill.optional:
         split = _own(spill, settings.chunk_events)

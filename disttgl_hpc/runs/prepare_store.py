@@ -23,6 +23,7 @@ from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.runs.output import stem
 from disttgl_hpc.runs.prepare_settings import PrepareSettings
 from disttgl_hpc.runs.prepare_split import given_negatives, split_of
+from disttgl_hpc.runs.stored_events import lineage, stored_node_features
 from disttgl_hpc.store.events import EventStore
 from disttgl_hpc.store.events_writer import Contents, EventPart, write_event_store
 from disttgl_hpc.store.files import sha256_of, telling_why
@@ -46,8 +47,9 @@ def make_store(settings: PrepareSettings, inputs: Sequence[RawInput], *, biparti
         class_of_code, class_names = spill.edge_class_numbers()
         split = split_of(settings, spill)
         validation_negatives, test_negatives = given_negatives(settings, spill, nodes, split)
-        table = _node_table(settings, inputs)
-        files = [file for one in inputs for file in one.files]
+        table, before = _node_table(settings, inputs), settings.before
+        sources = [] if before is None else list(before.sources)
+        sources += [(file.name, sha256_of(file)) for one in inputs for file in one.files]
         contents = Contents(
             name=settings.name or stem(settings.output),
             num_events=len(spill.src),
@@ -55,15 +57,17 @@ def make_store(settings: PrepareSettings, inputs: Sequence[RawInput], *, biparti
             num_src=nodes.num_src,
             split=split,
             node_ids=nodes.ids,
-            node_features=None if table is None else table.of(nodes),
+            node_features=stored_node_features(before, len(nodes.ids)) if table is None else table.of(nodes),
             validation_negatives=validation_negatives,
             test_negatives=test_negatives,
             edge_scale=spill.edge_scale,
             class_names=class_names,
-            source_files=tuple(file.name for file in files),
-            source_sha256=tuple(sha256_of(file) for file in files),
+            source_files=tuple(name for name, _ in sources),
+            source_sha256=tuple(sha256 for _, sha256 in sources),
             dropped_rows=spill.dropped_rows,
             time_unit=spill.time_unit or "",
+            options=settings.read_as,
+            grown_from=lineage(before),
         )
         parts = _in_order(spill, nodes, class_of_code, settings.chunk_events)
         with progress(3 * contents.num_events, "writing", unit="entries") as bar:
@@ -97,11 +101,13 @@ def _read(settings: PrepareSettings, inputs: Sequence[RawInput], folder: Path, *
         class_names=_class_names(settings, inputs),
     )
     with progress(None, "reading") as bar:
+        num_stored = len(inputs) - len(settings.inputs)
         for index, one in enumerate(inputs):
             rows_before = len(spill.src)
             for raw, origin in one.events:
-                if settings.label_by_file:
-                    raw = replace(raw, edge_label=pa.array(np.full(len(raw.time), index)))  # noqa: PLW2901
+                if settings.label_by_file and spill.class_names is not None and index >= num_stored:
+                    label = spill.class_names.index(stem(settings.inputs[index - num_stored]))
+                    raw = replace(raw, edge_label=pa.array(np.full(len(raw.time), label)))  # noqa: PLW2901
                 spill.append(raw, origin)
                 bar.advance(len(raw.time))
             if len(spill.src) == rows_before:
@@ -115,7 +121,8 @@ def _read(settings: PrepareSettings, inputs: Sequence[RawInput], folder: Path, *
 def _class_names(settings: PrepareSettings, inputs: Sequence[RawInput]) -> tuple[str, ...] | None:
     """Names of edge classes that are known before reading: the files' stems, or those of the inputs."""
     if settings.label_by_file:
-        return tuple(stem(path) for path in settings.inputs)
+        known = settings.before.class_names if settings.before else ()
+        return tuple(dict.fromkeys((*known, *map(stem, settings.inputs))))
     names = {one.class_names for one in inputs}
     if len(names) > 1:
         raise InputError(

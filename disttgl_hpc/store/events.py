@@ -15,7 +15,7 @@ from disttgl_hpc.core.stream import EventStream, Split
 from disttgl_hpc.core.tcsr import TCsr
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.store.contents import check_contents
-from disttgl_hpc.store.events_writer import KIND, SCHEMA_VERSION, combined_checksum
+from disttgl_hpc.store.events_writer import KIND, SCHEMA_VERSION, Ancestor, combined_checksum
 from disttgl_hpc.store.files import map_dataset, open_checked, own_dataset, plain
 
 _HASH_BYTES = 64 << 20
@@ -40,6 +40,8 @@ _SCHEMA: dict[str, tuple[str | None, int, tuple[str, ...]]] = {
     "negatives/test": ("num_test", 2, _INTS),
     "source/file": (None, 1, ()),
     "source/sha256": (None, 1, ()),
+    "source/options": (None, 1, ()),
+    "source/grown_from": (None, 1, ()),
 }
 _OPTIONAL_GROUPS = ("features/", "labels/", "negatives/", "source/")
 
@@ -50,6 +52,8 @@ class EventStore:
 
     stream: the events and their T-CSR. node_labels: (E,) int64 label of the source at that time, or None.
     class_names: names of the edge classes, possibly empty. sources: (file name, sha256) of the raw input.
+    options: how it was prepared, JSON, where that is known. grown_from: shorter stores that it begins with, the
+    newest last.
     """
 
     path: Path
@@ -61,6 +65,8 @@ class EventStore:
     sources: tuple[tuple[str, str], ...]
     dropped_rows: int
     time_unit: str
+    options: str = ""
+    grown_from: tuple[Ancestor, ...] = ()
 
     @classmethod
     def open(cls, path: Path | str, *, check: bool = False) -> EventStore:
@@ -88,6 +94,8 @@ class EventStore:
                 sources=tuple(zip(files, digests, strict=False)),
                 dropped_rows=int(attributes["dropped_rows"]),
                 time_unit=str(attributes["time_unit"]),
+                options="".join(_texts(arrays.get("source/options"))),
+                grown_from=tuple(map(Ancestor.parse, _texts(arrays.get("source/grown_from")))),
             )
 
     def node_ids(self) -> NDArray[np.int64] | NDArray[np.str_]:

@@ -29,6 +29,26 @@ _ROWS_AT_ONCE = 1 << 16
 _STRUCTURE_BYTES = 32 << 10  # more than HDF5 needs for our datasets and attributes
 
 
+@dataclass(frozen=True)
+class Ancestor:
+    """A store whose events are the first of a longer one, their nodes possibly numbered otherwise."""
+
+    checksum: str
+    num_events: int
+    split: Split
+
+    def __str__(self) -> str:
+        """As a store keeps it."""
+        return f"{self.checksum} {self.num_events} {self.split.train_end} {self.split.validation_end}"
+
+    @classmethod
+    def parse(cls, text: str) -> Ancestor:
+        """The ancestor that was written so. Raises ValueError."""
+        checksum, *numbers = text.split()
+        num_events, train_end, validation_end = map(int, numbers)
+        return cls(checksum, num_events, Split(train_end, validation_end))
+
+
 class Rows(Protocol):
     """Rows that are written piece by piece: an array, or what makes them when they are asked for."""
 
@@ -52,6 +72,7 @@ class Contents:
     float32, what edge features stored as int8 are multiplied with; None for floats. class_names: names of the edge
     classes 0, 1, …
     source_files and source_sha256: what it was prepared from. time_unit: "s", "ms", … where it is known.
+    options: how it was prepared, JSON. grown_from: shorter stores that it begins with.
     """
 
     name: str
@@ -69,6 +90,8 @@ class Contents:
     source_sha256: tuple[str, ...] = ()
     dropped_rows: int = 0
     time_unit: str = ""
+    options: str = ""
+    grown_from: tuple[Ancestor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -207,6 +230,10 @@ def _append_nodes(writer: _Writer, contents: Contents) -> None:
         "labels/edge_classes": np.array(contents.class_names) if contents.class_names else None,
         "source/file": np.array(contents.source_files) if contents.source_files else None,
         "source/sha256": np.array(contents.source_sha256) if contents.source_sha256 else None,
+        "source/options": np.array([contents.options]) if contents.options else None,
+        "source/grown_from": np.array([f"{one}" for one in contents.grown_from])
+        if contents.grown_from
+        else None,
     }
     for name, values in columns.items():
         if values is not None:

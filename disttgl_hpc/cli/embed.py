@@ -1,0 +1,67 @@
+"""``disttgl embed``: embeddings of nodes by a trained run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from mpi4py import MPI
+
+from disttgl_hpc.cli.asking import at_option, events_options
+from disttgl_hpc.runs.answers import (
+    EMBEDDING_KINDS,
+    check_kind,
+    node_columns,
+    origin_of,
+    write_embeddings_file,
+)
+from disttgl_hpc.runs.directory import RunDirectory
+from disttgl_hpc.runs.node_ids import read_ids
+from disttgl_hpc.runs.open_trained import open_trained
+from disttgl_hpc.runs.queries import embed as run_embed
+
+_EXAMPLES = """\b
+Examples:
+  disttgl embed runs/flights planes.parquet --of sources
+  disttgl embed runs/flights monday.h5 --at 1375056000
+  disttgl embed runs/flights two.npy --nodes N14228,JFK
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path), metavar="OUT.h5|.parquet|.npy")
+@at_option
+@click.option("--nodes", help="Ids a,b,c, or a file with one id a line.  [default: all nodes]")
+@click.option(
+    "--of", type=click.Choice(["sources", "destinations"]), help="Of a bipartite stream: these nodes only."
+)
+@events_options
+def embed(
+    run: Path,
+    output: Path,
+    at: float | None,
+    nodes: str | None,
+    of: str | None,
+    *,
+    events: Path | None,
+    static: Path | None,
+) -> None:
+    """Write the embeddings of nodes by the best weights of RUN, as of a time, with your own ids.
+
+    Memory and neighbours are of the events strictly before --at, and of nothing later; without it, of all events.
+    A .h5 file holds the datasets id, embedding and, of bipartite streams, kind; a .parquet file columns of these
+    names; a .npy file the matrix, whose rows OUT.ids.csv names. Files that are there are replaced.
+    """
+    if MPI.COMM_WORLD.rank:
+        return  # one process asks, however many were started
+    check_kind(output, EMBEDDING_KINDS)
+    trained = open_trained(RunDirectory(run), events, static)
+    moment = trained.moment(at)
+    wanted = trained.ids.nodes(None if nodes is None else read_ids(nodes), of)
+    embeddings = run_embed(trained, wanted, moment)
+    write_embeddings_file(output, node_columns(trained, wanted), embeddings, origin_of(trained, run, moment))
+    click.echo(
+        f"{output}: {len(embeddings):,} nodes × {embeddings.shape[1]}, after {moment.position:,} events, "
+        f"time {moment.time}"
+    )

@@ -1,0 +1,58 @@
+"""``disttgl recommend``: the most likely destinations of nodes, by a trained run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from mpi4py import MPI
+
+from disttgl_hpc.cli.asking import at_option, events_options, table_option, tell_table
+from disttgl_hpc.runs.answers import recommended_columns
+from disttgl_hpc.runs.directory import RunDirectory
+from disttgl_hpc.runs.node_ids import read_ids, refuse_unknown
+from disttgl_hpc.runs.open_trained import open_trained
+from disttgl_hpc.runs.queries import recommend as run_recommend
+
+_EXAMPLES = """\b
+Examples:
+  disttgl recommend runs/flights --nodes N14228,N24211 --top 3
+  disttgl recommend runs/shop --nodes users.txt --top 20 --exclude-seen -o tonight.csv
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--nodes", help="Ids a,b,c, or a file with one id a line.  [default: all sources, or all nodes]"
+)
+@click.option("--top", type=click.IntRange(min=1), default=10, help="Destinations for each node.")
+@click.option("--exclude-seen", is_flag=True, help="Leave out whom a node has met before.")
+@at_option
+@table_option
+@events_options
+def recommend(
+    run: Path,
+    nodes: str | None,
+    top: int,
+    at: float | None,
+    output: Path | None,
+    *,
+    exclude_seen: bool,
+    events: Path | None,
+    static: Path | None,
+) -> None:
+    """Rank destinations for nodes by the best weights of RUN: who each is most likely to meet next.
+
+    Ranked are the destinations (in a stream of one node set: the other nodes) with an event before --at. Columns:
+    src, rank, dst, logit, probability, as of disttgl score.
+    """
+    if MPI.COMM_WORLD.rank:
+        return  # one process asks, however many were started
+    trained = open_trained(RunDirectory(run), events, static)
+    ids = trained.ids
+    values = read_ids(nodes) if nodes is not None else ids.all[: ids.num_src or None]
+    src = ids.sources(values)
+    refuse_unknown(values, src, "--nodes", "check them")
+    found = run_recommend(trained, src, top, trained.moment(at), exclude_seen=exclude_seen)
+    tell_table(recommended_columns(trained, found), output)
