@@ -23,6 +23,7 @@ Examples:
   mpiexec -n 3 disttgl train flights.events.h5 --run runs/two-trainers
   disttgl train --resume runs/flights               # after a crash, a time limit, Ctrl-C
   disttgl train --resume runs/flights --epochs 4    # train a finished run further
+  disttgl train longer.events.h5 --resume runs/flights --epochs 6    # and with later events
 """
 
 
@@ -54,13 +55,18 @@ def train(
     last checkpoint, as if it had never stopped. Then EVENTS is only needed to say where its events are now, and of
     the options only --epochs (more of them), --grid (from the last sweep's end) and those that do not change the
     result may differ.
+
+    EVENTS may also be a longer store that begins with the run's events (disttgl append): the run then goes on with
+    it from its last sweep's end, with its weights and optimiser, for as many --epochs more as are asked for.
     """
     given = given_settings(options)
     if resumed_path is not None and run_path is None:
         run = RunDirectory(resumed_path)
         config, inputs = resumed_config(run, given), run.read_config()
-        store = open_events(events or Path(inputs["events"]), inputs["checksum"])
-        batches = batches or (Path(inputs["batches"]) if inputs.get("batches") else None)
+        # Events that are named may be more than the run knows, see runs.resume.
+        store = EventStore.open(events) if events else open_events(Path(inputs["events"]), inputs["checksum"])
+        if store.checksum == inputs["checksum"]:
+            batches = batches or (Path(inputs["batches"]) if inputs.get("batches") else None)
     elif run_path is not None and resumed_path is None and events is not None:
         run, config, store = RunDirectory(run_path), train_config(given), EventStore.open(events)
     else:

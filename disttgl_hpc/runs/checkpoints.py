@@ -116,7 +116,9 @@ def check_attributes(manifest: Manifest) -> None:
             found["before"][name] for name in counts
         ]
         is_known = all(type(number) is int and number >= 0 for number in numbers)
-        is_known &= type(found["ends_sweep"]) is bool and len(found["before"]) == len(counts)
+        is_known &= type(found["ends_sweep"]) is bool
+        is_known &= set(found["before"]) - {"same_events"} == set(counts)
+        is_known &= type(found["before"].get("same_events", True)) is bool
         GridShape.parse(found["grid"])
         saved_config(found["settings"])
         is_known &= type(found["settings"]["checksum"]) is str

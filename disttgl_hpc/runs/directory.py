@@ -22,6 +22,7 @@ from disttgl_hpc.store.checkpoint_manifest import (
     checkpoint_folders,
     has_manifest,
     part_path,
+    read_manifest,
     remove_checkpoint,
     step_of,
 )
@@ -98,10 +99,12 @@ class RunDirectory:
                 log.warning("%s cannot be locked (%s): start no second job on it", self.path, error.strerror)
             yield
 
-    def begin(self, config: dict[str, Any], step: int) -> float:
+    def begin(self, config: dict[str, Any], step: int, *, is_validated: bool = False) -> float:
         """Write config.json, and forget all records and checkpoints that came after ``step``.
 
-        Returns the best MRR until then, −∞ if there is none.
+        is_validated: a sweep that ends with it keeps its record, else it is to be recorded again.
+
+        Returns the best MRR until then, −∞ if there is none on these events.
         """
         for folder in checkpoint_folders(self.checkpoints):
             if step_of(folder) > step or not has_manifest(folder):
@@ -109,11 +112,14 @@ class RunDirectory:
         with suppress(StoreError):
             if self.read_best()["step"] > step:  # that checkpoint was damaged, so it is trained anew
                 self.best_file.unlink()
-        kept = [json.dumps(record) + "\n" for record in self.records() if record.get("step", step) < step]
+        end = step + is_validated
+        kept = [json.dumps(record) + "\n" for record in self.records() if record.get("step", end) < end]
         _write(self.metrics_file, "".join(kept))
         _write(self.config_file, json.dumps(config, indent=2) + "\n")
-        with suppress(StoreError):
-            return float(self.read_best()["mrr"])
+        with suppress(StoreError, LookupError):
+            best = read_manifest(self.best_checkpoint.parent).attributes["settings"]
+            if best["checksum"] == config["checksum"]:
+                return float(self.read_best()["mrr"])
         return -math.inf
 
     def keep_best(self, step: int, sweep: int, mrr: float) -> None:

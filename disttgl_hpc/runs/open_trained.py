@@ -65,6 +65,7 @@ class _Opened:
         check_same_static_memory(settings, static_settings(self._config), run.path, "--static FILE")
         self._manifest = _best_manifest(run)
         self._weights = self._manifest.checksums[0]
+        trained_on = self._manifest.attributes["settings"]  # the run may have gone on with more events since
         kept = KeptMemory.open(run.memory_file) if run.memory_file.exists() else None
         if kept is not None and kept.origin.weights != self._weights:
             log.info(
@@ -72,12 +73,12 @@ class _Opened:
             )
             kept = None
         self._store = _open_store(events or Path(kept.origin.events_path if kept else settings["events"]))
-        if kept is not None and kept.origin.events == self._store.checksum != settings["checksum"]:
+        if kept is not None and kept.origin.events == self._store.checksum != trained_on["checksum"]:
             split = replace(self._store.stream.split, train_end=kept.origin.train_end)
             split = replace(split, validation_end=kept.origin.validation_end)
             self._beginning = beginning_of(self._store, kept.origin.run_events, split)
         else:
-            self._beginning = beginning(self._store, settings["checksum"], Path(settings["events"]))
+            self._beginning = beginning(self._store, trained_on["checksum"], Path(trained_on["events"]))
         self._kept = kept
 
     def trained(self) -> Trained:

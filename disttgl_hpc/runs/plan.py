@@ -14,11 +14,15 @@ from disttgl_hpc.errors import ConfigError
 
 @dataclass(frozen=True)
 class Before:
-    """What a run had trained on other grids before it came to the present one: epochs, sweeps and steps."""
+    """What a run had trained on other grids before it came to the present one: epochs, sweeps and steps.
+
+    same_events: whether on the events of now; else on the first of them, and its last sweep is not validated here.
+    """
 
     epochs: int = 0
     sweeps: int = 0
     steps: int = 0
+    same_events: bool = True
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class RunPlan:
 
         A grid is only laid where another one's sweep has ended; that is step −1.
         """
-        first = -1 if self.before.steps else self.num_batches - 1
+        first = -1 if self.before.steps and self.before.same_events else self.num_batches - 1
         return range(first, self.num_steps, self.num_batches)
 
     @property

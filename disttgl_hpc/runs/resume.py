@@ -26,9 +26,11 @@ from disttgl_hpc.runs.checkpoints import (
     read_trainer,
 )
 from disttgl_hpc.runs.directory import RunDirectory, saved_config
+from disttgl_hpc.runs.longer import beginning
 from disttgl_hpc.runs.plan import Before
 from disttgl_hpc.runs.static_memory import check_same_static_memory
 from disttgl_hpc.store.checkpoint_manifest import Manifest, read_manifest, verify_parts
+from disttgl_hpc.store.events import EventStore
 
 log = get_logger(__name__)
 
@@ -38,12 +40,13 @@ class Start(Beginning):
     """Where a run begins, and on which grid; a subclass goes on from a checkpoint.
 
     before: what was trained on other grids. grid: the one that the memory is of. is_tested: all was done already,
-    unless epochs have been added.
+    unless epochs have been added. is_validated: so is the sweep that ends here, if one does; it is not to be again.
     """
 
     before: Before = Before()  # noqa: RUF009 - frozen
     grid: str = ""
     is_tested: bool = False
+    is_validated: bool = False
 
     def load_model(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         """Weights and optimiser as of the step before; those of a new model are right already."""
@@ -93,6 +96,18 @@ class Resumption(Start):
         return self.manifest.part(index * len(self.manifest.checksums) // count)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Regrowth(Resumption):
+    """Goes on with the weights and the optimiser of a sweep's end on a longer stream, where memories begin anew."""
+
+    def load_memory(self, replica: int, out: NDArray[np.float32]) -> None:
+        """A memory of other nodes is of no use here."""
+
+    def load_trainer(self, trainer: int) -> tuple[NDArray[np.float64], NDArray[np.float32] | None]:
+        """Nothing is left to add up, and nothing in hand."""
+        return np.zeros(2), None
+
+
 def resumed_config(run: RunDirectory, given: Mapping[str, Any]) -> TrainConfig:
     """Settings of a run that goes on: its own, changed by ``given`` where that leaves its past as it is.
 
@@ -120,26 +135,42 @@ def _differences(saved: TrainConfig, wanted: TrainConfig) -> list[str]:
     ]
 
 
-def find_start(run: RunDirectory, shape: GridShape, settings: Mapping[str, Any]) -> Start:
+def find_start(
+    run: RunDirectory, shape: GridShape, settings: Mapping[str, Any], store: EventStore | None = None
+) -> Start:
     """Where a run of ``settings`` goes on: its newest whole checkpoint, of another grid the last sweep's end.
 
-    Without any, the run begins anew. Raises StoreError if checkpoints are there and none of them is whole.
+    Without any, the run begins anew. store: the events, which may be more than the run has known; then it goes on
+    from the last sweep's end, too. Raises StoreError if checkpoints are there and none of them is whole.
     """
     check_same_static_memory(run.read_config(), dict(settings), run.path, "train --resume RUN --static FILE")
     newest = _newest_whole(run, shape.option)
     if newest is None:
         log.info("%s has no checkpoint yet: the run begins anew", run.path)
         return Start(grid=shape.option)
+    is_longer = newest.attributes["settings"]["checksum"] != settings["checksum"]
+    if is_longer:
+        _check_longer(newest, settings, store)
+        newest = _newest_whole(run, None) or newest
     is_tested = any(record["record"] == "test" for record in run.records())
     found = newest.attributes
-    if found["settings"]["checksum"] != settings["checksum"]:
-        raise StoreError(f"{newest.folder}: was written with other events than config.json names: restore it")
     differences = _differences(saved_config(found["settings"]), saved_config(dict(settings)))
     if differences:
         raise StoreError(
             f"{newest.folder}: config.json has changed since ({', '.join(differences)}): restore it"
         )
     step, before = found["step"], Before(**found["before"])
+    if is_longer:
+        log.info(
+            "going on with a longer stream from the end of sweep %d (step %d). Carried over: weights, optimiser. "
+            "Not carried over: the replicas' memory, the best validation, steps after that sweep's end",
+            found["sweep"],
+            step,
+        )
+        before = Before(epochs=found["epochs"], sweeps=found["sweep"], steps=step, same_events=False)
+        return Regrowth(
+            before=before, grid=shape.option, is_tested=is_tested, is_validated=True, manifest=newest
+        )
     if found["grid"] == shape.option:
         log.info("resuming from the checkpoint before step %d", step)
         return Resumption(
@@ -159,8 +190,30 @@ def find_start(run: RunDirectory, shape: GridShape, settings: Mapping[str, Any])
     )
 
 
-def _newest_whole(run: RunDirectory, grid: str) -> Manifest | None:
-    """The newest checkpoint that ``grid`` can go on from and whose parts are all as they were written."""
+def _check_longer(newest: Manifest, settings: Mapping[str, Any], store: EventStore | None) -> None:
+    """Raise StoreError unless a checkpoint's events are the first of ``store``; ConfigError for static memory."""
+    saved = newest.attributes["settings"]
+    try:
+        if store is None:
+            raise StoreError("their store is not at hand")
+        beginning(store, saved["checksum"], Path(saved["events"]))
+    except StoreError as error:
+        raise StoreError(
+            f"{newest.folder}: was written with other events than config.json names: restore it, or go on with a "
+            f"store that begins with them ({error})"
+        ) from error
+    if settings["static"]:
+        raise ConfigError(
+            "static memory is of the nodes and the training events it was learned of: a run with it cannot go on "
+            "with a longer stream; begin another one with --run"
+        )
+
+
+def _newest_whole(run: RunDirectory, grid: str | None) -> Manifest | None:
+    """The newest checkpoint that ``grid`` can go on from and whose parts are all as they were written.
+
+    None: the newest that ends a sweep.
+    """
     damaged, other_grid = [], ""
     for folder in reversed(run.whole_checkpoints):
         try:
@@ -178,8 +231,10 @@ def _newest_whole(run: RunDirectory, grid: str) -> Manifest | None:
             f"{run.checkpoints}: none of {', '.join(damaged)} is whole: restore one, or begin anew"
         )
     if other_grid:
+        what = "a longer stream" if grid is None else f"grid {grid}"
+        with_what = "the events it was begun with" if grid is None else f"--grid {other_grid}"
         raise ConfigError(
-            f"{run.path}: grid {grid} can go on from a sweep's end only, and {other_grid} has ended none yet: "
-            f"resume with --grid {other_grid}, or begin another run"
+            f"{run.path}: {what} can go on from a sweep's end only, and {other_grid} has ended none yet: "
+            f"resume with {with_what}, or begin another run"
         )
     return None

@@ -73,15 +73,17 @@ def train(
         decide_together(grid.world, lambda: lock.enter_context(run.locked()))
         fresh = Start(grid=grid.shape.option)
         start = decide_together(
-            grid.world, lambda: find_start(run, grid.shape, settings) if resume else fresh
+            grid.world, lambda: find_start(run, grid.shape, settings, store) if resume else fresh
         )
         plan = RunPlan.of(store.stream, config, grid.shape, before=start.before)
-        if start.is_tested and start.step == plan.num_steps:
+        if start.step == plan.num_steps and (start.is_tested or not plan.before.same_events):
             log.info("%s is finished: nothing to do, unless --epochs is raised", run.path)
             is_complete = True
         else:
             first_step = plan.before.steps + start.step
-            best_mrr = decide_together(grid.world, lambda: run.begin(settings, first_step))
+            best_mrr = decide_together(
+                grid.world, lambda: run.begin(settings, first_step, is_validated=start.is_validated)
+            )
             job = _Job(store, graphs, config, settings, run, grid, plan, start, best_mrr)
             is_complete = _take_part(job, stop)
     grid.free()

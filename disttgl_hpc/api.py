@@ -1,0 +1,244 @@
+r"""disttgl_hpc from Python: in a notebook's one process, or in a script under ``mpiexec``.
+
+Its names are those of the package, which imports this module when one of them is asked for.
+
+>>> import disttgl_hpc
+>>> rows = [f"user{k % 5},page{k * k % 7},{k}" for k in range(200)]
+>>> with open("visits.csv", "w") as file:
+...     _ = file.write("\n".join(["src,dst,time", *rows]) + "\n")
+>>> events = disttgl_hpc.prepare("visits.csv", "visits.events.h5", bipartite=True)
+>>> events.stream.num_events, events.node_ids()[:2].tolist()
+(200, ['user0', 'user1'])
+>>> run = disttgl_hpc.train(events, {"epochs": 1, "dim_memory": 8, "evaluation_negatives": 3}, "runs/visits")
+>>> sorted(run.metrics[-1]["test"])
+['average_precision', 'hits_at_10', 'mrr', 'num_events', 'roc_auc']
+>>> run.embed(["user1", "page2"], at=150).rows.shape
+(2, 100)
+>>> run.score(["user1", "user1"], ["page2", "page4"]).shape
+(2,)
+>>> best = run.recommend(["user1"], top=3)
+>>> best.rank.tolist(), len(best.dst)
+([1, 2, 3], 3)
+
+A run that was trained before, by whatever means, is opened by its directory:
+
+>>> run = disttgl_hpc.load_run("runs/visits")
+>>> run.config.epochs
+1
+
+Under ``mpiexec`` all ranks call ``train`` with a communicator; what follows, one rank does:
+
+    from mpi4py import MPI
+
+    run = disttgl_hpc.train("visits.events.h5", {"epochs": 5}, "runs/visits", comm=MPI.COMM_WORLD)
+    if MPI.COMM_WORLD.rank == 0:
+        print(run.metrics[-1]["test"]["mrr"])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from disttgl_hpc.config import TrainConfig, train_config
+from disttgl_hpc.ingest.columns import Columns, parse_columns
+from disttgl_hpc.ingest.tables import Pairs
+from disttgl_hpc.parallel.alone import alone
+from disttgl_hpc.runs import prepare as preparing
+from disttgl_hpc.runs.answers import recommended_columns, scored_pairs
+from disttgl_hpc.runs.directory import RunDirectory, saved_config
+from disttgl_hpc.runs.node_ids import refuse_unknown
+from disttgl_hpc.runs.open_trained import open_trained
+from disttgl_hpc.runs.open_trained import update as run_update
+from disttgl_hpc.runs.queries import embed, recommend
+from disttgl_hpc.runs.resume import resumed_config
+from disttgl_hpc.runs.train import train as run_training
+from disttgl_hpc.runs.trained import Trained
+from disttgl_hpc.store.events import EventStore
+
+__all__ = [
+    "Embeddings",
+    "EventStore",
+    "Recommendations",
+    "Run",
+    "TrainConfig",
+    "load_run",
+    "prepare",
+    "train",
+]
+
+AnyPath = str | PathLike[str]
+Ids = Sequence[Any] | NDArray[Any]
+
+
+def prepare(
+    inputs: AnyPath | Sequence[AnyPath],
+    output: AnyPath,
+    *,
+    columns: str | Columns | None = None,
+    split: str | None = None,
+    split_times: tuple[float, float] | None = None,
+    **options: Any,
+) -> EventStore:
+    """Make an event store of one raw file or several, as ``disttgl prepare`` does, and open it.
+
+    columns, split: as on the command line, say "src=user,dst=item,time=when" and "0.70/0.15/0.15". options: others
+    that it has, by name, such as ``bipartite=True``. Raises InputError, ConfigError and StoreError.
+    """
+    if split is not None:
+        options["split"] = preparing.parse_split(split)
+    settings = preparing.PrepareSettings(
+        inputs=_paths(inputs),
+        output=Path(output),
+        columns=parse_columns(columns) if isinstance(columns, str) else columns,
+        split_times=split_times,
+        **options,
+    )
+    return preparing.prepare(settings)
+
+
+def train(
+    events: EventStore | AnyPath,
+    config: TrainConfig | Mapping[str, Any] | None,
+    run: AnyPath,
+    comm: Any = None,
+    *,
+    resume: bool = False,
+) -> Run:
+    """Train on an event store with all ranks of ``comm``, an mpi4py communicator (collective).
+
+    config: settings by their names in ``TrainConfig``; what is left out has its default. comm: None trains in this
+    process alone. resume: go on with what is in the directory ``run``, from its last checkpoint; then ``config``
+    may name more epochs, say. SIGTERM and Ctrl-C end training after a checkpoint, without an error: then no record
+    of ``metrics`` is of a test. Raises ConfigError, GridError, StoreError and TrainingError as the command does.
+    """
+    directory = RunDirectory(Path(run))
+    given = config.as_dict() if isinstance(config, TrainConfig) else dict(config or {})
+    settings = resumed_config(directory, given) if resume else train_config(given)
+    store = events if isinstance(events, EventStore) else EventStore.open(Path(events))
+    run_training(store, settings, directory, alone() if comm is None else comm, resume=resume)
+    return Run(Path(run))
+
+
+def load_run(path: AnyPath, events: AnyPath | None = None, static: AnyPath | None = None) -> Run:
+    """The run in a directory. Raises StoreError where there is none.
+
+    events: an event store that begins with the run's events; by default that of its last update, or its own.
+    static: the file of static memory, if it has moved.
+    """
+    run = Run(Path(path), *(None if file is None else Path(file) for file in (events, static)))
+    run.directory.read_config()
+    return run
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Rows (n, dim_embedding) float32 of nodes with these ids (n,).
+
+    kinds: (n,), source or destination, in bipartite streams; else None.
+    """
+
+    ids: NDArray[Any]
+    kinds: NDArray[np.str_] | None
+    rows: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """The best destinations of nodes, best first: columns (m,) of equal length, ids as yours are.
+
+    rank counts from 1 for each src. probability: that the pair is an event and no random negative, as was trained.
+    """
+
+    src: NDArray[Any]
+    rank: NDArray[np.int64]
+    dst: NDArray[Any]
+    logit: NDArray[np.float32]
+    probability: NDArray[np.float32]
+
+
+class Run:
+    """A trained run: its records, and what its best weights say of nodes at any time.
+
+    Answers depend on the events strictly before the time asked for, and on no later ones; without a time they are
+    as of the last event, all events included. The run's files are opened when the first question is asked.
+    """
+
+    def __init__(self, path: Path, events: Path | None = None, static: Path | None = None) -> None:
+        self.directory = RunDirectory(path)
+        self._events, self._static = events, static
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """All records of metrics.jsonl: one a sweep, with the loss and the validation, and one of the test."""
+        return self.directory.records()
+
+    @property
+    def config(self) -> TrainConfig:
+        """The settings it was trained with."""
+        return saved_config(self.directory.read_config())
+
+    @cached_property
+    def trained(self) -> Trained:
+        """The model with its memory, for what is not offered here. Raises StoreError."""
+        return open_trained(self.directory, self._events, self._static)
+
+    def embed(self, nodes: Ids | None = None, at: float | None = None, of: str | None = None) -> Embeddings:
+        """Embeddings of ``nodes``, your ids, in their order, or of all nodes; as of the time ``at``.
+
+        of: "sources" or "destinations" only, in a bipartite stream; else an id that names one of each gives both.
+        Raises InputError for ids that the events do not have.
+        """
+        trained = self.trained
+        numbers, ids = trained.ids.nodes(nodes, of), trained.ids
+        kinds = ids.kinds(numbers) if ids.is_bipartite else None
+        return Embeddings(ids.all[numbers], kinds, embed(trained, numbers, trained.moment(at)))
+
+    def score(
+        self, src: Ids, dst: Ids, time: NDArray[Any] | Sequence[float] | None = None
+    ) -> NDArray[np.float32]:
+        """Logits (n,) of events between ``src`` (n,) and ``dst`` (n,), your ids, each at its ``time`` (n,).
+
+        Raises InputError for ids that the events do not have.
+        """
+        pairs = Pairs(np.asarray(src), np.asarray(dst), None if time is None else np.asarray(time))
+        logits: NDArray[np.float32] = scored_pairs(self.trained, pairs, "score")["logit"]
+        return logits
+
+    def recommend(
+        self,
+        nodes: Ids | None = None,
+        top: int = 10,
+        at: float | None = None,
+        *,
+        exclude_seen: bool = False,
+    ) -> Recommendations:
+        """The ``top`` destinations that each of ``nodes``, your ids, is most likely to meet; None: of all sources.
+
+        exclude_seen: leave out whom it has met before. Raises InputError for ids that the events do not have.
+        """
+        trained = self.trained
+        values = trained.ids.all[: trained.ids.num_src or None] if nodes is None else nodes
+        src = trained.ids.sources(values)
+        refuse_unknown(values, src, "recommend", "check them")
+        found = recommend(trained, src, top, trained.moment(at), exclude_seen=exclude_seen)
+        return Recommendations(**recommended_columns(trained, found))
+
+    def update(self, events: AnyPath | None = None) -> None:
+        """Carry the memory along new events, as ``disttgl update`` does, and keep it in the run directory."""
+        with self.directory.locked():
+            run_update(self.directory, self._events if events is None else Path(events), self._static)
+        self._events = None
+        self.__dict__.pop("trained", None)
+
+
+def _paths(inputs: AnyPath | Sequence[AnyPath]) -> tuple[Path, ...]:
+    """One path or several."""
+    return (Path(inputs),) if isinstance(inputs, str | PathLike) else tuple(map(Path, inputs))
