@@ -116,6 +116,9 @@ def write_inputs(folder):
     ends = rng.integers(0, 12, (90, 2))
     rows = [f"{one},{other},{time}" for time, (one, other) in enumerate(ends)]
     (folder / "ratings.csv").write_text("user,item,when\n" + "\n".join(rows) + "\n")
+    later = [f"{one},{other},{90 + time}" for time, (one, other) in enumerate(ends[:20] + 1)]
+    (folder / "monday.csv").write_text("user,item,when\n" + "\n".join(later) + "\n")
+    (folder / "pairs.csv").write_text("user,item,when\n3,4,80\n3,5,80\n")
     text = "".join(row.replace(",", " ") + "\n" for row in rows)
     (folder / "messages.txt.gz").write_bytes(gzip.compress(text.encode()))
     for name in ("answers.txt", "comments.txt"):
