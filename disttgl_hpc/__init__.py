@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         TrainConfig,
         load_run,
         prepare,
+        prepare_frame,
         train,
     )
 
@@ -29,6 +30,7 @@ __all__ = [
     "TrainConfig",
     "load_run",
     "prepare",
+    "prepare_frame",
     "train",
 ]
 

@@ -57,6 +57,7 @@ from disttgl_hpc.runs.directory import RunDirectory, saved_config
 from disttgl_hpc.runs.node_ids import refuse_unknown
 from disttgl_hpc.runs.open_trained import open_trained
 from disttgl_hpc.runs.open_trained import update as run_update
+from disttgl_hpc.runs.prepare import prepare_frame
 from disttgl_hpc.runs.queries import embed, recommend
 from disttgl_hpc.runs.resume import resumed_config
 from disttgl_hpc.runs.train import train as run_training
@@ -71,6 +72,7 @@ __all__ = [
     "TrainConfig",
     "load_run",
     "prepare",
+    "prepare_frame",
     "train",
 ]
 
