@@ -144,6 +144,10 @@ class TrainConfig:
     keep_checkpoints: int = _setting(
         2, "Checkpoints to keep, beside the best and the last sweep's.", least=1, is_free=True
     )
+    trace_steps: int = _setting(
+        0, "Steps of which a timeline is kept, in trace.json; 0: none.", least=0, below=_WIDEST, is_free=True
+    )
+    trace_after: int = _setting(20, "Steps of a job before those of the timeline.", least=0, is_free=True)
 
     def __post_init__(self) -> None:
         """Refuse values of the wrong type or out of range; raises ConfigError."""

@@ -29,6 +29,8 @@ _WITHOUT_EFFECT = (
     "evaluation_strategy",
     "evaluation_seed",
     "evaluation_events",
+    "trace_steps",
+    "trace_after",
 )
 _AT_LEAST_ONE = click.IntRange(min=1)
 _SCALING_EXAMPLE = (

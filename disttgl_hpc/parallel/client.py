@@ -11,7 +11,9 @@ from mpi4py import MPI
 from disttgl_hpc.core.lasting import Arrays, Beginning, CheckpointWriter, NoCheckpoints
 from disttgl_hpc.core.memory import MemoryService, MemorySizes, NodeMemory, Nodes, Rows, SerialMemory
 from disttgl_hpc.core.schedule import OperationKind, replica_operations
+from disttgl_hpc.core.spans import DaemonFigures
 from disttgl_hpc.errors import ProtocolError
+from disttgl_hpc.parallel.board import read_board
 from disttgl_hpc.parallel.doorbell import Doorbell
 from disttgl_hpc.parallel.grid import Grid
 from disttgl_hpc.parallel.messages import CHECKPOINT, CLOSE, FLUSH, NUM_FIELDS, REQUEST_TAG, post
@@ -28,6 +30,7 @@ def open_memory(
     snapshots: Container[int] = (),
     beginning: Beginning = Beginning(),  # noqa: B008 - frozen
     writer: CheckpointWriter = NoCheckpoints(),  # noqa: B008 - it has no state
+    traced: range = range(0),
     timeout_s: float = DEFAULT_TIMEOUT_S,
 ) -> MemoryService:
     """Node memory of this trainer's replica for the steps of a run from ``beginning`` up to ``num_steps``.
@@ -42,7 +45,7 @@ def open_memory(
             0, grid.shape, num_batches, beginning.step, num_steps, snapshots=snapshots
         )
         return SerialMemory(memory, operations, writer)
-    return MemoryClient(grid, open_tables(grid, sizes, timeout_s), timeout_s)
+    return MemoryClient(grid, open_tables(grid, sizes, timeout_s, len(traced)), timeout_s)
 
 
 class MemoryClient:
@@ -130,6 +133,12 @@ class MemoryClient:
     def is_stop_asked(self) -> bool:
         """Whether the node's daemon was asked to stop."""
         return bool(self._tables.stop[0])
+
+    @property
+    def daemon_figures(self) -> DaemonFigures:
+        """What the node's daemon has done so far."""
+        self._tables.sync()
+        return read_board(self._tables.board)
 
     def close(self, *, early: bool = False) -> None:
         """Tell the daemon that this trainer is done, and release the tables with the others of the node."""

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 from contextlib import closing
-from dataclasses import dataclass, field
-
-import numpy as np
-from mpi4py import MPI
 
 from disttgl_hpc.core.lasting import Beginning, CheckpointWriter, NoCheckpoints
 from disttgl_hpc.core.memory import MemorySizes, NodeMemory, OrderedMemory, describe
 from disttgl_hpc.core.schedule import Operation, OperationKind, first_counter, replica_operations
 from disttgl_hpc.errors import ProtocolError
+from disttgl_hpc.parallel.board import BoardWriter
+from disttgl_hpc.parallel.desks import Desk, Inbox
 from disttgl_hpc.parallel.doorbell import Doorbell
 from disttgl_hpc.parallel.grid import Grid, coordinates_of
 from disttgl_hpc.parallel.keeping import CheckpointKeeper
-from disttgl_hpc.parallel.messages import CHECKPOINT, CLOSE, FLUSH, NUM_FIELDS, REQUEST_TAG, post
+from disttgl_hpc.parallel.messages import CHECKPOINT, CLOSE, FLUSH, post
 from disttgl_hpc.parallel.shared import SharedTables, close_tables, open_tables
 from disttgl_hpc.parallel.waiting import DEFAULT_TIMEOUT_S, Pause
 
@@ -35,6 +33,7 @@ def serve_memory(
     beginning: Beginning = Beginning(),  # noqa: B008 - frozen
     writer: CheckpointWriter = NoCheckpoints(),  # noqa: B008 - it has no state
     is_stop_asked: Callable[[], bool] = lambda: False,
+    traced: range = range(0),
     timeout_s: float = DEFAULT_TIMEOUT_S,
     record: dict[int, list[Operation]] | None = None,
 ) -> bool:
@@ -42,13 +41,15 @@ def serve_memory(
 
     Collective with the trainers' ``open_memory`` and ``close``, with equal arguments on all ranks. snapshots:
     counters after which replica 0's memory is copied for evaluation. is_stop_asked: looked at with every request,
-    and passed on to the trainers. record: filled with the operations done, in their order, by replica. Returns
-    whether the trainers came to the schedule's end. Raises StoreError if a checkpoint cannot be written,
-    ProtocolError for a request that the schedule does not have at this point, DeadlineError when no request has
-    come for ``timeout_s`` seconds of a step: between a step after which memory is copied and the next one, and
-    after the last, trainers may be silent for any time.
+    and passed on to the trainers. traced: counters whose reads and writes are put on the board one by one.
+    record: filled with the operations done, in their order, by replica. Returns whether the trainers came to the
+    schedule's end. Raises StoreError if a checkpoint cannot be written, ProtocolError for a request that the
+    schedule does not have at this point, DeadlineError when no request has come for ``timeout_s`` seconds of a
+    step: between a step after which memory is copied and the next one, and after the last, trainers may be silent
+    for any time.
     """
-    tables = open_tables(grid, sizes, timeout_s)
+    tables = open_tables(grid, sizes, timeout_s, len(traced))
+    board = BoardWriter(tables.board, traced)
     tables.stop[0] = 0
     for local, replica in enumerate(grid.local_replicas):
         beginning.load_memory(replica, tables.state[local])
@@ -69,67 +70,10 @@ def serve_memory(
         for local, replica in enumerate(grid.local_replicas)
     ]
     steps = range(beginning.step, num_steps)
-    daemon = _Daemon(grid, tables, replicas, steps=steps, snapshots=snapshots, timeout_s=timeout_s)
+    daemon = _Daemon(grid, tables, board, replicas, steps=steps, snapshots=snapshots, timeout_s=timeout_s)
     is_complete = daemon.run(writer, is_stop_asked)
     close_tables(grid, tables)
     return is_complete
-
-
-@dataclass
-class _Desk:
-    """What the daemon knows of one trainer: what it may ask for next, and what it waits for.
-
-    served: batch of the last read served. waiting: requests before their turn, (counter, nodes) by kind.
-    """
-
-    num_steps: int
-    epoch: int
-    next_read: int
-    next_write: int
-    served: int = -1
-    waiting: dict[OperationKind, tuple[int, int]] = field(default_factory=dict)
-
-    def expected(self, kind: OperationKind) -> int | None:
-        """The batch for which a request of this kind would be in order now, if there is one."""
-        if kind is OperationKind.READ and kind not in self.waiting and self.next_read < self.num_steps:
-            return self.next_read
-        if kind is OperationKind.WRITE and self.next_write <= self.served:
-            return self.next_write
-        return None
-
-    def accept(self, kind: OperationKind, counter: int, count: int) -> None:
-        """Keep a request that is in order; the lane's next one is j batches on."""
-        self.waiting[kind] = (counter, count)
-        if kind is OperationKind.READ:
-            self.next_read = counter + self.epoch
-        elif kind is OperationKind.WRITE:
-            self.next_write = counter + self.epoch
-
-
-class _Inbox:
-    """Receives of one request per trainer, always posted, so that looking for requests is one call."""
-
-    def __init__(self, comm: MPI.Intracomm, num_trainers: int) -> None:
-        self._fields = np.zeros((num_trainers, NUM_FIELDS), np.int64)
-        self._receives = [comm.Recv_init(self._fields[t], t, REQUEST_TAG) for t in range(num_trainers)]
-        MPI.Prequest.Startall(self._receives)
-
-    def take(self) -> list[tuple[int, tuple[int, int, int]]]:
-        """(trainer, (kind, counter, nodes)) of every request that has arrived; nothing follows a CLOSE."""
-        # Open MPI fetches messages when a test finds none, and tells of them in the next test only.
-        arrived = MPI.Request.Testsome(self._receives) or MPI.Request.Testsome(self._receives) or ()
-        requests = []
-        for trainer in arrived:
-            kind, counter, count = self._fields[trainer].tolist()
-            requests.append((trainer, (kind, counter, count)))
-            if kind != CLOSE:
-                self._receives[trainer].Start()
-        return requests
-
-    def free(self) -> None:
-        """Release the receives."""
-        for receive in self._receives:
-            receive.Free()
 
 
 class _Daemon:
@@ -139,6 +83,7 @@ class _Daemon:
         self,
         grid: Grid,
         tables: SharedTables,
+        board: BoardWriter,
         replicas: list[OrderedMemory],
         *,
         steps: range,
@@ -146,17 +91,17 @@ class _Daemon:
         timeout_s: float,
     ) -> None:
         self._grid = grid
-        self._tables = tables
+        self._tables, self._board = tables, board
         self._replicas = replicas
         self._snapshots = snapshots
         self._timeout_s = timeout_s
         self._num_steps = steps.stop
         self._begun = steps.start - 1  # the last step that a request has shown to have begun
         num_trainers = grid.node_comm.size - 1
-        self._inbox = _Inbox(grid.node_comm, num_trainers)
+        self._inbox = Inbox(grid.node_comm, num_trainers)
         places = [coordinates_of(trainer, grid.shape) for trainer in range(num_trainers)]
         firsts = [first_counter(steps.start, at.epoch, grid.shape) for at in places]
-        self._desks = [_Desk(steps.stop, grid.shape.epoch, first, first) for first in firsts]
+        self._desks = [Desk(steps.stop, grid.shape.epoch, first, first) for first in firsts]
         self._open, self._flush_asked, self._ended_early = num_trainers, False, False
 
     def run(self, writer: CheckpointWriter, is_stop_asked: Callable[[], bool]) -> bool:
@@ -188,7 +133,8 @@ class _Daemon:
             requests = self._inbox.take()
             self._tend_checkpoints()
             if not requests:
-                pause.sleep()
+                with self._board("wait"):
+                    pause.sleep()
                 continue
             self._tables.stop[0] = is_stop_asked()
             self._tables.sync()
@@ -197,7 +143,8 @@ class _Daemon:
                     self._open -= 1
                     self._ended_early |= bool(counter)
                 elif kind == CHECKPOINT:
-                    self._keeper.ask(counter)
+                    with self._board("checkpoint"):
+                        self._keeper.ask(counter)
                 elif kind == FLUSH:
                     self._flush_asked = True
                 else:
@@ -252,7 +199,9 @@ class _Daemon:
     def _serve_next(self, local: int) -> bool:
         """Do the operation that is due on a replica, if it has been asked for; tells whether it was."""
         replica = self._replicas[local]
-        self._keeper.copy_if_due(local, replica)
+        if self._keeper.wants_copy(local, replica):
+            with self._board("checkpoint"):
+                self._keeper.copy(local, replica)
         due = replica.next
         if due is None:
             return False
@@ -261,20 +210,27 @@ class _Daemon:
         if due.kind not in desk.waiting:
             return False
         counter, count = desk.waiting.pop(due.kind)
-        tables, part = self._tables, due.minibatch
+        with self._board(due.kind.name.lower(), counter, replica.replica, due.minibatch):
+            self._do(local, due, trainer, count)
+        if due.kind is OperationKind.WRITE and counter in self._snapshots:
+            self._board.note_memory()
+        return True
+
+    def _do(self, local: int, due: Operation, trainer: int, count: int) -> None:
+        """Do the operation that a trainer has asked for with ``count`` nodes, and answer if it awaits that."""
+        replica, tables, part, counter = self._replicas[local], self._tables, due.minibatch, due.counter
         if due.kind is OperationKind.WRITE:
             rows = tables.write_rows[local, part, :count]
             replica.write(counter, part, tables.write_nodes[local, part, :count], rows)
-            return True
+            return
         if due.kind is OperationKind.READ:
             rows = tables.reply_rows[local, part, :count]
             replica.read(counter, part, tables.read_nodes[trainer, :count], rows)
-            desk.served = counter
+            self._desks[trainer].served = counter
         else:
             replica.snapshot(counter, tables.evaluation)
         tables.sync()
         post(self._grid.node_comm, trainer, due.kind, (due.kind, counter, count), self._timeout_s)
-        return True
 
     def _asker(self, local: int, operation: Operation) -> int:
         """The node's trainer whose request this operation is; a snapshot is asked for by the first."""

@@ -34,6 +34,7 @@ class GradientSum:
     wants_stop, wants_checkpoint: set by a rank before a sum; afterwards set on all ranks if they were on one.
     is_own_finite, is_finite: whether this rank's gradients and loss were numbers in the last sum, and all ranks'.
     waited_s: seconds this rank has spent in sums so far, for the others and for the exchange itself.
+    mean_loss: of the last step, over all its events.
     Collective over the communicator, as ``sum`` and ``free`` are.
     """
 
@@ -48,7 +49,7 @@ class GradientSum:
         self._timeout_s = timeout_s
         self.wants_stop = self.wants_checkpoint = False
         self.is_own_finite = self.is_finite = True
-        self.waited_s, self._bytes = 0.0, 0
+        self.mean_loss, self.waited_s, self._bytes = 0.0, 0.0, 0
         sizes = [parameter.numel() for parameter in self._parameters]
         device = self._parameters[0].device
         # The last element counts events: float32 is exact up to 16.7 million of them in a step.
@@ -93,10 +94,11 @@ class GradientSum:
             summed = self._reduced()
             self.waited_s += time.perf_counter() - started_s
         self.is_finite = math.isfinite(summed.sum().item())
-        stop, checkpoint, _, events = summed[-_TAIL:].tolist()
+        stop, checkpoint, total_loss, events = summed[-_TAIL:].tolist()
         self.wants_stop, self.wants_checkpoint, total = stop > 0, checkpoint > 0, int(events)
         if total == 0:
             raise ValueError("a step has at least one event, got none on any trainer")
+        self.mean_loss = total_loss / total
         torch.div(summed[:-_TAIL], total, out=self._flat[:-_TAIL])
         return total
 

@@ -63,13 +63,15 @@ class CheckpointKeeper:
             self._arrays |= comm.recv(source=trainer, tag=CHECKPOINT)
         self._uncopied = set(range(len(self._state)))
 
-    def copy_if_due(self, local: int, replica: OrderedMemory) -> None:
-        """Copy a replica's memory if a checkpoint wants it and all writes before it are done."""
+    def wants_copy(self, local: int, replica: OrderedMemory) -> bool:
+        """Whether a checkpoint wants a replica's memory, and all writes before it are done."""
         due = replica.next
-        if local not in self._uncopied:
-            return
-        if due is not None and due.counter <= self._last and due.kind is not OperationKind.SNAPSHOT:
-            return
+        return local in self._uncopied and (
+            due is None or due.counter > self._last or due.kind is OperationKind.SNAPSHOT
+        )
+
+    def copy(self, local: int, replica: OrderedMemory) -> None:
+        """Copy a replica's memory; the last copy of a checkpoint sets the side thread to work."""
         if self._copies is None:
             self._copies = np.empty_like(self._state)
         np.copyto(self._copies[local], replica.memory.state)

@@ -22,6 +22,7 @@ from numpy.typing import DTypeLike
 from disttgl_hpc.core.memory import MemorySizes, Nodes, Rows
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import GridError
+from disttgl_hpc.parallel.board import Board, board_size
 from disttgl_hpc.parallel.grid import Grid
 from disttgl_hpc.parallel.together import together
 from disttgl_hpc.parallel.waiting import sleeping_barrier
@@ -32,8 +33,11 @@ _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at only
 TableShapes = dict[str, tuple[tuple[int, ...], DTypeLike]]
 
 
-def table_shapes(sizes: MemorySizes, shape: GridShape, num_replicas: int) -> TableShapes:
-    """Name → (shape, dtype) of the tables of a node that holds ``num_replicas`` replicas."""
+def table_shapes(sizes: MemorySizes, shape: GridShape, num_replicas: int, num_traced: int = 0) -> TableShapes:
+    """Name → (shape, dtype) of the tables of a node that holds ``num_replicas`` replicas.
+
+    num_traced: steps whose operations are put on the board one by one.
+    """
     slices, trainers = shape.minibatch, shape.trainers_per_replica
     return {
         "state": ((num_replicas, sizes.num_nodes, sizes.dim_row), np.float32),
@@ -43,6 +47,7 @@ def table_shapes(sizes: MemorySizes, shape: GridShape, num_replicas: int) -> Tab
         "write_nodes": ((num_replicas, slices, sizes.write_rows), np.int64),
         "read_nodes": ((num_replicas * trainers, sizes.read_rows), np.int64),
         "stop": ((1,), np.int64),
+        "board": ((board_size(shape, num_replicas, num_traced),), np.float64),
     }
 
 
@@ -92,6 +97,7 @@ class SharedTables:
     state: (replicas, N, 2·d). evaluation: (N, 2·d). reply_rows: (replicas, i, read_rows, 2·d).
     write_rows: (replicas, i, write_rows, 2·d). write_nodes: (replicas, i, write_rows).
     read_nodes: (trainers of the node, read_rows). stop: (1,), not 0 once the daemon was asked to stop.
+    board: what the daemon does, see :mod:`~.parallel.board`.
     Arrays are not to be touched after :meth:`free`.
     """
 
@@ -102,6 +108,7 @@ class SharedTables:
     write_nodes: Nodes
     read_nodes: Nodes
     stop: Nodes
+    board: Board
     window: MPI.Win
 
     @classmethod
@@ -124,12 +131,12 @@ class SharedTables:
         self.window.Free()
 
 
-def open_tables(grid: Grid, sizes: MemorySizes, timeout_s: float) -> SharedTables:
-    """Tables of this node. Collective over all ranks.
+def open_tables(grid: Grid, sizes: MemorySizes, timeout_s: float, num_traced: int = 0) -> SharedTables:
+    """Tables of this node, with room for the spans of so many steps. Collective over all ranks.
 
     Raises GridError on the ranks of a node whose shared memory is too small, PeerError on all others.
     """
-    shapes = table_shapes(sizes, grid.shape, len(grid.local_replicas))
+    shapes = table_shapes(sizes, grid.shape, len(grid.local_replicas), num_traced)
     with together(grid.world, timeout_s):
         check_room(shapes, "node memory and its slots need")
     return SharedTables.create(grid.node_comm, shapes)

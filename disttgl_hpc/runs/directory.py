@@ -41,6 +41,7 @@ class RunDirectory:
         self.path = path
         self.config_file = path / "config.json"
         self.metrics_file = path / "metrics.jsonl"
+        self.trace_file = path / "trace.json"
         self.checkpoints = path / "checkpoints"
         self.best_file = self.checkpoints / "best.json"
         self.memory_file = path / "memory.h5"
@@ -155,6 +156,10 @@ class RunDirectory:
             file.write(json.dumps({"record": kind, **values}) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+    def write_trace(self, trace: dict[str, Any]) -> None:
+        """Write trace.json, in place of one of an earlier job."""
+        _write(self.trace_file, json.dumps(trace, separators=(",", ":")) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
         """All whole lines of metrics.jsonl; a job that was killed may have left half a line at the end."""

@@ -17,9 +17,11 @@ from disttgl_hpc.log import get_logger
 from disttgl_hpc.parallel.grid import Grid
 from disttgl_hpc.parallel.waiting import sleeping_sum
 from disttgl_hpc.runs.candidates import held_out_parts
+from disttgl_hpc.runs.course import Course
 from disttgl_hpc.runs.directory import RunDirectory
 from disttgl_hpc.runs.evaluate import Evaluator, Team
 from disttgl_hpc.runs.plan import RunPlan, batching_of
+from disttgl_hpc.runs.rank_figures import RankFigures
 from disttgl_hpc.runs.results import best_grid, final_results
 from disttgl_hpc.runs.trainer import Trainer
 
@@ -51,6 +53,11 @@ class SweepEnds:
         self._is_root = grid.trainer == 0
         self._validation, _ = held_out_parts(stream, config)
         self._evaluators: dict[str, Evaluator] = {}
+        self._figures, self._course = RankFigures(grid, trainer, memory), Course(plan.num_batches)
+
+    def note_step(self, step: int, mean_loss: float) -> None:
+        """A step was taken; mean_loss: over all its events."""
+        self._course.add(self._plan.before.steps + step, mean_loss, ends_sweep=step in self._plan.sweep_ends)
 
     def finish(
         self, step: int, totals: NDArray[np.float64], started_s: float, grid: str
@@ -69,8 +76,9 @@ class SweepEnds:
             self._memory.flush()
             if self._is_root:
                 self._run.keep_best(self._total(step), self._sweep(step), metrics.mrr)
+        timing: dict[str, Any] = {"train_s": train_s, "evaluate_s": time.perf_counter() - started_s}
+        timing |= {"course": self._course.take()} | self._figures.gather(train_s, timing["evaluate_s"])
         if self._is_root:
-            timing = {"train_s": train_s, "evaluate_s": time.perf_counter() - started_s}
             self._record(step, totals, metrics, timing)
         return snapshot
 
@@ -81,13 +89,11 @@ class SweepEnds:
         loss, num_events = totals
         # A sweep that was resumed was trained here in part, or not at all.
         share = min(1.0, (step + 1 - self._first_step) / self._plan.num_batches)
-        timing |= {
-            "events_per_s": share * num_events / timing["train_s"],
-            "phases_s": self._trainer.clock.take(),
-        }
+        timing = {"events_per_s": share * num_events / timing["train_s"], **timing}
         record = {
             "sweep": self._sweep(step),
             "step": self._total(step),
+            "events": int(num_events),
             "loss": loss / num_events,
             "validation": metrics.as_dict(),
             "timing": timing,

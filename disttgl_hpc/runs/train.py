@@ -32,6 +32,7 @@ from disttgl_hpc.runs.resume import Start, find_start
 from disttgl_hpc.runs.signals import StopRequest, stop_signals
 from disttgl_hpc.runs.static_memory import with_static_memory
 from disttgl_hpc.runs.sweep_ends import SweepEnds
+from disttgl_hpc.runs.timeline import Timeline, traced_steps
 from disttgl_hpc.runs.trainer import Trainer
 from disttgl_hpc.runs.warmup import compile_once
 from disttgl_hpc.store.events import EventStore
@@ -118,7 +119,9 @@ def _take_part(job: _Job, stop: StopRequest) -> bool:
     with watching(grid.world, grid.role) as roster:
         _introduce(roster, job)
         order = (plan.sizes, plan.num_batches, plan.num_steps)
+        traced = traced_steps(config, plan, job.start.step)
         how: dict[str, Any] = {
+            "traced": traced,
             "snapshots": plan.sweep_ends,
             "beginning": job.start,
             "writer": RunCheckpoints(job.run, plan, grid.node, job.settings, config.keep_checkpoints),
@@ -127,7 +130,7 @@ def _take_part(job: _Job, stop: StopRequest) -> bool:
         if grid.is_daemon:
             return serve_memory(grid, *order, is_stop_asked=stop.is_made, **how)
         memory = open_memory(grid, *order, **how)
-        training = _Training(job, memory, stop)
+        training = _Training(job, memory, stop, traced)
         is_complete = training.run()
         training.close()
         memory.close(early=not is_complete)
@@ -153,7 +156,7 @@ def _introduce(roster: list[str], job: _Job) -> None:
 class _Training:
     """A trainer rank's walk through the schedule, and what all trainers do together between sweeps."""
 
-    def __init__(self, job: _Job, memory: MemoryService, stop: StopRequest) -> None:
+    def __init__(self, job: _Job, memory: MemoryService, stop: StopRequest, traced: range) -> None:
         self._config, self._run, self._grid = job.config, job.run, job.grid
         self._plan, self._start, self._memory, self._stop = job.plan, job.start, memory, stop
         self._is_root = job.grid.trainer == 0
@@ -169,6 +172,9 @@ class _Training:
             self._trainer,
             first_step=job.start.step,
             best_mrr=job.best_mrr,
+        )
+        self._timeline = Timeline(
+            traced, job.run, job.plan, job.grid, self._trainer, memory, job.config.timeout_s
         )
         self._checkpointed_s = time.monotonic()
 
@@ -191,7 +197,9 @@ class _Training:
         remaining = plan.epochs_trained * (plan.num_steps - start.step) / max(1, plan.num_steps)
         with progress(int(remaining * train_end), "training", shown=self._is_root) as bar:
             for step in range(start.step, plan.num_steps):
-                loss, num_events = self._take_step(step)
+                with self._timeline.step(step):
+                    loss, num_events = self._take_step(step)
+                self._sweep_ends.note_step(step, trainer.gradients.mean_loss)
                 totals += loss, num_events
                 bar.advance(num_events * num_trainers, f"loss {totals[0] / max(1, totals[1]):.4f}")
                 if self._is_checkpoint_due(step):

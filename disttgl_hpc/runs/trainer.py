@@ -17,6 +17,7 @@ from disttgl_hpc.core.batch import Mfg
 from disttgl_hpc.core.memory import MemoryService
 from disttgl_hpc.core.row_adam import RowGradients
 from disttgl_hpc.core.schedule import Assignment, assignment, first_counter
+from disttgl_hpc.core.spans import SpanClock
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.nn.inputs import GraphInputs, NodeInputs
@@ -50,7 +51,10 @@ class Reading:
 
 
 class Trainer:
-    """A copy of the model, its optimiser, and the batch in hand."""
+    """A copy of the model, its optimiser, and the batch in hand.
+
+    clock: of the phases of its steps. loading: of the batches that a thread prepares beside them.
+    """
 
     def __init__(  # noqa: PLR0917
         self,
@@ -72,7 +76,7 @@ class Trainer:
         self.model = build_model(stream, config).to(device)
         self.optimiser = torch.optim.Adam(self.model.parameters(), learning_rate, fused=True)
         self.gradients = GradientSum(self.model.parameters(), grid.trainer_comm, config.timeout_s)
-        self.clock = PhaseClock()
+        self.clock, self.loading = PhaseClock(), SpanClock(("load",))
         self._config, self._plan, self._grid, self._memory = config, plan, grid, memory
         self._sampler = BatchSampler(stream, config, plan, grid.coordinates, graphs)
         self._readings = self._read_batches()
@@ -115,8 +119,9 @@ class Trainer:
                 self._reading = next(self._readings)
             num_events = self._reading.loaded.batch.num_events
             loss = self._learn(work, self._reading) if num_events else self._pass_by(work)
-        with self.clock("optimiser"):
+        with self.clock("reduce"):
             total = self.gradients.sum(num_events, loss)
+        with self.clock("optimiser"):
             self.optimiser.step()
             if self.static is not None:
                 self.static.update(self._row_gradients, total)
@@ -176,11 +181,12 @@ class Trainer:
         if work is None:
             raise ValueError(f"no batch begins in step {counter} of this lane")
         try:
-            batch = self._sampler.sample(work)
+            with self.loading("load", counter):
+                batch = self._sampler.sample(work)
+                return Loaded(batch, tuple(self.inputs.ahead(own) for own in batch.passes))
         except Exception:
             log.error("the batch that begins in step %d cannot be loaded", self._plan.before.steps + counter)
             raise
-        return Loaded(batch, tuple(self.inputs.ahead(own) for own in batch.passes))
 
     def _next(self, batches: Iterator[Loaded]) -> Loaded | None:
         """Wait for the next batch, or load it; None behind the last one."""
