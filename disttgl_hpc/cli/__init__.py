@@ -40,6 +40,8 @@ _COMMANDS = {
     "recommend": "Rank destinations for nodes.",
     "append": "Make a longer event store of later events.",
     "update": "Carry a run's node memory along new events.",
+    "report": "Make a page about runs: curves, results, timeline.",
+    "schedule": "Draw who does what in which step of a grid.",
     "doctor": "Check a machine or allocation before a long job.",
     "bench": "Measure how fast training is on this machine.",
     "simulate": "Predict how training scales to thousands of trainers.",

@@ -1,0 +1,91 @@
+"""``disttgl report``: a page about runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from mpi4py import MPI
+
+from disttgl_hpc.errors import ConfigError, StoreError
+from disttgl_hpc.planning.plots import check_plot
+from disttgl_hpc.report.drawn import save_chart
+from disttgl_hpc.report.facts import RunFacts
+from disttgl_hpc.report.page import GENERATOR, all_charts, render_report
+from disttgl_hpc.report.svg import draw
+from disttgl_hpc.runs.reporting import read_runs
+from disttgl_hpc.runs.tensorboard import check_tensorboard, write_tensorboard
+
+_EXAMPLES = """\b
+Examples:
+  disttgl report runs/flights
+  disttgl report runs/seed-0 runs/seed-1 runs/seed-2 runs/linear -o compared.html
+  disttgl report runs/flights --plots figures --format png
+  disttgl report runs/flights --tensorboard board
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="HTML file.  [default: report.html in the first run]",
+)
+@click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Folder for every chart.")
+@click.option(
+    "--format", "file_type", type=click.Choice(("svg", "png", "pdf")), default="svg", help="Of --plots."
+)
+@click.option(
+    "--tensorboard", type=click.Path(file_okay=False, path_type=Path), help="Folder for TensorBoard's files."
+)
+def report(
+    runs: tuple[Path, ...],
+    output: Path | None,
+    plots: Path | None,
+    file_type: str,
+    tensorboard: Path | None,
+) -> None:
+    """Make one page about RUNS: curves, results, where the time goes, memory, staleness, a timeline.
+
+    The page is a single file that loads nothing else, for a browser, a phone, or print. Runs may be finished,
+    unfinished, or killed. Several are compared; those that differ in their seed only stand together. The timeline
+    is there for runs that were trained with --trace-steps.
+    """
+    if MPI.COMM_WORLD.rank:
+        return  # said once, however many processes were started
+    if tensorboard is not None:
+        check_tensorboard()
+    page = output or runs[0] / "report.html"
+    if page.exists() and GENERATOR not in page.read_text(encoding="utf-8", errors="replace")[:2000]:
+        raise ConfigError(f"{page}: exists already and is no report: name the report to make")
+    if plots is not None and file_type != "svg":
+        plots.mkdir(parents=True, exist_ok=True)
+        check_plot(plots / f"chart.{file_type}")
+    facts = read_runs(runs)
+    try:
+        page.write_text(render_report(facts), encoding="utf-8")
+        click.echo(f"{page}: {page.stat().st_size / 1024:,.0f} KiB")
+        if plots is not None:
+            _save_charts(facts, plots, file_type)
+        if tensorboard is not None:
+            write_tensorboard(facts, tensorboard)
+            click.echo(f"{tensorboard}: tensorboard --logdir {tensorboard}")
+    except OSError as error:
+        where = error.filename or page
+        raise StoreError(f"{where}: cannot be written ({error.strerror}): choose another place") from error
+
+
+def _save_charts(facts: Sequence[RunFacts], folder: Path, file_type: str) -> None:
+    """Write every chart of the page into a file of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    charts = dict(all_charts(facts))
+    for name, chart in charts.items():
+        path = folder / f"{name}.{file_type}"
+        if file_type == "svg":
+            path.write_text(draw(chart, alone=True), encoding="utf-8")
+        else:
+            save_chart(chart, path)
+    click.echo(f"{folder}: {len(charts)} charts")
