@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 BATCHES, READ, FORWARD, WRITE, BACKWARD, REDUCE, OPTIMISER, CHECKPOINT, EVALUATE, REST = range(10)
 """Kinds of work, as colours of bars and timelines; see charts.css."""
@@ -122,6 +123,7 @@ class TimelineChart:
         return min(block.begin for block in blocks), max(block.end for block in blocks)
 
 
+_UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 Chart = LineChart | BarChart | TimelineChart
 
 
@@ -137,13 +139,10 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def tick_texts(values: Sequence[float]) -> list[str]:
-    """The same number of decimals for all, thousands and millions shortened."""
-    largest = max((abs(value) for value in values), default=0)
-    unit, sign = next(
-        (u, s) for u, s in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, "")) if largest >= 10 * u or u == 1
-    )
+    """Ticks with as few decimals as tell them apart, the same number for all; thousands and millions shortened."""
+    largest = max((abs(value) for value in values), default=0.0)
+    unit, sign = next(((unit, sign) for unit, sign in _UNITS if largest >= 10 * unit), (1.0, ""))
+    step = min((b - a for a, b in pairwise(values)), default=largest) / unit
     shown = [value / unit for value in values]
-    decimals = next(
-        (n for n in range(6) if all(abs(v - round(v, n)) < 1e-9 + 1e-6 * abs(v) for v in shown)), 6
-    )
+    decimals = next((n for n in range(12) if all(abs(v - round(v, n)) <= 0.01 * step for v in shown)), 12)
     return [f"{value:.{decimals}f}{sign if value else ''}" for value in shown]
