@@ -68,7 +68,7 @@ run_mpi_tests() { # RANKS [PYTEST OPTIONS]
 }
 
 begin "environment"
-enter_environment "${venv:-$PWD/.venv-test}" test,mpi,demo,plot,bench
+enter_environment "${venv:-$PWD/.venv-test}" test,mpi,demo,plot,bench,tensorboard
 printf '%s, %s\n' "$(python --version)" "$(command -v python)"
 
 begin "dependencies"

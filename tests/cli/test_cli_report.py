@@ -135,7 +135,14 @@ def test_a_report_is_one_file_with_the_timeline_in_it(run, tmp_path):
     page = (run / "report.html").read_text(encoding="utf-8")
     assert f"{run / 'report.html'}: " in told.stdout
     assert len(page) < 3 << 20
-    for text in ("1×2×2", "Where the time goes", "A window of steps", "read of batch 6", "rank 4 · daemon", "PopTrack"):
+    for text in (
+        "1×2×2",
+        "Where the time goes",
+        "A window of steps",
+        "read of batch 6",
+        "rank 4 · daemon",
+        "PopTrack",
+    ):
         assert text in page
     again = disttgl("report", run, "-o", tmp_path / "other.html", "--plots", tmp_path / "plots")
     assert (tmp_path / "other.html").read_text(encoding="utf-8") == page
