@@ -59,13 +59,13 @@ def report(
     if tensorboard is not None:
         check_tensorboard()
     page = output or runs[0] / "report.html"
-    if page.exists() and GENERATOR not in page.read_text(encoding="utf-8", errors="replace")[:2000]:
-        raise ConfigError(f"{page}: exists already and is no report: name the report to make")
-    if plots is not None and file_type != "svg":
-        plots.mkdir(parents=True, exist_ok=True)
-        check_plot(plots / f"chart.{file_type}")
-    facts = read_runs(runs)
     try:
+        _check_page(page)
+        if plots is not None:
+            plots.mkdir(parents=True, exist_ok=True)
+            if file_type != "svg":
+                check_plot(plots / f"chart.{file_type}")
+        facts = read_runs(runs)
         page.write_text(render_report(facts), encoding="utf-8")
         click.echo(f"{page}: {page.stat().st_size / 1024:,.0f} KiB")
         if plots is not None:
@@ -78,9 +78,16 @@ def report(
         raise StoreError(f"{where}: cannot be written ({error.strerror}): choose another place") from error
 
 
+def _check_page(page: Path) -> None:
+    """Raise ConfigError for a file that is there already and is none of ours."""
+    if page.exists():
+        with page.open(encoding="utf-8", errors="replace") as file:
+            if GENERATOR not in file.read(2000):
+                raise ConfigError(f"{page}: exists already and is no report: name the report to make")
+
+
 def _save_charts(facts: Sequence[RunFacts], folder: Path, file_type: str) -> None:
     """Write every chart of the page into a file of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
     charts = dict(all_charts(facts))
     for name, chart in charts.items():
         path = folder / f"{name}.{file_type}"

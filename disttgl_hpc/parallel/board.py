@@ -38,7 +38,7 @@ class BoardWriter:
     def __init__(self, board: Board, traced: range) -> None:
         self._board, self._traced = board, traced
         self._rows = board[_NUM_FIGURES:].reshape(-1, _SPAN_FIELDS)
-        board[:] = 0
+        board[:] = 0  # before the trainers may look: they wait until the daemon has its doorbell
 
     @contextmanager
     def __call__(

@@ -10,7 +10,7 @@ from itertools import pairwise
 BATCHES, READ, FORWARD, WRITE, BACKWARD, REDUCE, OPTIMISER, CHECKPOINT, EVALUATE, REST = range(10)
 """Kinds of work, as colours of bars and timelines; see charts.css."""
 WORK_NAMES = (
-    "wait for batches",
+    "load batches",
     "read memory",
     "forward",
     "write memory",

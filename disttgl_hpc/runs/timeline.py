@@ -67,11 +67,7 @@ class Timeline:
     def _write(self) -> None:
         """Gather the spans of all ranks on one clock, and write them."""
         grid = self._grid
-        offsets = (
-            clock_offsets(grid.leader_comm, self._timeout_s)
-            if not (grid.is_daemon or grid.local_trainer)
-            else []
-        )
+        offsets = [] if grid.local_trainer else clock_offsets(grid.leader_comm, self._timeout_s)
         end_s = max(span.end_s for span in self._spans if span.name == "step")
         tracks = [
             (_STEPS, "steps", [span for span in self._spans if span.end_s <= end_s]),
