@@ -143,7 +143,7 @@ def grid_picture(shape: GridShape, *, nodes: int = 1, alone: bool = True) -> str
             parts += _replica(replica, shape, left, y)
             y += block_height + gap
         parts += _daemon(node, nodes, left + block_width - 10, begin, y - gap - begin)
-    last = f"The gradients of {shape.num_trainers} trainers are summed once a step; nothing else leaves a node in steps."
+    last = "Gradients of all trainers are summed once a step; nothing else leaves a node in steps."
     parts.append(text(2, y + 4, last))
     return document(max(width, 480), y + 16, f"A grid of {shape}", parts, alone=alone)
 
