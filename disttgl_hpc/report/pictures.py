@@ -53,7 +53,7 @@ def _begins_sweep(work: Assignment) -> bool:
 def schedule_table(shape: GridShape, num_batches: int, num_steps: int) -> str:
     """What each trainer does in each step, as a Markdown table."""
     places = trainers_of(shape)
-    rows = [["step", *(_name(at, shape) for at in places)], ["---"] * (1 + len(places))]
+    rows = [["step", *(_name(at, shape) for at in places)]]
     for step in range(num_steps):
         cells = []
         for at in places:
@@ -64,11 +64,11 @@ def schedule_table(shape: GridShape, num_batches: int, num_steps: int) -> str:
             zeroed = " (memory zeroed)" if _begins_sweep(work) else ""
             cells.append(f"batch {work.batch}, pass {work.pass_index} {_marks(work)}".rstrip() + zeroed)
         rows.append([f"{step}", *cells])
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], lines[1].replace("| --- ", "|---").replace(" |", "|"), *lines[2:]])
+    first, *others = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([first, "|" + "---|" * (1 + len(places)), *others])
 
 
-def schedule_picture(shape: GridShape, num_batches: int, num_steps: int, *, alone: bool = True) -> str:
+def schedule_picture(shape: GridShape, num_batches: int, num_steps: int) -> str:
     """What each trainer does in each step, as SVG: a row each, coloured by batch.
 
     A thick line is where a replica begins a new sweep with an empty memory.
@@ -91,7 +91,7 @@ def schedule_picture(shape: GridShape, num_batches: int, num_steps: int, *, alon
             work = assignment(step, at, shape, num_batches)
             parts += _cell(left + step * _CELL_WIDTH, y, work, f"step {step}, {_name(at, shape)}")
         y += _CELL_HEIGHT
-    return document(width, y + 10, f"Schedule of a {shape} grid", parts, alone=alone)
+    return document(width, y + 10, f"Schedule of a {shape} grid", parts, alone=True)
 
 
 def _cell(x: float, y: float, work: Assignment | None, where: str) -> list[str]:
@@ -111,7 +111,7 @@ def _cell(x: float, y: float, work: Assignment | None, where: str) -> list[str]:
     return parts
 
 
-def grid_picture(shape: GridShape, *, nodes: int = 1, alone: bool = True) -> str:
+def grid_picture(shape: GridShape, *, nodes: int = 1) -> str:
     """The grid as SVG: each replica's trainers, i slices by j lanes, beside its memory; a daemon for each node.
 
     Raises ConfigError where replicas cannot be spread evenly over ``nodes``.
@@ -145,7 +145,7 @@ def grid_picture(shape: GridShape, *, nodes: int = 1, alone: bool = True) -> str
         parts += _daemon(node, nodes, left + block_width - 10, begin, y - gap - begin)
     last = "Gradients of all trainers are summed once a step; nothing else leaves a node in steps."
     parts.append(text(2, y + 4, last))
-    return document(max(width, 480), y + 16, f"A grid of {shape}", parts, alone=alone)
+    return document(max(width, 480), y + 16, f"A grid of {shape}", parts, alone=True)
 
 
 def _replica(replica: int, shape: GridShape, left: float, top: float) -> list[str]:
