@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, takewhile
@@ -105,7 +106,7 @@ class RunFacts:
         ends, steps = [0.0, *self._ends(axis)], [0.0, *self._ends("steps")]
         for number, sweep in enumerate(self.sweeps):
             course, begin, end = timing(sweep).get("course") or {}, ends[number], ends[number + 1]
-            losses = course.get("loss") or [sweep["loss"]]
+            losses = course.get("loss") or [sweep.get("loss", math.nan)]
             length = steps[number + 1] - steps[number] or 1.0
             shares = [(step - steps[number]) / length for step in course.get("step") or [steps[number + 1]]]
             if axis == "time" and course.get("elapsed_s"):
@@ -113,7 +114,8 @@ class RunFacts:
             else:
                 xs += [begin + share * (end - begin) for share in shares]
             ys += losses
-        return xs, ys
+        kept = [(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(y)]
+        return [x for x, _ in kept], [y for _, y in kept]
 
 
 def timing(record: Record) -> Record:

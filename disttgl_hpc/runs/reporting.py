@@ -34,6 +34,8 @@ def read_run(path: Path, name: str) -> RunFacts:
     """Facts of one run, called ``name``. Events that are not there any more are not looked into."""
     run = RunDirectory(path)
     config, records = run.read_config(), run.records()
+    for record in records:
+        _check_record(record, run.metrics_file)
     tests = [record for record in records if record["record"] == "test"]
     checkpoints = run.whole_checkpoints
     return RunFacts(
@@ -46,6 +48,15 @@ def read_run(path: Path, name: str) -> RunFacts:
         trace=_read_trace(run.trace_file),
         last_step=step_of(checkpoints[-1]) if checkpoints else None,
     )
+
+
+def _check_record(record: dict[str, Any], path: Path) -> None:
+    """Raise StoreError for a record whose fields are not of the kind that a report takes them for."""
+    numbers = [record.get(name, 0) for name in ("sweep", "step", "events", "loss")]
+    tables = [record.get(name, {}) for name in ("validation", "test", "heuristics", "timing")]
+    are_numbers = all(isinstance(number, int | float) for number in numbers)
+    if not (are_numbers and all(isinstance(table, dict) for table in tables)):
+        raise StoreError(f"{path}: a record of a {record['record']} is damaged: restore or delete its line")
 
 
 def _captured(config: dict[str, Any]) -> list[dict[str, Any]]:

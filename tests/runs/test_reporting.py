@@ -69,6 +69,23 @@ def test_a_damaged_trace_is_refused_with_a_remedy(tmp_path, content):
         read_run(folder, "run")
 
 
+@pytest.mark.parametrize("change", [{"loss": "low"}, {"validation": [1]}, {"timing": None}, {"sweep": {}}])
+def test_a_damaged_record_is_refused_with_a_remedy(tmp_path, change):
+    folder = write_run(tmp_path / "run", tmp_path / "gone", [json.dumps(SWEEP | change) + "\n"])
+    with pytest.raises(StoreError, match=r"metrics\.jsonl: a record of a sweep is damaged"):
+        read_run(folder, "run")
+
+
+def test_a_record_without_a_loss_or_with_none_that_is_a_number_has_no_point(tmp_path):
+    lines = [
+        json.dumps({"record": "sweep", "step": 4}) + "\n",
+        json.dumps(SWEEP | {"loss": float("nan")}) + "\n",
+    ]
+    run = read_run(write_run(tmp_path / "run", tmp_path / "gone", lines), "run")
+    assert run.curve("loss", "steps") == ([], [])
+    assert "Validation MRR" in render_report([run])
+
+
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(StoreError, match="give a run directory"):
         read_runs([tmp_path])
