@@ -235,8 +235,7 @@ class Run:
 
     def update(self, events: AnyPath | None = None) -> None:
         """Carry the memory along new events, as ``disttgl update`` does, and keep it in the run directory."""
-        with self.directory.locked():
-            run_update(self.directory, self._events if events is None else Path(events), self._static)
+        run_update(self.directory, self._events if events is None else Path(events), self._static)
         self._events = None
         self.__dict__.pop("trained", None)
 

@@ -32,8 +32,7 @@ def update(run: Path, events: Path | None, static: Path | None) -> None:
     if MPI.COMM_WORLD.rank:
         return  # one process writes one file, however many were started
     directory = RunDirectory(run)
-    with directory.locked():
-        origin = run_update(directory, events, static)
+    origin = run_update(directory, events, static)
     click.echo(
         f"{directory.memory_file}: node memory after {origin.position:,} events of {origin.events_path}"
     )

@@ -20,10 +20,10 @@ _PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
-class Beginning:
+class Prefix:
     """The events of a run at the beginning of a store: the first ``num_events``, and how they were split.
 
-    nodes: (N,) int64 ascending or not, the store's number of each of the run's N nodes.
+    nodes: (N,) int64, the store's number of each of the run's N nodes.
     """
 
     num_events: int
@@ -31,7 +31,7 @@ class Beginning:
     nodes: NDArray[np.int64]
 
 
-def beginning(store: EventStore, checksum: str, original: Path) -> Beginning:
+def find_prefix(store: EventStore, checksum: str, original: Path) -> Prefix:
     """Where in ``store`` the events lie whose store had this ``checksum``, and lies or lay at ``original``.
 
     The store may be that very one; have grown out of it, of which ``disttgl append`` leaves a note; or begin with
@@ -39,17 +39,17 @@ def beginning(store: EventStore, checksum: str, original: Path) -> Beginning:
     """
     stream = store.stream
     if store.checksum == checksum:
-        return Beginning(stream.num_events, stream.split, np.arange(stream.num_nodes))
+        return Prefix(stream.num_events, stream.split, np.arange(stream.num_nodes))
     for ancestor in store.grown_from:
         if ancestor.checksum == checksum:
-            return beginning_of(store, ancestor.num_events, ancestor.split)
+            return prefix_of(store, ancestor.num_events, ancestor.split)
     if not original.is_file() or (other := EventStore.open(original)).checksum != checksum:
         raise StoreError(
             f"{store.path}: must begin with the events that the run was trained on (checksum {checksum[:16]}…), "
             f"which cannot be seen: it was not made of them by disttgl append, and they are not at {original} any "
             "more: put them back there, or give the store that was made of them"
         )
-    found = beginning_of(store, other.stream.num_events, other.stream.split)
+    found = prefix_of(store, other.stream.num_events, other.stream.split)
     difference = _difference(other, store, found.nodes)
     if difference:
         raise StoreError(
@@ -59,13 +59,13 @@ def beginning(store: EventStore, checksum: str, original: Path) -> Beginning:
     return found
 
 
-def beginning_of(store: EventStore, num_events: int, split: Split) -> Beginning:
+def prefix_of(store: EventStore, num_events: int, split: Split) -> Prefix:
     """The first ``num_events`` of a store as one of their own; its nodes are numbered as ``prepare`` does."""
     nodes, ids = np.flatnonzero(store.stream.tcsr.known_before(num_events)), store.node_ids()
     if ids.dtype.kind == "U":  # texts: without the later ones, they may all be numbers, which sort otherwise
         spaces = np.split(nodes, [np.searchsorted(nodes, store.stream.num_src)])
         nodes = np.concatenate([space[_order(ids[space].astype(np.str_))] for space in spaces])
-    return Beginning(num_events, split, nodes)
+    return Prefix(num_events, split, nodes)
 
 
 def _order(ids: NDArray[np.str_]) -> NDArray[np.int64]:

@@ -95,12 +95,14 @@ def refuse_unknown(values: Any, numbers: NDArray[np.int64], where: str, remedy: 
 
 
 def read_ids(text: str) -> list[str]:
-    """Ids from ``a,b,c``, or of the file of this name: one a line."""
-    path = Path(text)
+    """Ids from ``a,b,c``, or of the file of this name: one a line. Raises InputError where there are none."""
+    path, words = Path(text), text.split(",")
     try:
         if path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            return [line.strip() for line in lines if line.strip()]
+            words = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as ids, one a line ({error}): give a text file") from error
-    return [word.strip() for word in text.split(",") if word.strip()]
+    ids = [word.strip() for word in words if word.strip()]
+    if not ids:
+        raise InputError(f"--nodes must name a node, '{text}' names none: leave it out for all nodes")
+    return ids

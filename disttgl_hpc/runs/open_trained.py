@@ -16,7 +16,7 @@ from disttgl_hpc.nn.processor import prepare_process
 from disttgl_hpc.runs.checkpoints import check_attributes, load_memory, load_static, load_weights
 from disttgl_hpc.runs.directory import RunDirectory, saved_config
 from disttgl_hpc.runs.inputs import InputBuilder, build_model, device_of
-from disttgl_hpc.runs.longer import Beginning, beginning, beginning_of
+from disttgl_hpc.runs.longer import Prefix, find_prefix, prefix_of
 from disttgl_hpc.runs.node_ids import NodeIds
 from disttgl_hpc.runs.plan import batching_of
 from disttgl_hpc.runs.static_memory import check_same_static_memory, static_settings
@@ -43,13 +43,15 @@ def update(run: RunDirectory, events: Path | None = None, static: Path | None = 
 
     Kept is the memory before the last batch that is not full; the events of that are walked again when they are
     asked for, so that the memory is the one that it would have been with later events known from the start.
-    Raises StoreError as :func:`open_trained` does, and where the memory cannot be written.
+    Raises StoreError as :func:`open_trained` does, and where the memory cannot be written; ConfigError while a job
+    is training the run.
     """
-    opened = _Opened(run, events, static)
-    trained = opened.trained()
-    position = trained.carry_to(trained.stream.num_events)
-    origin = opened.origin(position)
-    write_memory(run.memory_file, trained.rows, origin)
+    run.read_config()  # a lock would make the folder of a run that there is not
+    with run.locked():
+        opened = _Opened(run, events, static)
+        trained = opened.trained()
+        origin = opened.origin(trained.carry_to(trained.stream.num_events))
+        write_memory(run.memory_file, trained.rows, origin)
     return origin
 
 
@@ -76,21 +78,21 @@ class _Opened:
         if kept is not None and kept.origin.events == self._store.checksum != trained_on["checksum"]:
             split = replace(self._store.stream.split, train_end=kept.origin.train_end)
             split = replace(split, validation_end=kept.origin.validation_end)
-            self._beginning = beginning_of(self._store, kept.origin.run_events, split)
+            self._prefix = prefix_of(self._store, kept.origin.run_events, split)
         else:
-            self._beginning = beginning(self._store, trained_on["checksum"], Path(trained_on["events"]))
+            self._prefix = find_prefix(self._store, trained_on["checksum"], Path(trained_on["events"]))
         self._kept = kept
 
     def trained(self) -> Trained:
         """The model on the stream, with the memories that there are to begin with."""
-        store, config, begin = self._store, self._config, self._beginning
+        store, config, prefix = self._store, self._config, self._prefix
         part, num_nodes = self._manifest.part(0), store.stream.num_nodes
-        stream = replace(store.stream, split=begin.split, static_memory=self._static_rows())
+        stream = replace(store.stream, split=prefix.split, static_memory=self._static_rows())
         co_trained = None
         if config.static == CO_TRAINED:
-            rows = np.empty((len(begin.nodes), config.dim_memory), np.float32)
+            rows = np.empty((len(prefix.nodes), config.dim_memory), np.float32)
             load_static(part, {"rows": rows})
-            co_trained = _placed(rows, begin, num_nodes)
+            co_trained = _placed(rows, prefix, num_nodes)
         device = device_of(config, 0)
         model = build_model(stream, config).to(device)
         load_weights(part, model)
@@ -99,28 +101,28 @@ class _Opened:
         ids = NodeIds(store.node_ids(), stream.num_src)
         origin = {"weights": self._weights, "events": store.checksum}
         trained = Trained(model, stream, ids, config=config, batching=batching, inputs=inputs, origin=origin)
-        trained.start_at(begin.split.train_end, self._checkpointed)
+        trained.start_at(prefix.split.train_end, self._checkpointed)
         self._start_at_kept(trained)
         return trained
 
     def origin(self, position: int) -> MemoryOrigin:
         """What a memory of these files is of."""
-        begin = self._beginning
+        prefix = self._prefix
         return MemoryOrigin(
             weights=self._weights,
             events=self._store.checksum,
             events_path=str(self._store.path.resolve()),
             position=position,
-            run_events=begin.num_events,
-            train_end=begin.split.train_end,
-            validation_end=begin.split.validation_end,
+            run_events=prefix.num_events,
+            train_end=prefix.split.train_end,
+            validation_end=prefix.split.validation_end,
         )
 
     def _checkpointed(self) -> NDArray[np.float32]:
         """The memory that the best sweep has left, of the store's nodes."""
-        rows = np.empty((len(self._beginning.nodes), 2 * self._config.dim_memory), np.float32)
+        rows = np.empty((len(self._prefix.nodes), 2 * self._config.dim_memory), np.float32)
         load_memory(self._manifest.part(0), 0, rows)
-        return _placed(rows, self._beginning, self._store.stream.num_nodes)
+        return _placed(rows, self._prefix, self._store.stream.num_nodes)
 
     def _start_at_kept(self, trained: Trained) -> None:
         """Begin with the memory of ``disttgl update``, if it is of these events or of the first of them."""
@@ -130,36 +132,36 @@ class _Opened:
         known = {one.checksum: one for one in store.grown_from}
         ancestor = known.get(kept.origin.events)
         if kept.origin.events == store.checksum:
-            begin = Beginning(store.stream.num_events, store.stream.split, np.arange(store.stream.num_nodes))
+            prefix = Prefix(store.stream.num_events, store.stream.split, np.arange(store.stream.num_nodes))
         elif ancestor is not None:
-            begin = beginning_of(store, ancestor.num_events, ancestor.split)
+            prefix = prefix_of(store, ancestor.num_events, ancestor.split)
         else:
             return
-        if len(kept.rows) != len(begin.nodes):
+        if len(kept.rows) != len(prefix.nodes):
             raise StoreError(
                 f"{kept.path}: has rows of other nodes: remove it, and disttgl update makes it anew"
             )
-        trained.start_at(kept.origin.position, lambda: _placed(kept.rows, begin, store.stream.num_nodes))
+        trained.start_at(kept.origin.position, lambda: _placed(kept.rows, prefix, store.stream.num_nodes))
 
     def _static_rows(self) -> NDArray[np.float32] | None:
         """The static memory that was learned beforehand, zeros for nodes that have come since."""
         if self._config.static in {"", CO_TRAINED}:
             return None
-        rows, begin = StaticStore.open(Path(self._config.static)).rows, self._beginning
-        if len(begin.nodes) == self._store.stream.num_nodes == len(rows):
+        rows, prefix = StaticStore.open(Path(self._config.static)).rows, self._prefix
+        if len(prefix.nodes) == self._store.stream.num_nodes == len(rows):
             return rows
-        return _placed(rows, begin, self._store.stream.num_nodes)
+        return _placed(rows, prefix, self._store.stream.num_nodes)
 
 
-def _placed(rows: NDArray[np.float32], begin: Beginning, num_nodes: int) -> NDArray[np.float32]:
+def _placed(rows: NDArray[np.float32], prefix: Prefix, num_nodes: int) -> NDArray[np.float32]:
     """Rows of a run's nodes (n, …) as rows of a store's (num_nodes, …), zeros for the others. Raises StoreError."""
-    if len(rows) != len(begin.nodes):
+    if len(rows) != len(prefix.nodes):
         raise StoreError(
-            f"the run knows {len(rows):,} nodes, its events in this store have {len(begin.nodes):,}: give a store "
+            f"the run knows {len(rows):,} nodes, its events in this store have {len(prefix.nodes):,}: give a store "
             "that disttgl append has made of the run's events"
         )
     placed = np.zeros((num_nodes, *rows.shape[1:]), np.float32)
-    placed[begin.nodes] = rows
+    placed[prefix.nodes] = rows
     return placed
 
 

@@ -102,6 +102,7 @@ def recommend(
             best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
             parts.append((np.take_along_axis(scores, best, axis=1), candidates[best]))
             bar.advance(end - begin)
+    parts = parts or [(np.empty((0, 0), np.float32), np.empty((0, 0), np.int64))]
     logits, found = (np.concatenate([part[column] for part in parts]) for column in (0, 1))
     rows, ranks = np.nonzero(logits > -np.inf)
     return Recommended(src[rows], ranks + 1, found[rows, ranks], logits[rows, ranks])
@@ -174,7 +175,7 @@ def _by_moment(
     trained: Trained, count: int, at: NDArray[Any] | None
 ) -> Iterator[tuple[Moment, NDArray[np.int64]]]:
     """Moments in order, and which of ``count`` pairs belong to each."""
-    if at is None:
+    if at is None or not count:
         yield trained.moment(), np.arange(count)
         return
     times, numbers = np.unique(at, return_inverse=True)

@@ -26,7 +26,7 @@ from disttgl_hpc.runs.checkpoints import (
     read_trainer,
 )
 from disttgl_hpc.runs.directory import RunDirectory, saved_config
-from disttgl_hpc.runs.longer import beginning
+from disttgl_hpc.runs.longer import find_prefix
 from disttgl_hpc.runs.plan import Before
 from disttgl_hpc.runs.static_memory import check_same_static_memory
 from disttgl_hpc.store.checkpoint_manifest import Manifest, read_manifest, verify_parts
@@ -196,7 +196,7 @@ def _check_longer(newest: Manifest, settings: Mapping[str, Any], store: EventSto
     try:
         if store is None:
             raise StoreError("their store is not at hand")
-        beginning(store, saved["checksum"], Path(saved["events"]))
+        find_prefix(store, saved["checksum"], Path(saved["events"]))
     except StoreError as error:
         raise StoreError(
             f"{newest.folder}: was written with other events than config.json names: restore it, or go on with a "

@@ -181,6 +181,11 @@ def test_what_is_asked_wrongly_is_told(tmp_path, shop):
             tmp_path / "gone.h5",
         ): "the events are not there: say where they are",
     }
+    cases |= {
+        ("update", tmp_path / "typo"): "no run's configuration: give a run directory",
+        ("recommend", shop / "run", "--nodes", " ,"): "must name a node",
+    }
     for words, complaint in cases.items():
         with pytest.raises((DisttglError, ClickException), match=complaint):
             said(*words)
+    assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ from disttgl_hpc.core.stream import Split
 from disttgl_hpc.errors import ConfigError, InputError, StoreError
 from disttgl_hpc.ingest.columns import parse_columns
 from disttgl_hpc.runs.append import AppendSettings, append
-from disttgl_hpc.runs.longer import beginning, beginning_of
+from disttgl_hpc.runs.longer import find_prefix, prefix_of
 from disttgl_hpc.runs.prepare import PrepareSettings, parse_split, prepare
 from disttgl_hpc.store.events import EventStore
 
@@ -70,7 +70,7 @@ def test_equals_preparing_everything_at_once(tmp_path_factory, rows, cut, bipart
     assert_equal(store, expected)
     assert [one.checksum for one in store.grown_from] == shorter
     for longer in (store, expected):  # one has noted its beginning, of the other it is compared
-        found = beginning(longer, short.checksum, short.path)
+        found = find_prefix(longer, short.checksum, short.path)
         assert (found.num_events, found.split) == (first, short.stream.split)
         np.testing.assert_array_equal(
             longer.node_ids()[found.nodes].astype(np.str_), short.node_ids().astype(np.str_)
@@ -190,10 +190,10 @@ def test_other_events_are_no_beginning(tmp_path, changed, complaint):
     store = prepared(tmp_path / "s.events.h5", csv(tmp_path / "a.csv", "1,2,1", "2,3,5"))
     other = prepared(tmp_path / "o.events.h5", csv(tmp_path / "b.csv", *changed))
     with pytest.raises(StoreError, match=complaint):
-        beginning(other, store.checksum, store.path)
+        find_prefix(other, store.checksum, store.path)
     store.path.unlink()
     with pytest.raises(StoreError, match="cannot be seen: it was not made of them by disttgl append"):
-        beginning(other, store.checksum, store.path)
+        find_prefix(other, store.checksum, store.path)
 
 
 def test_numbers_that_text_joins_are_sorted_as_they_were(tmp_path):
@@ -201,4 +201,4 @@ def test_numbers_that_text_joins_are_sorted_as_they_were(tmp_path):
     store = prepared(tmp_path / "s.events.h5", csv(tmp_path / "a.csv", "9,10,1", "10,9,2"))
     longer = appended(store, csv(tmp_path / "b.csv", "x,9,3"))
     assert longer.node_ids().tolist() == ["10", "9", "x"]
-    assert beginning_of(longer, 2, store.stream.split).nodes.tolist() == [1, 0]
+    assert prefix_of(longer, 2, store.stream.split).nodes.tolist() == [1, 0]

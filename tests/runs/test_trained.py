@@ -303,7 +303,10 @@ def test_recommended_are_the_best_of_all_scores(tmp_path, monkeypatch, bipartite
 
 def test_nobody_is_recommended_before_the_first_event(run):
     trained = open_trained(run)
+    nobody = np.array([], np.int64)
     assert len(recommend(trained, np.array([0, 1]), 3, trained.moment(-5)).dst) == 0
+    assert len(recommend(trained, nobody, 3, trained.moment()).dst) == 0
+    assert len(score(trained, nobody, nobody, nobody)) == len(score(trained, nobody, nobody)) == 0
 
 
 def test_times_of_whole_numbers_are_asked_for_in_whole_numbers(run):
