@@ -23,6 +23,7 @@ NEGATIVE_STRATEGIES = ("random", "historical", "inductive")
 GIVEN = "given"
 """Instead of a strategy of evaluation: the negatives that came with the events."""
 COMBS = ("most-recent", "mean")
+TASKS = ("link", "edge", "link+edge", "node", "link+node")
 DEVICES = ("cpu", "cuda")
 PRECISIONS = ("float32", "bfloat16")
 LR_SCALINGS = ("none", "linear", "sqrt")
@@ -53,6 +54,22 @@ def _setting(
 class TrainConfig:
     """Everything that determines a run besides its event store and the number of ranks."""
 
+    task: str = _setting(
+        "link",
+        "What is learned: links, classes of events (edge) or of their sources (node), or two together.",
+        among=TASKS,
+    )
+    class_history: bool = _setting(
+        True, "In tasks with classes: mail, neighbours and class head tell those of past events."
+    )
+    class_features: bool = _setting(
+        False, "Tell an event's class from its own features too, which must be known before it."
+    )
+    class_balance: float = _setting(
+        0.0,
+        "How much more rare classes weigh: as (how rare)^this; 0: as they come, 1: all the same.",
+        least=0.0,
+    )
     epochs: int = _setting(
         10,
         "Passes over the training events; a grid trains whole sweeps of j·k passes.",
@@ -158,6 +175,21 @@ class TrainConfig:
                 f"dim_embedding must be a multiple of num_heads: {self.dim_embedding} is not one of "
                 f"{self.num_heads}; take {self.num_heads * max(1, self.dim_embedding // self.num_heads)}"
             )
+
+    @property
+    def predicts_links(self) -> bool:
+        """Whether links are learned, alone or beside classes."""
+        return "link" in self.task
+
+    @property
+    def class_kind(self) -> str:
+        """Whose classes are learned: "edge", "node" or, where none are, ""."""
+        return self.task.removeprefix("link").removeprefix("+")
+
+    @property
+    def drawn_negatives(self) -> int:
+        """Negative destinations that a training event comes with: none where no links are learned."""
+        return self.negatives_per_event if self.predicts_links else 0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as config.json and checkpoints keep them."""

@@ -34,6 +34,7 @@ _COMMANDS = {
     "pretrain": "Learn static node memory from the training events.",
     "config": "Print settings as a TOML file.",
     "train": "Train on events, and evaluate the best weights.",
+    "classify": "Learn classes of nodes on a run's embeddings.",
     "evaluate": "Repeat the final evaluation of a run.",
     "embed": "Write embeddings of nodes, as of any time.",
     "score": "Score pairs of nodes.",

@@ -83,7 +83,7 @@ class _Bytes(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option("--no-calibration", is_flag=True, help="Measure nothing and predict no speeds.")
 @output_options
-@partial(config_options, but=("grid",))
+@partial(config_options, but=("grid", "task", "class_history", "class_features", "class_balance"))
 def plan(
     *,
     events: Path,

@@ -35,7 +35,8 @@ Examples:
     "--columns",
     metavar="PART=NAME,...",
     help="Columns of csv, parquet and snap: src=..,dst=..,time=..[,label=..][,node_label=..][,features=..]; "
-    "features are names joined by '+' or ranges first:last.  [default: src=src,dst=dst,time=time]",
+    "features are names joined by '+' or ranges first:last, and so are labels=.., of a 0 or 1 for each class where "
+    "events may have several.  [default: src=src,dst=dst,time=time]",
 )
 @click.option(
     "--bipartite",

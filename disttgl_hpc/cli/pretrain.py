@@ -21,7 +21,7 @@ Examples:
   mpiexec -n 3 disttgl pretrain flights.events.h5 flights.static.h5 --kind embedding --epochs 5
   disttgl train flights.events.h5 --run runs/flights --static flights.static.h5
 """
-_FIXED = ("static", "node_memory")
+_FIXED = ("static", "node_memory", "task", "class_history", "class_features", "class_balance")
 
 
 @click.command(epilog=_EXAMPLES)

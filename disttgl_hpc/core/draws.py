@@ -29,6 +29,7 @@ class Purpose(IntEnum):
     SYNTHETIC_EVENTS = 4
     SYNTHETIC_FEATURES = 5
     STATIC_DROPOUT = 6
+    CLASS_CODES = 7
 
 
 def philox_words(

@@ -9,12 +9,13 @@ event.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from disttgl_hpc.core.metrics import LinkMetrics, link_metrics, mid_ranks
+from disttgl_hpc.core.metrics import mid_ranks
 from disttgl_hpc.core.sampler import event_bounds
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.core.tcsr import Ints
@@ -24,7 +25,7 @@ _CHUNK = 1 << 20  # candidates looked up at once; bounds the temporaries, not th
 
 
 @dataclass(frozen=True)
-class _History:
+class History:
     """When each key occurred: ``positions`` ascend by (key, event id), and one search finds the last before.
 
     keys: (K,) distinct keys, ascending. positions: (E,) int64, index of the key · num_events + event id.
@@ -35,7 +36,7 @@ class _History:
     positions: NDArray[np.int64]
 
     @classmethod
-    def of(cls, keys: NDArray[np.int64]) -> _History:
+    def of(cls, keys: NDArray[np.int64]) -> History:
         """History of a stream whose event e has key ``keys[e]``; keys: (E,) int64, E² < 2⁶³."""
         distinct, index = np.unique(keys, return_inverse=True)
         index *= len(keys)
@@ -63,7 +64,7 @@ def last_meetings(
     candidates: (n, 1 + m), one row for each event of [first, last) → (n, 1 + m) int64.
     """
     num_nodes = stream.num_nodes
-    history = _History.of(_pair_keys(stream.src[:last_event], stream.dst[:last_event], num_nodes))
+    history = History.of(_pair_keys(stream.src[:last_event], stream.dst[:last_event], num_nodes))
     sources, bounds = stream.src[first_event:last_event], event_bounds(stream.time, first_event, last_event)
     meetings = np.empty(candidates.shape, np.int64)
     for part in _parts(candidates):
@@ -107,14 +108,14 @@ class PopTrack:
     its row in the history, −1 if it never occurred.
     """
 
-    history: _History
+    history: History
     ages: NDArray[np.int64]
     rows: NDArray[np.int64]
 
     @classmethod
     def of(cls, stream: EventStream, first_event: int, last_event: int, candidates: Ints) -> PopTrack:
         """Look up the candidates, (n, 1 + m), of events [first, last): half-lives then share the search."""
-        history = _History.of(stream.dst[:last_event].astype(np.int64))
+        history = History.of(stream.dst[:last_event].astype(np.int64))
         bounds = event_bounds(stream.time, first_event, last_event)[:, None]
         rows = np.empty(candidates.shape, np.int64)
         for part in _parts(candidates):
@@ -168,31 +169,19 @@ def best_half_life(
     return max(HALF_LIVES, key=mrr)
 
 
-def heuristic_metrics(
-    stream: EventStream,
-    first_event: int,
-    last_event: int,
-    candidates: Ints,
-    half_life: float,
-    *,
-    counted: NDArray[np.bool_] | None = None,
-) -> dict[str, LinkMetrics]:
-    """Metrics of every heuristic on events [first, last), by name.
+def heuristic_scores(
+    stream: EventStream, first_event: int, last_event: int, candidates: Ints, half_life: float
+) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """Name and scores (n, 1 + m) of every heuristic on events [first, last), one after the other.
 
     candidates: (n, 1 + m), the true destinations in column 0, the model's own negatives after it. half_life:
-    PopTrack's, in events, from ``best_half_life``. counted: (n, m), which of the negatives there are; None: all.
+    PopTrack's, in events, from ``best_half_life``.
     """
-
-    def metrics(scores: NDArray[np.float64]) -> LinkMetrics:
-        return link_metrics(scores[:, 0], scores[:, 1:], counted)
-
     meetings = last_meetings(stream, first_event, last_event, candidates)
-    return {
-        "edgebank_unlimited": metrics(edgebank_scores(meetings)),
-        "edgebank_windowed": metrics(windowed_edgebank_scores(stream, first_event, meetings)),
-        "poptrack": metrics(PopTrack.of(stream, first_event, last_event, candidates).scores(half_life)),
-        "pair_recency": metrics(recency_scores(stream, meetings)),
-    }
+    yield "edgebank_unlimited", edgebank_scores(meetings)
+    yield "edgebank_windowed", windowed_edgebank_scores(stream, first_event, meetings)
+    yield "poptrack", PopTrack.of(stream, first_event, last_event, candidates).scores(half_life)
+    yield "pair_recency", recency_scores(stream, meetings)
 
 
 def _pair_keys(one: Ints, other: Ints, num_nodes: int) -> NDArray[np.int64]:

@@ -51,7 +51,7 @@ def describe(stream: EventStream) -> StreamStatistics:
         ),
         tied_events=tied_events,
         distinct_times=distinct_times,
-        edge_class_counts={} if stream.edge_labels is None else count_values(stream.edge_labels),
+        edge_class_counts=_class_counts(stream),
     )
 
 
@@ -103,6 +103,14 @@ def count_ties(time: Times) -> tuple[int, int]:
         tied += int((as_previous | as_next)[inner].sum())
         distinct += int((~as_previous[inner]).sum())
     return tied, distinct
+
+
+def _class_counts(stream: EventStream) -> dict[int, int]:
+    """Events of each edge class, of which an event may have several."""
+    if stream.edge_classes is not None:
+        sums = [stream.edge_classes[part].sum(axis=0, dtype=np.int64) for part in _parts(stream.num_events)]
+        return dict(enumerate(np.sum(sums, axis=0).tolist()))
+    return {} if stream.edge_labels is None else count_values(stream.edge_labels)
 
 
 def count_values(labels: NDArray[np.int64]) -> dict[int, int]:

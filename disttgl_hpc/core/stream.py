@@ -19,6 +19,37 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Targets:
+    """Classes that a model is to tell of events, before they happen.
+
+    values: (E,) int64, one of ``num_classes`` each, −1 where nobody knows it and nothing is asked; or
+    (E, num_classes) uint8, 1 for every class that holds.
+    of_pair: they are told from both ends of an event; otherwise they are its source's. known: (E, dim_known)
+    features that are known of an event before it happens, or None; known_scale: (dim_known,) of int8 ones.
+    codes: (num_classes, w), how the classes of past events are told, or None if they are not.
+    weights: (num_classes,) of the classes in the loss, or None.
+    """
+
+    values: NDArray[np.int64] | NDArray[np.uint8]
+    num_classes: int
+    of_pair: bool = True
+    known: NDArray[np.floating] | NDArray[np.int8] | None = None
+    known_scale: NDArray[np.float32] | None = None
+    codes: NDArray[np.int8] | None = None
+    weights: NDArray[np.float32] | None = None
+
+    @property
+    def is_labelled(self) -> NDArray[np.bool_]:
+        """Which events (E,) have a class that is known; with several classes, all."""
+        return np.ones(len(self.values), np.bool_) if self.is_multi_label else self.values >= 0
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an event can have several classes, or none."""
+        return self.values.ndim > 1
+
+
+@dataclass(frozen=True)
 class EventStream:
     """A continuous-time dynamic graph. Arrays may be read-only memory maps.
 
@@ -26,10 +57,11 @@ class EventStream:
     in [0, num_src) and destinations in [num_src, num_nodes); otherwise num_src is 0.
     edge_features: (E, dim_edge) or None; node_features: (N, dim_node) or None. edge_scale: (dim_edge,) where edge
     features are int8, which stand for value · scale; None where they are floats.
-    edge_labels: (E,) int64 classes or None. validation_negatives, test_negatives: nodes (V, n) and (T, m) that the
-    events of these parts are to be ranked against, −1 as padding at a row's end; None where none were given.
-    static_memory: (N, dim_static) float32, learned of the training split beforehand (paper §3.1), or None; it is no
-    part of an event store.
+    edge_labels: (E,) int64 classes or None; edge_classes: (E, C) uint8, 1 for each class of an event that may have
+    several, or None. validation_negatives, test_negatives: nodes (V, n) and (T, m) that the events of these parts
+    are to be ranked against, −1 as padding at a row's end; None where none were given.
+    static_memory: (N, dim_static) float32, learned of the training split beforehand (paper §3.1), or None; targets:
+    what a task asks of events, or None. Neither is part of an event store.
     """
 
     name: str
@@ -46,7 +78,9 @@ class EventStream:
     edge_scale: NDArray[np.float32] | None = None
     validation_negatives: Ints | None = None
     test_negatives: Ints | None = None
+    edge_classes: NDArray[np.uint8] | None = None
     static_memory: NDArray[np.float32] | None = None
+    targets: Targets | None = None
 
     @property
     def num_events(self) -> int:

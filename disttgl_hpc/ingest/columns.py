@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from disttgl_hpc.errors import InputError
 
 _REQUIRED = ("src", "dst", "time")
-_OPTIONAL = ("label", "node_label", "features")
+_OPTIONAL = ("label", "node_label", "features", "labels")
 _EXAMPLE = "--columns src=user,dst=item,time=t,label=kind,features=f0:f9"
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Column names by the part they play; ``features`` as they stand in the file, in order."""
+    """Column names by the part they play; ``features`` as they stand in the file, in order.
+
+    label: of each event's one class. labels: of a 0 or 1 for each of several classes, which are named as they are.
+    """
 
     src: str = "src"
     dst: str = "dst"
@@ -22,12 +25,15 @@ class Columns:
     label: str | None = None
     node_label: str | None = None
     features: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
     @property
     def wanted(self) -> list[str]:
         """Every column that has to be read, each once."""
         singles = [self.src, self.dst, self.time, self.label, self.node_label]
-        return list(dict.fromkeys([name for name in singles if name is not None] + list(self.features)))
+        return list(
+            dict.fromkeys([name for name in singles if name is not None] + [*self.features, *self.labels])
+        )
 
 
 def parse_columns(text: str) -> Columns:
@@ -49,10 +55,19 @@ def parse_columns(text: str) -> Columns:
     missing = [part for part in _REQUIRED if part not in parts]
     if missing:
         raise InputError(f"--columns must name src, dst and time, {', '.join(missing)} missing: {_EXAMPLE}")
-    features = tuple(piece.strip() for piece in parts.get("features", "").split("+") if piece.strip())
+    if "label" in parts and "labels" in parts:
+        raise InputError(
+            "--columns: events have one class, label=, or several, labels=, not both: leave one out"
+        )
+    several = {part: _pieces(parts.get(part, "")) for part in ("features", "labels")}
     return Columns(
-        parts["src"], parts["dst"], parts["time"], parts.get("label"), parts.get("node_label"), features
+        parts["src"], parts["dst"], parts["time"], parts.get("label"), parts.get("node_label"), **several
     )
+
+
+def _pieces(text: str) -> tuple[str, ...]:
+    """Names joined by '+'."""
+    return tuple(piece.strip() for piece in text.split("+") if piece.strip())
 
 
 def resolve(columns: Columns, names: Sequence[str], file: str) -> Columns:
@@ -63,23 +78,24 @@ def resolve(columns: Columns, names: Sequence[str], file: str) -> Columns:
     duplicates = sorted({name for name in names if names.count(name) > 1}.intersection(columns.wanted))
     if duplicates:
         raise InputError(f"{file}: column names must be unique, found twice: {', '.join(duplicates)}")
-    features = [name for item in columns.features for name in _expand(item, names, file)]
-    resolved = Columns(
-        columns.src, columns.dst, columns.time, columns.label, columns.node_label, tuple(features)
+    features, labels = (
+        tuple(name for item in items for name in _expand(item, names, file))
+        for items in (columns.features, columns.labels)
     )
+    resolved = replace(columns, features=features, labels=labels)
     _require(resolved.wanted, names, file)
     return resolved
 
 
 def _expand(item: str, names: Sequence[str], file: str) -> list[str]:
-    """One item of ``features``: a name as it is, or a range ``a:b`` with both ends included."""
+    """One item of ``features`` or ``labels``: a name as it is, or a range ``a:b`` with both ends included."""
     first, colon, last = item.partition(":")
     if not colon or item in names:
         return [item]
     _require([first, last], names, file)
     begin, end = names.index(first), names.index(last)
     if begin > end:
-        raise InputError(f"{file}: features={item} is empty, '{last}' comes before '{first}': swap them")
+        raise InputError(f"{file}: the range {item} is empty, '{last}' comes before '{first}': swap them")
     return list(names[begin : end + 1])
 
 

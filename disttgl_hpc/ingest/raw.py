@@ -25,6 +25,7 @@ class RawEvents:
 
     src, dst: (n,) arrow arrays, int64 or string. time: (n,) int64 or float64. edge_label: (n,) arrow or None.
     node_label: (n,) int64, label of the source at that time, or None. features: (n, dim) float32 or None.
+    edge_classes: (n, C) uint8, 1 for each class of ``class_names`` that an event has, or None.
     split: (n,) int8, 0 training, 1 validation, 2 test, where the input says so. negatives: (h, m) int64, node ids
     that the h rows of validation and test are to be ranked against, −1 as padding; or None.
     ``dropped_rows`` were left out on the way here; ``time_unit`` is known for typed timestamps only.
@@ -36,6 +37,8 @@ class RawEvents:
     edge_label: pa.Array | None = None
     node_label: NDArray[np.int64] | None = None
     features: NDArray[np.float32] | None = None
+    edge_classes: NDArray[np.uint8] | None = None
+    class_names: tuple[str, ...] = ()
     split: NDArray[np.int8] | None = None
     negatives: NDArray[np.int64] | None = None
     dropped_rows: int = 0
@@ -65,6 +68,8 @@ def raw_events(table: pa.Table, columns: Columns, origin: Origin) -> RawEvents:
         edge_label=node_column(table, columns.label, origin) if columns.label else None,
         node_label=_node_label(table, columns.node_label, origin) if columns.node_label else None,
         features=_features(table, columns.features, origin) if columns.features else None,
+        edge_classes=_edge_classes(table, columns.labels, origin) if columns.labels else None,
+        class_names=columns.labels,
         time_unit=time.type.unit if pa.types.is_timestamp(time.type) else "",
     )
 
@@ -160,6 +165,21 @@ def _node_label(table: pa.Table, name: str, origin: Origin) -> NDArray[np.int64]
         row = int(np.flatnonzero(labels != np.floor(labels))[0])
         raise origin.error(row, f"column '{name}' must hold integer labels, found {labels[row]}: number them")
     return labels.astype(np.int64, copy=False)
+
+
+def _edge_classes(table: pa.Table, names: tuple[str, ...], origin: Origin) -> NDArray[np.uint8]:
+    """(n, C) from columns of 0 and 1."""
+    classes = np.empty((len(table), len(names)), np.uint8)
+    for index, name in enumerate(names):
+        values = exact_numbers(table[name].combine_chunks(), name, origin)
+        row = first_true((values != 0) & (values != 1))
+        if row is not None:
+            raise origin.error(
+                row,
+                f"column '{name}' of labels= must hold 0 or 1, found {values[row]}: use label= for one class",
+            )
+        classes[:, index] = values
+    return classes
 
 
 def _features(table: pa.Table, names: tuple[str, ...], origin: Origin) -> NDArray[np.float32]:

@@ -90,10 +90,13 @@ class Spill:
         """Take over a chunk. Raises InputError where it does not fit to what came before."""
         first = len(self.src) == 0
         self._same_unit(raw.time_unit, origin)
+        if raw.class_names:
+            self.class_names = raw.class_names  # the same in all inputs, since --columns names them
         optional: dict[str, NDArray[Any] | None] = {
             "edge_label": None if raw.edge_label is None else self._class_codes(raw.edge_label, origin),
             "node_label": raw.node_label,
             "features": None if raw.features is None else self._as_feature_dtype(raw.features, origin),
+            "edge_classes": raw.edge_classes,
             "split": raw.split,
         }
         self._append_time(raw.time, origin)

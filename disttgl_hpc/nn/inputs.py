@@ -17,7 +17,8 @@ from disttgl_hpc.errors import ConfigError
 class ModelDims:
     """Widths of the model's vectors. ``edge``, ``node``, ``static`` are those of the data, 0 where it has none.
 
-    pair: of the features of a pair of nodes, 0 to do without.
+    pair: of the features of a pair of nodes, 0 to do without. classes: how many are told of an event, 0 for none.
+    facts: width of what else they are told from. of_pair: whether from both ends, or from the source alone.
     """
 
     memory: int = 100
@@ -28,6 +29,9 @@ class ModelDims:
     static: int = 0
     num_heads: int = 2
     pair: int = 0
+    classes: int = 0
+    facts: int = 0
+    of_pair: bool = True
 
     def __post_init__(self) -> None:
         for name in ("memory", "time", "embedding", "num_heads"):
@@ -35,7 +39,7 @@ class ModelDims:
                 raise ConfigError(
                     f"{name} must be at least 1, found {getattr(self, name)}: choose a positive one"
                 )
-        for name in ("edge", "node", "static", "pair"):
+        for name in ("edge", "node", "static", "pair", "classes", "facts"):
             if getattr(self, name) < 0:
                 raise ConfigError(
                     f"{name} must not be negative, found {getattr(self, name)}: use 0 for no features"
@@ -93,7 +97,8 @@ class GraphInputs:
     counts: (R,) int64; the first ``counts[r]`` slots of root r hold its neighbours. The others are never
     looked at, but must hold rows in range and finite numbers.
     keep: (R, num_heads, K) bool, the attention weights that dropout leaves alone; None keeps them all.
-    pairs: (…, pair), features of the pairs of roots that are to be scored, or None.
+    pairs: (…, pair), features of the pairs of roots that are to be scored, or None. facts: (b, facts), what is
+    known of the events whose classes are to be told, or None.
     """
 
     roots: Tensor
@@ -103,3 +108,4 @@ class GraphInputs:
     edges: EventFeatures | None
     keep: Tensor | None = None
     pairs: Tensor | None = None
+    facts: Tensor | None = None

@@ -1,4 +1,4 @@
-"""TGN-attention: memory update, one attention layer, link head (Rossi et al., 2020; DistTGL's model)."""
+"""TGN-attention: memory update, one attention layer, heads (Rossi et al., 2020; DistTGL's model)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.nn.attention import TemporalAttention
+from disttgl_hpc.nn.class_head import ClassHead
 from disttgl_hpc.nn.initial import WeightDraws
 from disttgl_hpc.nn.inputs import GraphInputs, ModelDims, NodeInputs
 from disttgl_hpc.nn.link_head import LinkHead
@@ -45,6 +46,10 @@ class Tgn(nn.Module):
         self.link_head = LinkHead(dims.embedding, dims.pair, draws, product)
         given = dims.node + dims.static
         self.static = draws.uniform((dims.memory, given), 1 / sqrt(given)) if given else None
+        self.class_head: ClassHead | None = None
+        if dims.classes:  # drawn last: the other weights are those of a model without it
+            sizes = dims.embedding, dims.facts, dims.classes
+            self.class_head = ClassHead(*sizes, draws, product, of_pair=dims.of_pair)
 
     def update_memory(self, nodes: NodeInputs) -> Tensor:
         """Memory after the mail (U, memory); nodes without mail keep theirs bit for bit."""
@@ -66,4 +71,13 @@ class Tgn(nn.Module):
     def scores(self, h_src: Tensor, h_dst: Tensor, pairs: Tensor | None = None) -> Tensor:
         """Logits of events: see ``LinkHead.forward``."""
         logits: Tensor = self.link_head(h_src, h_dst, pairs)
+        return logits
+
+    def classify(self, h_src: Tensor, h_dst: Tensor, facts: Tensor | None = None) -> Tensor:
+        """Logits of events' classes: see ``ClassHead.forward``. Raises ConfigError for a model without classes."""
+        if self.class_head is None:
+            raise ConfigError(
+                "the model tells no classes: train one with --task edge, or another with classes"
+            )
+        logits: Tensor = self.class_head(h_src, h_dst, facts)
         return logits

@@ -3,34 +3,110 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from disttgl_hpc.text import aligned
 
 _COLUMNS = {"mrr": "MRR", "hits_at_10": "Hits@10", "average_precision": "AP", "roc_auc": "ROC-AUC"}
+_CLASS_COLUMNS = {"f1_micro": "F1-micro", "f1_macro": "F1-macro", "accuracy": "accuracy"} | {
+    "roc_auc": "ROC-AUC",
+    "average_precision": "AP",
+}
 _NAMES = {
     "edgebank_unlimited": "EdgeBank, unlimited",
     "edgebank_windowed": "EdgeBank, windowed",
     "poptrack": "PopTrack",
     "pair_recency": "pair recency",
+    "last_label": "last label",
+    "share_so_far": "share so far",
 }
 
 
 def results_table(record: dict[str, Any]) -> str:
-    """Table of a test record: the model beside the heuristics on the same events and candidates."""
-    rows = {"TGN (validation)": record["validation"], "TGN (test)": record["test"]}
-    rows |= {_NAMES.get(name, name): metrics for name, metrics in record["heuristics"].items()}
-    width = max(len(name) for name in rows)
-    lines = [" " * width + "".join(f"{title:>9}" for title in _COLUMNS.values())]
-    for name, metrics in rows.items():
-        lines.append(f"{name:<{width}}" + "".join(f"{metrics[column]:9.4f}" for column in _COLUMNS))
-    negatives = f"{record['evaluation_negatives']} {record['evaluation_strategy']} negatives"
-    lines.append(
-        f"{record['test']['num_events']:,} test events, each ranked among {negatives}, ties at mid-rank; "
-        f"weights of sweep {record['best_sweep']}; heuristics on test."
+    """Tables of a test record: the model beside what it must beat, on the same events and candidates.
+
+    Links; links with nodes that training has not seen, where test has some; classes: whatever the task tells.
+    """
+    parts = {"TGN (validation)": record["validation"], "TGN (test)": record["test"]}
+    tables = []
+    if "heuristics" in record:
+        tables += _link_tables(record, parts | record["heuristics"])
+    if "baselines" in record:
+        classes = {name: metrics["classes"] for name, metrics in parts.items()} | record["baselines"]
+        tables.append(
+            [
+                *_metrics_table(classes, _CLASS_COLUMNS),
+                f"{record['test']['classes']['num_events']:,} test events.",
+            ]
+        )
+    tables[-1][-1] += f" Weights of sweep {record['best_sweep']}, the best on validation."
+    return "\n\n".join("\n".join(table) for table in tables)
+
+
+def _link_tables(record: dict[str, Any], rows: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """Lines of one table of all test events, and of one of those with new nodes if there are any."""
+    test = record["test"]
+    text = (
+        f"{test['num_events']:,} test events, each ranked among {record['evaluation_negatives']} "
+        f"{record['evaluation_strategy']} negatives, ties at mid-rank; heuristics on test."
     )
-    return "\n".join(lines)
+    tables = [[*_metrics_table(rows, _COLUMNS), text]]
+    if "inductive" in test:
+        new = test["inductive"]
+        own = {name: metrics["inductive"] for name, metrics in rows.items() if "inductive" in metrics}
+        text = (
+            f"Those {new['num_events']:,} of them with an end that training has not seen: {new['new_sources']:,} "
+            f"new sources, {new['new_destinations']:,} new destinations."
+        )
+        tables.append([*_metrics_table(own, _COLUMNS), text])
+    return tables
+
+
+def heads_table(record: dict[str, Any]) -> str:
+    """Table of what :func:`~.runs.classify.classify` found: mean and spread over heads, baselines on test."""
+    columns = {"roc_auc": "ROC-AUC", "average_precision": "AP"}
+    rows = {
+        f"TGN ({part})": {
+            column: [head[part][column] for head in record["heads"] if column in head[part]]
+            for column in columns
+        }
+        for part in ("validation", "test")
+    }
+    rows |= {
+        _NAMES.get(name, name): {column: [metrics[column]] for column in columns if column in metrics}
+        for name, metrics in record["baselines"].items()
+    }
+    lines = aligned(
+        [["", *columns.values()]]
+        + [
+            [name, *(_mean_and_spread(found.get(column, [])) for column in columns)]
+            for name, found in rows.items()
+        ]
+    )
+    counts = ", ".join(f"{count} in {name}" for name, count in record["positives"].items())
+    return "\n".join([*lines, f"{len(record['heads'])} heads; events whose source has the state: {counts}."])
+
+
+def _mean_and_spread(values: list[float]) -> str:
+    """Mean, and standard deviation of several."""
+    if not values:
+        return "–"
+    return f"{fmean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
+
+
+def _metrics_table(rows: dict[str, dict[str, Any]], columns: dict[str, str]) -> list[str]:
+    """A line for each row's metrics, below the titles of those columns that some row has."""
+    shown = {
+        column: title for column, title in columns.items() if any(column in row for row in rows.values())
+    }
+    names = {name: _NAMES.get(name, name) for name in rows}
+    width = max(map(len, names.values()))
+    lines = [" " * width + "".join(f"{title:>10}" for title in shown.values())]
+    for name, metrics in rows.items():
+        values = (f"{metrics[column]:10.4f}" if column in metrics else f"{'–':>10}" for column in shown)
+        lines.append(f"{names[name]:<{width}}" + "".join(values))
+    return lines
 
 
 def _milliseconds_a_step(name: str) -> Callable[[dict[str, Any], int], str]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.batch import LastEvents, Mfg, NodeIndex
+from disttgl_hpc.core.class_facts import class_facts
 from disttgl_hpc.core.comb import Groups, MeanMail, graph_with_partners
 from disttgl_hpc.core.draws import Purpose, keep_mask, node_mask
 from disttgl_hpc.core.mail import PendingMail, pending_mail
@@ -54,7 +55,8 @@ class Pass:
     mfg: roots ordered src ‖ dst ‖ negatives. mail: of ``mfg.nodes``. positions: where ``mfg.nodes`` stand among
     the batch's nodes, as an index. keep: (R, num_heads, K) dropout mask or None. pairs: (1 + m, b, DIM_PAIR), each
     source with its destination, then with each of its m negatives, or None. keep_static: (U,), which of
-    ``mfg.nodes`` are seen with their static memory, or None for all.
+    ``mfg.nodes`` are seen with their static memory, or None for all. facts: (b, dim_facts) of the events whose
+    classes are told, or None.
     """
 
     mfg: Mfg
@@ -63,6 +65,7 @@ class Pass:
     keep: NDArray[np.bool_] | None
     pairs: NDArray[np.float32] | None
     keep_static: NDArray[np.bool_] | None
+    facts: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True)
@@ -110,12 +113,14 @@ class LiveGraphs:
     def graph(self, part: Slice, negative_set: int) -> Mfg:
         """Draw the negatives, sample all roots' neighbours, number the nodes. Raises ConfigError (see draw)."""
         stream, config, first, last = self._stream, self._config, part.first, part.last
-        negatives = self._negatives.draw(first, last, config.negatives_per_event, negative_set=negative_set)
-        roots = np.concatenate([stream.src[first:last], stream.dst[first:last], negatives.T.ravel()])
-        repeats = 2 + config.negatives_per_event
+        roots = [stream.src[first:last], stream.dst[first:last]]
+        if config.predicts_links:
+            drawn = self._negatives.draw(first, last, config.negatives_per_event, negative_set=negative_set)
+            roots.append(drawn.T.ravel())
+        repeats = 2 + config.drawn_negatives
         bounds = np.tile(event_bounds(stream.time, first, last), repeats)
         root_time = np.tile(stream.time[first:last], repeats)
-        hood = recent_neighbors(stream.tcsr, roots, root_time, bounds, config.num_neighbors)
+        hood = recent_neighbors(stream.tcsr, np.concatenate(roots), root_time, bounds, config.num_neighbors)
         return self._index.mfg(hood, 2 * (last - first))
 
 
@@ -214,6 +219,7 @@ class BatchSampler:
             )
         nodes, positions = self._all_nodes(graphs)
         mail_since = work.sweep_first_batch * batching.global_batch
+        facts = None if stream.targets is None else class_facts(stream, stream.targets, first, last)
         passes = tuple(
             Pass(
                 mfg,
@@ -222,6 +228,7 @@ class BatchSampler:
                 self._keep(first, last, number),
                 self._pairs(first, last, mfg),
                 self._keep_static(mfg.nodes, work.batch, number),
+                facts,
             )
             for mfg, rows, number in zip(graphs, positions, numbers, strict=True)
         )
@@ -247,10 +254,10 @@ class BatchSampler:
 
     def _pairs(self, first: int, last: int, mfg: Mfg) -> NDArray[np.float32] | None:
         """Features of each source with its candidates, which are read off the roots of ``mfg``."""
-        if not self.config.pair_features:
+        if not (self.config.pair_features and self.config.predicts_links):
             return None
         stream = self.stream
-        by_role = mfg.nodes[mfg.roots].reshape(2 + self.config.negatives_per_event, last - first)
+        by_role = mfg.nodes[mfg.roots].reshape(2 + self.config.drawn_negatives, last - first)
         features = pair_features(
             stream.tcsr,
             by_role[0],
@@ -261,7 +268,7 @@ class BatchSampler:
 
     def _keep(self, first: int, last: int, number: int) -> NDArray[np.bool_] | None:
         """Dropout mask (R, num_heads, K), drawn per event and ordered as the roots are."""
-        config, repeats = self.config, 2 + self.config.negatives_per_event
+        config, repeats = self.config, 2 + self.config.drawn_negatives
         if not config.dropout:
             return None
         shape = (repeats, config.num_heads, config.num_neighbors)

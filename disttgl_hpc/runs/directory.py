@@ -105,7 +105,7 @@ class RunDirectory:
 
         is_validated: a sweep that ends with it keeps its record, else it is to be recorded again.
 
-        Returns the best MRR until then, −∞ if there is none on these events.
+        Returns the best score until then, −∞ if there is none on these events.
         """
         for folder in checkpoint_folders(self.checkpoints):
             if step_of(folder) > step or not has_manifest(folder):
@@ -120,18 +120,18 @@ class RunDirectory:
         with suppress(StoreError, LookupError):
             best = read_manifest(self.best_checkpoint.parent).attributes["settings"]
             if best["checksum"] == config["checksum"]:
-                return float(self.read_best()["mrr"])
+                return float(self.read_best()["score"])
         return -math.inf
 
-    def keep_best(self, step: int, sweep: int, mrr: float) -> None:
+    def keep_best(self, step: int, sweep: int, score: float) -> None:
         """Make the checkpoint of ``step`` the best one; there is one at any moment."""
-        _write(self.best_file, json.dumps({"step": step, "sweep": sweep, "mrr": mrr}) + "\n")
+        _write(self.best_file, json.dumps({"step": step, "sweep": sweep, "score": score}) + "\n")
 
     def read_best(self) -> dict[str, Any]:
         """What :meth:`keep_best` wrote last. Raises StoreError if no sweep has been validated yet."""
         try:
             best = json.loads(self.best_file.read_text(encoding="utf-8"))
-            return {"step": int(best["step"]), "sweep": int(best["sweep"]), "mrr": float(best["mrr"])}
+            return {"step": int(best["step"]), "sweep": int(best["sweep"]), "score": float(best["score"])}
         except FileNotFoundError:
             raise StoreError(f"{self.path}: the run has finished no sweep yet: train it further") from None
         except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:

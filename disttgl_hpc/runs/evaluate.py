@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from operator import itemgetter
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.batching import Batching
-from disttgl_hpc.core.metrics import LinkMetrics, link_metrics
+from disttgl_hpc.core.class_facts import class_facts
+from disttgl_hpc.core.class_metrics import class_metrics
 from disttgl_hpc.core.pairs import pair_features
 from disttgl_hpc.core.sampler import event_bounds, recent_neighbors
 from disttgl_hpc.core.stream import EventStream
@@ -22,6 +23,7 @@ from disttgl_hpc.log import progress
 from disttgl_hpc.nn.model import Tgn
 from disttgl_hpc.runs.candidates import Candidates, Part
 from disttgl_hpc.runs.inputs import InputBuilder
+from disttgl_hpc.runs.part_metrics import NewNodes, PartMetrics, ranked
 from disttgl_hpc.runs.walk import MemoryWalk, units, write
 
 # Matrix products round differently for other numbers of rows. Units of fixed size, which members of a team take
@@ -49,6 +51,15 @@ class Team:
     share: Callable[[Any], Any] = lambda own: own
 
 
+@dataclass(frozen=True)
+class Scored:
+    """Logits of the events of a unit: links (n, 1 + negatives), classes (n, C); of width 0 where not told."""
+
+    first: int
+    links: NDArray[np.float32]
+    classes: NDArray[np.float32]
+
+
 class Evaluator:
     """Scores held-out events with a model and a memory that starts where a training sweep ended."""
 
@@ -60,48 +71,55 @@ class Evaluator:
         self._walk = MemoryWalk(stream, config, batching, inputs)
         self.candidates = Candidates(stream, config)
 
-    def evaluate(self, model: Tgn, state: NDArray[np.float32], part: Part) -> LinkMetrics:
-        """Rank the events of ``part``; collective over the team, the same result on all of it.
+    def evaluate(self, model: Tgn, state: NDArray[np.float32], part: Part) -> PartMetrics:
+        """Rank the events of ``part`` and tell their classes; collective over the team, with the same result.
 
         ``state`` (N, 2·dim_memory) is the memory after all events before ``part.first``. It is modified in place
         and is the memory after the part's last event on return. Raises TrainingError if a score is no number.
         """
         gathered = self.team.gather(self._scores(model, state, part))
-        metrics: LinkMetrics | None = None
+        metrics: PartMetrics | None = None
         if gathered is not None:
-            pieces = sorted((piece for member in gathered for piece in member), key=itemgetter(0))
-            scores = np.concatenate([scores for _, scores in pieces])
-            if np.isnan(scores).any():
-                raise TrainingError(f"a score in {part.name} is no number: lower --lr and train again")
-            counted = self.candidates.counted(part.first, part.scored_last)
-            metrics = link_metrics(scores[:, 0], scores[:, 1:], counted)
-        shared: LinkMetrics = self.team.share(metrics)
+            scored = sorted((unit for member in gathered for unit in member), key=attrgetter("first"))
+            metrics = self._metrics(scored, part)
+        shared: PartMetrics = self.team.share(metrics)
         return shared
 
+    def _metrics(self, scored: list[Scored], part: Part) -> PartMetrics:
+        """Metrics of all units of ``part``, in the order of its events."""
+        links, classes = (
+            np.concatenate([getattr(unit, name) for unit in scored]) for name in ("links", "classes")
+        )
+        if np.isnan(links).any() or np.isnan(classes).any():
+            raise TrainingError(f"a score in {part.name} is no number: lower --lr and train again")
+        metrics, bounds, targets = PartMetrics(), (part.first, part.scored_last), self.stream.targets
+        if self.config.predicts_links:
+            metrics = ranked(links, NewNodes.of(self.stream, *bounds), self.candidates.counted(*bounds))
+        if targets is not None:
+            metrics = replace(metrics, classes=class_metrics(targets.values[slice(*bounds)], classes))
+        return metrics
+
     @torch.no_grad()
-    def _scores(
-        self, model: Tgn, state: NDArray[np.float32], part: Part
-    ) -> list[tuple[int, NDArray[np.float32]]]:
-        """Scores of this member's units of ``part``: (first event, (n, 1 + negatives)) each."""
+    def _scores(self, model: Tgn, state: NDArray[np.float32], part: Part) -> list[Scored]:
+        """Scores of this member's units of ``part``."""
         team = self.team
-        scores: list[tuple[int, NDArray[np.float32]]] = []
+        scores: list[Scored] = []
         with progress(part.last - part.first, part.name, shown=team.index == 0) as bar:
             for first, last in self._batching.evaluation_bounds(part.first, part.last):
                 scored_last = min(last, part.scored_last)
                 own_units = units(first, scored_last, EVENTS_AT_ONCE, parts=team.size, index=team.index)
-                scores += [(unit[0], self._score(model, state, first, *unit)) for unit in own_units]
+                scores += [self._score(model, state, first, *unit) for unit in own_units]
                 self._advance(model, state, first, last)
                 bar.advance(last - first)
         return scores
 
     def _score(
         self, model: Tgn, state: NDArray[np.float32], batch_first: int, first: int, last: int
-    ) -> NDArray[np.float32]:
-        """Logits of events [first, last) of the batch that begins at ``batch_first``: (n, 1 + negatives)."""
-        stream = self.stream
-        roots = np.concatenate(
-            [stream.src[first:last, None].astype(np.int64), self.candidates.of(first, last)], axis=1
-        )
+    ) -> Scored:
+        """Logits of events [first, last) of the batch that begins at ``batch_first``."""
+        stream, is_ranked = self.stream, self.config.predicts_links
+        asked = self.candidates.of(first, last) if is_ranked else stream.dst[first:last, None]
+        roots = np.concatenate([stream.src[first:last, None], asked], axis=1, dtype=np.int64)
         num_events, repeats = roots.shape
         bounds, time = event_bounds(stream.time, first, last), stream.time[first:last]
         root_bounds, root_time = np.repeat(bounds, repeats), np.repeat(time, repeats)
@@ -109,14 +127,19 @@ class Evaluator:
             recent_neighbors(stream.tcsr, roots.ravel(), root_time, root_bounds, self.config.num_neighbors)
         )
         pairs = None
-        if self.config.pair_features:
+        if is_ranked and self.config.pair_features:
             pairs = pair_features(stream.tcsr, roots[:, 0], roots[:, 1:], bounds)
         nodes = self._walk.nodes(state, mfg.nodes, batch_first)
         h = model.represent(model.update_memory(nodes), nodes)
-        graph = self.inputs.graph(mfg, pairs)
+        facts = None if stream.targets is None else class_facts(stream, stream.targets, first, last)
+        graph = self.inputs.graph(mfg, pairs, facts=facts)
         embeddings = model.embed(h, graph).view(num_events, repeats, -1)
-        logits = model.scores(embeddings[:, :1], embeddings[:, 1:], graph.pairs)
-        return np.asarray(logits.cpu().numpy())
+        links = classes = np.empty((num_events, 0), np.float32)
+        if is_ranked:
+            links = model.scores(embeddings[:, :1], embeddings[:, 1:], graph.pairs).cpu().numpy()
+        if stream.targets is not None:
+            classes = model.classify(embeddings[:, 0], embeddings[:, 1], graph.facts).cpu().numpy()
+        return Scored(first, links, classes)
 
     def _advance(self, model: Tgn, state: NDArray[np.float32], first: int, last: int) -> None:
         """Write what events [first, last), one evaluation batch, leave in the memory."""

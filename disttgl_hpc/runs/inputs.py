@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +14,11 @@ from torch import Tensor
 
 from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.core.batch import Mfg
+from disttgl_hpc.core.class_facts import dim_facts
 from disttgl_hpc.core.comb import Groups, MeanMail
 from disttgl_hpc.core.mail import PendingMail
 from disttgl_hpc.core.pairs import DIM_PAIR
-from disttgl_hpc.core.stream import EventStream
+from disttgl_hpc.core.stream import EventStream, Targets
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.nn.inputs import EventFeatures, GraphInputs, ModelDims, NodeInputs
 from disttgl_hpc.nn.model import Tgn
@@ -35,7 +37,12 @@ def device_of(config: TrainConfig, local_trainer: int) -> torch.device:
 
 
 def build_model(stream: EventStream, config: TrainConfig) -> Tgn:
-    """Model for a stream's features, with the initial weights of ``config.seed``, on the CPU."""
+    """Model for a stream's features, with the initial weights of ``config.seed``, on the CPU.
+
+    Raises ConfigError if the stream has no targets for a task with classes: see :func:`~.runs.tasks.with_task`.
+    """
+    if config.class_kind and stream.targets is None:
+        raise ConfigError(f"task {config.task} is for training, evaluation and doctor: leave it out here")
     dims = ModelDims(
         memory=config.dim_memory,
         time=config.dim_time,
@@ -45,6 +52,7 @@ def build_model(stream: EventStream, config: TrainConfig) -> Tgn:
         static=config.dim_memory if config.static == CO_TRAINED else stream.dim_static,
         num_heads=config.num_heads,
         pair=DIM_PAIR if config.pair_features else 0,
+        **_class_dims(stream.targets),
     )
     return Tgn(
         dims,
@@ -53,6 +61,13 @@ def build_model(stream: EventStream, config: TrainConfig) -> Tgn:
         time_mode=TimeMode(config.time_encoding),
         product=choose_product(config.precision, config.device),
     )
+
+
+def _class_dims(targets: Targets | None) -> dict[str, Any]:
+    """Widths of the class head, if there is one."""
+    if targets is None:
+        return {}
+    return {"classes": targets.num_classes, "facts": dim_facts(targets), "of_pair": targets.of_pair}
 
 
 @dataclass(frozen=True)
@@ -86,10 +101,10 @@ class InputBuilder:
     def ahead(self, own: Pass) -> PassInputs:
         """Inputs of a pass, made while another batch is computed: copies to a GPU go on a stream of their own."""
         if self._copies is None:
-            nodes, graph = self._nodes_ahead(own), self.graph(own.mfg, own.pairs, own.keep)
+            nodes, graph = self._nodes_ahead(own), self.graph(own.mfg, own.pairs, own.keep, own.facts)
             return PassInputs(nodes, graph, None)
         with torch.cuda.stream(self._copies):
-            nodes, graph = self._nodes_ahead(own), self.graph(own.mfg, own.pairs, own.keep)
+            nodes, graph = self._nodes_ahead(own), self.graph(own.mfg, own.pairs, own.keep, own.facts)
             return PassInputs(nodes, graph, self._copies.record_event())
 
     def _nodes_ahead(self, own: Pass) -> NodeInputs:
@@ -144,7 +159,11 @@ class InputBuilder:
         )
 
     def graph(
-        self, mfg: Mfg, pairs: NDArray[np.float32] | None = None, keep: NDArray[np.bool_] | None = None
+        self,
+        mfg: Mfg,
+        pairs: NDArray[np.float32] | None = None,
+        keep: NDArray[np.bool_] | None = None,
+        facts: NDArray[np.float32] | None = None,
     ) -> GraphInputs:
         """Roots and neighbour slots of a message flow graph, with the features of its events and pairs."""
         return GraphInputs(
@@ -155,7 +174,12 @@ class InputBuilder:
             edges=self._edges(mfg.event_ids),
             keep=None if keep is None else self._tensor(keep),
             pairs=None if pairs is None else self._tensor(pairs),
+            facts=None if facts is None else self._tensor(facts),
         )
+
+    def truth(self, values: NDArray[np.integer]) -> Tensor:
+        """Classes of events, (b,) or (b, C), where the model computes."""
+        return self._tensor(np.array(values))
 
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:
         tensor = torch.from_numpy(array)

@@ -94,6 +94,7 @@ def _difference(one: EventStore, longer: EventStore, nodes: NDArray[np.int64]) -
         "times": (mine.time, theirs.time),
         "features": (mine.edge_features, theirs.edge_features),
         "classes": (_named(one), _named(longer)),
+        "several classes an event": (mine.edge_classes, theirs.edge_classes),
         "labels of nodes": (one.node_labels, longer.node_labels),
     }
     for name, (ours, others) in columns.items():

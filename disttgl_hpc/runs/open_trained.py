@@ -20,6 +20,7 @@ from disttgl_hpc.runs.longer import Prefix, find_prefix, prefix_of
 from disttgl_hpc.runs.node_ids import NodeIds
 from disttgl_hpc.runs.plan import batching_of
 from disttgl_hpc.runs.static_memory import check_same_static_memory, static_settings
+from disttgl_hpc.runs.tasks import with_task
 from disttgl_hpc.runs.trained import Trained
 from disttgl_hpc.store.checkpoint_manifest import Manifest, read_manifest, verify_parts
 from disttgl_hpc.store.events import EventStore
@@ -88,6 +89,7 @@ class _Opened:
         store, config, prefix = self._store, self._config, self._prefix
         part, num_nodes = self._manifest.part(0), store.stream.num_nodes
         stream = replace(store.stream, split=prefix.split, static_memory=self._static_rows())
+        stream = with_task(replace(store, stream=stream), config).stream
         co_trained = None
         if config.static == CO_TRAINED:
             rows = np.empty((len(prefix.nodes), config.dim_memory), np.float32)

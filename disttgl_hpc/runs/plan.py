@@ -54,7 +54,7 @@ class RunPlan:
             dim_memory=config.dim_memory,
             local_batch=config.local_batch,
             epoch=shape.epoch,
-            negatives_per_event=config.negatives_per_event,
+            negatives_per_event=config.drawn_negatives,
             num_neighbors=config.num_neighbors,
             # An event of another slice may join one of this slice's nodes to one other.
             other_partners=batching.global_batch - config.local_batch if config.comb == "mean" else 0,

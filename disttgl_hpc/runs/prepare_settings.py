@@ -55,8 +55,10 @@ class PrepareSettings:
             raise ConfigError(f"--split-times must ascend, found {self.split_times}: swap them")
         if self.chunk_events < 1:
             raise ConfigError(f"--chunk-events must be at least 1, found {self.chunk_events}: leave it out")
-        if self.label_by_file and self.columns is not None and self.columns.label is not None:
-            raise ConfigError("the class is either a column or the file: leave out label= or --label-by-file")
+        if self.label_by_file and self.columns is not None and (self.columns.label or self.columns.labels):
+            raise ConfigError(
+                "the class is either a column or the file: leave out label=, labels= or --label-by-file"
+            )
         stems = [stem(path) for path in self.inputs]
         if self.label_by_file and len(set(stems)) != len(stems):
             raise ConfigError(

@@ -158,6 +158,7 @@ def _in_order(
             edge_features=_features(optional["features"][where], scale) if "features" in optional else None,
             edge_labels=class_of_code[optional["edge_label"][where]] if "edge_label" in optional else None,
             node_labels=optional["node_label"][where] if "node_label" in optional else None,
+            edge_classes=optional["edge_classes"][where] if "edge_classes" in optional else None,
         )
 
 

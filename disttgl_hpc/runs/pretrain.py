@@ -95,7 +95,7 @@ def training_part(stream: EventStream, share: float) -> EventStream:
             f"are {learned:,}: take one of 0.9"
         )
     src, dst, time = stream.src[:end], stream.dst[:end], stream.time[:end]
-    features, labels = stream.edge_features, stream.edge_labels
+    features, labels, classes = stream.edge_features, stream.edge_labels, stream.edge_classes
     return replace(
         stream,
         src=src,
@@ -106,6 +106,7 @@ def training_part(stream: EventStream, share: float) -> EventStream:
         edge_labels=None if labels is None else labels[:end],
         validation_negatives=None,
         test_negatives=None,
+        edge_classes=None if classes is None else classes[:end],
         split=Split(learned, (learned + end + 1) // 2),
     )
 
@@ -123,7 +124,7 @@ def _learn_embedding(events: EventStore, config: TrainConfig, output: Path, worl
     records = [record for record in run.records() if record["record"] == "sweep"]
     epochs = [{"loss": record["loss"], "mrr": record["validation"]["mrr"]} for record in records]
     world.barrier()  # before the run's files are removed
-    return Learned(rows, {"epochs": epochs, "best_mrr": run.read_best()["mrr"]})
+    return Learned(rows, {"epochs": epochs, "best_mrr": run.read_best()["score"]})
 
 
 def _run_beside(output: Path) -> Path:

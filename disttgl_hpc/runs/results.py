@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disttgl_hpc.config import CO_TRAINED
-from disttgl_hpc.core.heuristics import best_half_life, heuristic_metrics
+from disttgl_hpc.core.class_baselines import class_baselines
+from disttgl_hpc.core.heuristics import best_half_life, heuristic_scores
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.log import get_logger
@@ -23,12 +24,14 @@ from disttgl_hpc.runs.checkpoints import check_attributes, load_memory, load_sta
 from disttgl_hpc.runs.directory import RunDirectory, open_events, saved_config
 from disttgl_hpc.runs.evaluate import Evaluator, Team
 from disttgl_hpc.runs.inputs import InputBuilder, build_model, device_of
+from disttgl_hpc.runs.part_metrics import NewNodes, ranked
 from disttgl_hpc.runs.plan import batching_of
 from disttgl_hpc.runs.static_memory import (
     check_same_static_memory,
     static_settings,
     with_static_memory,
 )
+from disttgl_hpc.runs.tasks import with_task
 from disttgl_hpc.store.checkpoint_manifest import read_manifest, verify_parts
 from disttgl_hpc.store.events import EventStore
 
@@ -58,22 +61,35 @@ def final_results(
     for part in parts:
         results[part.name] = evaluator.evaluate(model, state, part).as_dict()
     if team.index == 0:
-        results["heuristics"] = _heuristics(stream, evaluator.candidates, *parts)
-        results["evaluation_negatives"] = evaluator.candidates.num_negatives(parts[1])
-        results["evaluation_strategy"] = config.evaluation_strategy
+        results |= _besides(evaluator, *parts)
     return results
+
+
+def _besides(evaluator: Evaluator, validation: Part, test: Part) -> dict[str, Any]:
+    """What stands beside the model's results: heuristics and baselines on test, and what was ranked among."""
+    stream, config = evaluator.stream, evaluator.config
+    besides: dict[str, Any] = {"task": config.task}
+    if config.predicts_links:
+        besides["heuristics"] = _heuristics(stream, evaluator.candidates, validation, test)
+        besides["evaluation_negatives"] = evaluator.candidates.num_negatives(test)
+        besides["evaluation_strategy"] = config.evaluation_strategy
+    if stream.targets is not None:
+        found = class_baselines(stream, stream.targets, test.first, test.scored_last)
+        besides["baselines"] = {name: metrics.as_dict() for name, metrics in found.items()}
+    return besides
 
 
 def _heuristics(
     stream: EventStream, candidates: Candidates, validation: Part, test: Part
-) -> dict[str, dict[str, float | int]]:
+) -> dict[str, dict[str, Any]]:
     """Metrics of the heuristics on test, on the model's candidates; validation sets PopTrack's half-life."""
     ranges = [(part.first, part.scored_last) for part in (validation, test)]
     tuning, asked = (candidates.of(*bounds) for bounds in ranges)
     in_tuning, in_asked = (candidates.counted(*bounds) for bounds in ranges)
     half_life = best_half_life(stream, *ranges[0], tuning, counted=in_tuning)
-    found = heuristic_metrics(stream, *ranges[1], asked, half_life, counted=in_asked)
-    return {name: metrics.as_dict() for name, metrics in found.items()}
+    new = NewNodes.of(stream, *ranges[1])
+    scores = heuristic_scores(stream, *ranges[1], asked, half_life)
+    return {name: ranked(of_one, new, in_asked).as_dict() for name, of_one in scores}
 
 
 def best_grid(run: RunDirectory) -> str:
@@ -83,7 +99,7 @@ def best_grid(run: RunDirectory) -> str:
     return str(manifest.attributes["grid"])
 
 
-def _check_files(run: RunDirectory, store: EventStore) -> None:
+def check_files(run: RunDirectory, store: EventStore) -> None:
     """Raise StoreError unless the events, and the best checkpoint's parts, are whole."""
     store.check_contents()
     verify_parts(read_manifest(run.best_checkpoint.parent))
@@ -104,8 +120,8 @@ def evaluate_run(
         config = replace(config, static=str(static))
     check_same_static_memory(settings, static_settings(config), run.path, "evaluate RUN --static FILE")
     store = open_events(Path(events or settings["events"]), settings["checksum"])
-    store = with_static_memory(store, config)
-    decide_together(world, lambda: _check_files(run, store))
+    store = with_task(with_static_memory(store, config), config)
+    decide_together(world, lambda: check_files(run, store))
     stream = store.stream
     device = device_of(config, world.rank)
     team = Team(index=world.rank, size=world.size, gather=world.gather, share=world.bcast)

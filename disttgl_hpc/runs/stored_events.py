@@ -58,6 +58,8 @@ def _stored_events(
             edge_label=labels if names is None or labels is None else names.take(labels),
             node_label=None if store.node_labels is None else store.node_labels[where],
             features=features,
+            edge_classes=None if stream.edge_classes is None else stream.edge_classes[where],
+            class_names=store.class_names if stream.edge_classes is not None else (),
             dropped_rows=0 if first else store.dropped_rows,
             time_unit=store.time_unit,
         )

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.memory import MemoryService
-from disttgl_hpc.core.metrics import LinkMetrics
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.log import get_logger
@@ -20,6 +19,7 @@ from disttgl_hpc.runs.candidates import held_out_parts
 from disttgl_hpc.runs.course import Course
 from disttgl_hpc.runs.directory import RunDirectory
 from disttgl_hpc.runs.evaluate import Evaluator, Team
+from disttgl_hpc.runs.part_metrics import PartMetrics
 from disttgl_hpc.runs.plan import RunPlan, batching_of
 from disttgl_hpc.runs.rank_figures import RankFigures
 from disttgl_hpc.runs.results import best_grid, final_results
@@ -31,7 +31,7 @@ log = get_logger(__name__)
 class SweepEnds:
     """Evaluation between sweeps and at the end. Its methods are collective over all trainers.
 
-    first_step: where this job began, before which nothing was timed. best_mrr: of the sweeps before that.
+    first_step: where this job began, before which nothing was timed. best_score: of the sweeps before that.
     """
 
     def __init__(  # noqa: PLR0917
@@ -45,11 +45,11 @@ class SweepEnds:
         trainer: Trainer,
         *,
         first_step: int,
-        best_mrr: float,
+        best_score: float,
     ) -> None:
         self._stream, self._config, self._run, self._plan = stream, config, run, plan
         self._grid, self._memory, self._trainer = grid, memory, trainer
-        self._first_step, self._best_mrr = first_step, best_mrr
+        self._first_step, self._best_score = first_step, best_score
         self._is_root = grid.trainer == 0
         self._validation, _ = held_out_parts(stream, config)
         self._evaluators: dict[str, Evaluator] = {}
@@ -71,11 +71,11 @@ class SweepEnds:
         started_s = time.perf_counter()
         snapshot = self._memory.snapshot(step)
         metrics = self._evaluator(grid).evaluate(self._trainer.model, snapshot, self._validation)
-        if metrics.mrr > self._best_mrr:
-            self._best_mrr = metrics.mrr
+        if metrics.score > self._best_score:
+            self._best_score = metrics.score
             self._memory.flush()
             if self._is_root:
-                self._run.keep_best(self._total(step), self._sweep(step), metrics.mrr)
+                self._run.keep_best(self._total(step), self._sweep(step), metrics.score)
         timing: dict[str, Any] = {"train_s": train_s, "evaluate_s": time.perf_counter() - started_s}
         timing |= {"course": self._course.take()} | self._figures.gather(train_s, timing["evaluate_s"])
         if self._is_root:
@@ -83,7 +83,7 @@ class SweepEnds:
         return snapshot
 
     def _record(
-        self, step: int, totals: NDArray[np.float64], metrics: LinkMetrics, timing: dict[str, Any]
+        self, step: int, totals: NDArray[np.float64], metrics: PartMetrics, timing: dict[str, Any]
     ) -> None:
         """Record a finished sweep and tell it."""
         loss, num_events = totals
@@ -99,8 +99,8 @@ class SweepEnds:
             "timing": timing,
         }
         self._run.record("sweep", record)
-        text = "sweep %d: loss %.4f, validation MRR %.4f, %.0f events/s"
-        log.info(text, record["sweep"], record["loss"], metrics.mrr, timing["events_per_s"])
+        text = "sweep %d: loss %.4f, validation %s, %.0f events/s"
+        log.info(text, record["sweep"], record["loss"], metrics.summary, timing["events_per_s"])
 
     def _sweep(self, step: int) -> int:
         """Number of the run's sweep that ends with ``step`` of the plan, from 1."""

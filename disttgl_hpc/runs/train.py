@@ -32,6 +32,7 @@ from disttgl_hpc.runs.resume import Start, find_start
 from disttgl_hpc.runs.signals import StopRequest, stop_signals
 from disttgl_hpc.runs.static_memory import with_static_memory
 from disttgl_hpc.runs.sweep_ends import SweepEnds
+from disttgl_hpc.runs.tasks import check_batches_fit, with_task
 from disttgl_hpc.runs.timeline import Timeline, traced_steps
 from disttgl_hpc.runs.trainer import Trainer
 from disttgl_hpc.runs.warmup import compile_once
@@ -62,8 +63,10 @@ def train(
     if not resume:
         run.check_free()
     check_split(store.stream)
+    store = with_task(with_static_memory(store, config), config)
     check_negatives(store.stream, config)
-    store = with_static_memory(store, config)
+    if batches is not None:
+        check_batches_fit(config)
     grid = Grid.create(world, grid_shape(store.stream, config, world))
     check_slices(grid.shape, store.stream.split.train_end)
     decide_together(grid.world, store.check_contents)
@@ -82,10 +85,10 @@ def train(
             is_complete = True
         else:
             first_step = plan.before.steps + start.step
-            best_mrr = decide_together(
+            best_score = decide_together(
                 grid.world, lambda: run.begin(settings, first_step, is_validated=start.is_validated)
             )
-            job = _Job(store, graphs, config, settings, run, grid, plan, start, best_mrr)
+            job = _Job(store, graphs, config, settings, run, grid, plan, start, best_score)
             is_complete = _take_part(job, stop)
     grid.free()
     return is_complete
@@ -110,7 +113,7 @@ class _Job:
     grid: Grid
     plan: RunPlan
     start: Start
-    best_mrr: float
+    best_score: float
 
 
 def _take_part(job: _Job, stop: StopRequest) -> bool:
@@ -171,7 +174,7 @@ class _Training:
             memory,
             self._trainer,
             first_step=job.start.step,
-            best_mrr=job.best_mrr,
+            best_score=job.best_score,
         )
         self._timeline = Timeline(
             traced, job.run, job.plan, job.grid, self._trainer, memory, job.config.timeout_s

@@ -20,6 +20,7 @@ from disttgl_hpc.core.schedule import Assignment, assignment, first_counter
 from disttgl_hpc.core.spans import SpanClock
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.log import get_logger
+from disttgl_hpc.nn.class_head import class_loss
 from disttgl_hpc.nn.inputs import GraphInputs, NodeInputs
 from disttgl_hpc.nn.link_head import link_loss
 from disttgl_hpc.parallel.gradients import GradientSum
@@ -78,6 +79,8 @@ class Trainer:
         self.gradients = GradientSum(self.model.parameters(), grid.trainer_comm, config.timeout_s)
         self.clock, self.loading = PhaseClock(), SpanClock(("load",))
         self._config, self._plan, self._grid, self._memory = config, plan, grid, memory
+        self._targets, weights = stream.targets, None if stream.targets is None else stream.targets.weights
+        self._class_weights = None if weights is None else torch.from_numpy(weights).to(device)
         self._sampler = BatchSampler(stream, config, plan, grid.coordinates, graphs)
         self._readings = self._read_batches()
         self._reading: Reading | None = None
@@ -214,10 +217,17 @@ class Trainer:
         """Updated memory (U, dim_memory) of the batch's nodes, and its summed loss."""
         memory = self.model.update_memory(nodes)
         roots = self.model.embed(self.model.represent(memory, nodes), graph)
-        by_role = roots.view(2 + self._config.negatives_per_event, batch.num_events, -1)
-        # A row of true destinations, then negatives.
-        logits = self.model.scores(by_role[0], by_role[1:], graph.pairs)
-        return memory, link_loss(logits[0], logits[1:])
+        by_role = roots.view(2 + self._config.drawn_negatives, batch.num_events, -1)
+        loss = roots.new_zeros(())
+        if self._config.predicts_links:
+            # A row of true destinations, then negatives.
+            logits = self.model.scores(by_role[0], by_role[1:], graph.pairs)
+            loss = loss + link_loss(logits[0], logits[1:])
+        if self._targets is not None:
+            truth = self.inputs.truth(self._targets.values[batch.first : batch.last])
+            told = self.model.classify(by_role[0], by_role[1], graph.facts)
+            loss = loss + class_loss(told, truth, self._class_weights)
+        return memory, loss
 
     def _write(self, work: Assignment, batch: LocalBatch, mfg: Mfg, memory: Tensor) -> None:
         """Write [memory ‖ peer] of the batch's positive nodes; ``memory`` (U, dim_memory) is of ``mfg.nodes``."""

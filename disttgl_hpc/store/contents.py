@@ -26,6 +26,8 @@ def check_contents(path: Path, stream: EventStream) -> None:
         "tcsr/neighbors: ids of nodes": _within(tcsr.neighbors, 0, num_nodes),
         "tcsr/event_ids: ids of events": _within(tcsr.event_ids, 0, stream.num_events),
     }
+    if stream.edge_classes is not None:
+        rules["labels/edge_multi: 0 and 1"] = _within(stream.edge_classes, 0, 2)
     for name in ("validation", "test"):
         given = getattr(stream, f"{name}_negatives")
         if given is not None:

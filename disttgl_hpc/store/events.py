@@ -35,6 +35,7 @@ _SCHEMA: dict[str, tuple[str | None, int, tuple[str, ...]]] = {
     "features/node": ("num_nodes", 2, _FEATURES),
     "labels/edge": ("num_events", 1, ("int64",)),
     "labels/node": ("num_events", 1, ("int64",)),
+    "labels/edge_multi": ("num_events", 2, ("uint8",)),
     "labels/edge_classes": (None, 1, ()),
     "negatives/validation": ("num_validation", 2, _INTS),
     "negatives/test": ("num_test", 2, _INTS),
@@ -166,6 +167,7 @@ def _stream(attributes: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Even
         edge_scale=arrays.get("features/edge_scale"),
         node_features=arrays.get("features/node"),
         edge_labels=arrays.get("labels/edge"),
+        edge_classes=arrays.get("labels/edge_multi"),
         validation_negatives=arrays.get("negatives/validation"),
         test_negatives=arrays.get("negatives/test"),
     )

@@ -99,7 +99,7 @@ class EventPart:
     """Consecutive events in time order; ids consecutive from 0, destinations of bipartite streams shifted.
 
     src, dst: (n,). time: (n,) int64 or float64. edge_features: (n, dim_edge) float or int8.
-    edge_labels, node_labels: (n,).
+    edge_labels, node_labels: (n,). edge_classes: (n, C) uint8, 1 for each class that an event has.
     """
 
     src: Ints
@@ -108,6 +108,7 @@ class EventPart:
     edge_features: NDArray[np.floating] | NDArray[np.int8] | None = None
     edge_labels: NDArray[np.int64] | None = None
     node_labels: NDArray[np.int64] | None = None
+    edge_classes: NDArray[np.uint8] | None = None
 
 
 @dataclass
@@ -168,7 +169,7 @@ def _check_room(path: Path, part: EventPart, contents: Contents) -> None:
     nodes, events = (
         np.dtype(index_dtype(count)).itemsize for count in (contents.num_nodes, contents.num_events)
     )
-    columns = part.edge_features, part.edge_labels, part.node_labels
+    columns = part.edge_features, part.edge_labels, part.node_labels, part.edge_classes
     row_bytes = sum(column[:1].nbytes for column in columns if column is not None)
     entry_bytes = nodes + events + part.time.dtype.itemsize
     given = contents.node_ids, *_tables(contents).values()
@@ -188,6 +189,7 @@ def _append_events(writer: _Writer, part: EventPart, contents: Contents) -> None
         "features/edge": part.edge_features,
         "labels/edge": part.edge_labels,
         "labels/node": part.node_labels,
+        "labels/edge_multi": part.edge_classes,
     }
     for name, values in rows.items():
         if values is not None:

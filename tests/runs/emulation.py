@@ -17,6 +17,7 @@ from disttgl_hpc.config import CO_TRAINED
 from disttgl_hpc.core.draws import Purpose
 from disttgl_hpc.core.negatives import NegativeSampler, training_candidates
 from disttgl_hpc.core.pairs import pair_features
+from disttgl_hpc.nn.class_head import class_loss
 from disttgl_hpc.nn.inputs import EventFeatures, GraphInputs, NodeInputs
 from disttgl_hpc.nn.link_head import link_loss
 from disttgl_hpc.runs.candidates import Candidates
@@ -70,7 +71,10 @@ def model_inputs(stream, config, replica, roots, events, static=None):
     def edges_of(events):
         if stream.edge_features is None:
             return None
-        return EventFeatures(torch.from_numpy(np.array(stream.edge_features)), torch.from_numpy(events))
+        scale = None if stream.edge_scale is None else torch.from_numpy(stream.edge_scale)
+        return EventFeatures(
+            torch.from_numpy(np.array(stream.edge_features)), torch.from_numpy(events), scale
+        )
 
     def mean_edges(mails):
         if stream.edge_features is None:
@@ -163,6 +167,46 @@ def slices(first, last, parts):
     return list(itertools.pairwise(edges))
 
 
+def facts_of(stream, event):
+    """What the class head is told of ``event``, one look at the past after the other; of small one-hot codes."""
+    targets, source, destination = stream.targets, stream.src[event], stream.dst[event]
+    facts = [float(source == destination)] if targets.of_pair else []
+    if targets.known is not None:
+        facts += (targets.known[event] * (1 if targets.known_scale is None else targets.known_scale)).tolist()
+    past = [e for e in range(event) if stream.time[e] < stream.time[event]]
+    own = [e for e in past if stream.src[e] == source]
+    kinds = [[e for e in own if stream.dst[e] == destination], own]
+    kinds.append([e for e in past if stream.dst[e] == destination])
+    for found in kinds if targets.of_pair else kinds[1:2]:
+        if targets.codes is not None:
+            told = np.zeros(2 + targets.num_classes)
+            if found:
+                told[:2] = 1, np.log1p(len(past) - found[-1]) / 8
+                told[2:] = np.eye(targets.num_classes)[targets.values[found[-1]]]
+            facts += told.tolist()
+    if targets.codes is not None:
+        ends = [source, destination] if targets.of_pair else [source]
+        pasts = [past, *([e for e in past if end in (stream.src[e], stream.dst[e])] for end in ends)]
+        for events in pasts:
+            for size in (4, 16, 64):
+                told = np.eye(targets.num_classes)[targets.values[events[-size:]]]
+                facts += (told.mean(axis=0) if events else np.zeros(targets.num_classes)).tolist()
+    return facts
+
+
+def class_terms(stream, model, first, by_role):
+    """Summed loss of the classes of the events from ``first`` on, whose roots have embeddings ``by_role``."""
+    events = range(first, first + by_role.shape[1])
+    facts = torch.tensor([facts_of(stream, event) for event in events], dtype=torch.float32)
+    truth = torch.from_numpy(np.array(stream.targets.values[events.start : events.stop]))
+    weights = stream.targets.weights
+    return class_loss(
+        model.classify(by_role[0], by_role[1], facts),
+        truth,
+        None if weights is None else torch.from_numpy(weights),
+    )
+
+
 def emulate(stream, config, shape, num_steps):
     """Train ``num_steps`` steps; → (loss per event of every step, model, replicas). Dropout must be 0.
 
@@ -200,6 +244,8 @@ def emulate(stream, config, shape, num_steps):
                         config.negatives_per_event,
                         negative_set=fresh % config.negative_sets if config.negative_sets else fresh,
                     )
+                    if not config.predicts_links:
+                        drawn = drawn[:, :0]
                     events = list(range(first, last))
                     roots = [*stream.src[first:last], *stream.dst[first:last], *drawn.T.ravel()]
                     repeats = len(roots) // len(events)
@@ -213,13 +259,16 @@ def emulate(stream, config, shape, num_steps):
                     )
                     h = model.represent(model.update_memory(inputs), inputs)
                     by_role = model.embed(h, graph).view(repeats, len(events), -1)
-                    pairs = [
-                        pairs_of(stream, config, event, [stream.dst[event], *drawn[event - first]])
-                        for event in events
-                    ]
-                    pairs = torch.stack(pairs, 1) if config.pair_features else None
-                    logits = model.scores(by_role[0], by_role[1:], pairs)
-                    total = total + link_loss(logits[0], logits[1:])
+                    if config.predicts_links:
+                        pairs = [
+                            pairs_of(stream, config, event, [stream.dst[event], *drawn[event - first]])
+                            for event in events
+                        ]
+                        pairs = torch.stack(pairs, 1) if config.pair_features else None
+                        logits = model.scores(by_role[0], by_role[1:], pairs)
+                        total = total + link_loss(logits[0], logits[1:])
+                    if stream.targets is not None:
+                        total = total + class_terms(stream, model, first, by_role)
                     count += len(events)
             bounds = batch * size, min((batch + 1) * size, train_end)
             write_batch(stream, model, config, replicas[number], *bounds)

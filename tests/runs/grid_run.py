@@ -1,6 +1,6 @@
 """Started under mpiexec: a run of one grid, compared with the emulation and with the schedule.
 
-python -m mpi4py grid_run.py FOLDER IxJxK [co-trained]
+python -m mpi4py grid_run.py FOLDER IxJxK [co-trained | TASK]
 """
 
 import sys
@@ -12,28 +12,31 @@ from emulation import emulate
 from mpi4py import MPI
 from run_helpers import SMALL, assert_same_weights, make_store
 
-from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.core.schedule import GridShape, Operation, num_steps, replica_operations
 from disttgl_hpc.runs import train as training
 from disttgl_hpc.runs.checkpoints import load_memory, load_static, load_weights
 from disttgl_hpc.runs.directory import RunDirectory
 from disttgl_hpc.runs.inputs import build_model
 from disttgl_hpc.runs.plan import batching_of
+from disttgl_hpc.runs.tasks import with_task
 from disttgl_hpc.runs.trainer import Trainer
 from disttgl_hpc.store.events import EventStore
 
 
-def main(folder: Path, grid: str, static: str = "") -> None:
+def main(folder: Path, grid: str, variant: str = "") -> None:
     """Train on all ranks; compare the daemon's order with the schedule, all else with one process taking turns."""
     world, shape = MPI.COMM_WORLD, GridShape.parse(grid)
+    static, task = (variant, "link") if variant == CO_TRAINED else ("", variant or "link")
     if world.rank == 0:
-        make_store(folder, dim_edge=2)
+        make_store(folder, dim_edge=2, num_classes=3)
     world.barrier()
     store = EventStore.open(folder / "random.events.h5")
     fixed_sets = 5 if shape.epoch > 1 else 0
     comb = "mean" if shape.num_trainers == 4 else "most-recent"
     settings = {"negative_sets": fixed_sets, "pair_features": shape.minibatch > 1, "comb": comb}
-    settings |= {"static": static, "static_dropout": 0.0}
+    settings |= {"static": static, "static_dropout": 0.0, "task": task}
+    settings |= {"class_features": task == "edge", "class_balance": 0.5}
     config = TrainConfig(**{**SMALL, "dropout": 0.0, "grid": grid, **settings})
     run = RunDirectory(folder / "run")
     own_losses, own_orders = recorded_losses(), recorded_orders()
@@ -45,6 +48,7 @@ def main(folder: Path, grid: str, static: str = "") -> None:
     steps = num_steps(config.epochs, shape, num_batches)
     assert orders == [{}] * shape.num_trainers + [expected_orders(shape, num_batches, steps)]
     totals = np.array(by_rank[:-1]).sum(axis=0)  # over trainers; the last rank is the daemon
+    store = with_task(store, config)
     losses, model, replicas = emulate(store.stream, config, shape, steps)
     trained = build_model(store.stream, config)
     load_weights(run.last_checkpoint, trained)

@@ -36,8 +36,12 @@ def make_store(
     feature_scale=1.0,
     split=None,
     last_event_to=None,
+    num_classes=0,
 ):
-    """Store of a random stream of one node set: self-loops, equal times, nodes that appear late."""
+    """Store of a random stream of one node set: self-loops, equal times, nodes that appear late.
+
+    num_classes: of its events, half of which have that of their source; sources have a state, too. 0: no labels.
+    """
     rng = np.random.default_rng(seed)
     latest = np.linspace(num_nodes // 2, num_nodes, num_events)[:, None]
     ends = (rng.random((num_events, 2)) ** 2 * latest).astype(np.int64)
@@ -46,10 +50,16 @@ def make_store(
     features = (rng.normal(size=(num_events, dim_edge)) * feature_scale).astype(np.float32)
     times = 1_200_000_000 + np.cumsum(rng.integers(0, 3, num_events))
     split = split or Split(num_events * 7 // 10, num_events * 17 // 20)
-    return write_events(folder, ends, split, times, num_nodes, features if dim_edge else None)
+    labels = {}
+    if num_classes:
+        classes = (
+            np.where(rng.random(num_events) < 0.5, ends[:, 0], rng.integers(0, 99, num_events)) % num_classes
+        )
+        labels = {"edge_labels": classes, "node_labels": ends[:, 0] % 2 * rng.integers(0, 2, num_events)}
+    return write_events(folder, ends, split, times, num_nodes, features if dim_edge else None, **labels)
 
 
-def write_events(folder, ends, split, times=None, num_nodes=None, edge_features=None):
+def write_events(folder, ends, split, times=None, num_nodes=None, edge_features=None, **labels):
     """Store of the events between ``ends`` (E, 2), one a second unless it has ``times``."""
     num_events, num_nodes = len(ends), num_nodes or int(ends.max()) + 1
     part = EventPart(
@@ -57,6 +67,7 @@ def write_events(folder, ends, split, times=None, num_nodes=None, edge_features=
         dst=ends[:, 1],
         time=np.arange(num_events) if times is None else times,
         edge_features=edge_features,
+        **labels,
     )
     contents = Contents(
         name="random",

@@ -1,12 +1,12 @@
 """Evaluation: same numbers for any team, nothing of training touched, no look into the future."""
 
-import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from emulation import emulate, emulate_evaluation
+from evaluation_team import evaluator_of, memory_of, run_team
 from run_helpers import SMALL, make_store
 
 from disttgl_hpc.config import TrainConfig
@@ -15,62 +15,15 @@ from disttgl_hpc.core.metrics import link_metrics
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.core.tcsr import build_tcsr
 from disttgl_hpc.runs import evaluate as evaluation
-from disttgl_hpc.runs import walk
+from disttgl_hpc.runs import part_metrics, walk
 from disttgl_hpc.runs.candidates import Candidates, held_out_parts
-from disttgl_hpc.runs.evaluate import Evaluator, Team
-from disttgl_hpc.runs.inputs import InputBuilder, build_model
+from disttgl_hpc.runs.inputs import build_model
 from disttgl_hpc.runs.plan import batching_of
 
 
 @pytest.fixture
 def stream(tmp_path):
     return make_store(tmp_path, num_events=400, dim_edge=2).stream
-
-
-def evaluator_of(stream, team=None, **settings):
-    config = TrainConfig(**{**SMALL, **settings})
-    inputs = InputBuilder(stream, torch.device("cpu"))
-    return Evaluator(stream, config, batching_of(stream, config, GridShape(1, 1, 1)), inputs, team or Team())
-
-
-def memory_of(stream):
-    """Any memory, as if a sweep had left it."""
-    size = (stream.num_nodes, 2 * SMALL["dim_memory"])
-    return np.random.default_rng(1).normal(size=size).astype(np.float32)
-
-
-def run_team(stream, size, node_size):
-    """Evaluate both parts with ``size`` members, ``node_size`` of which share a memory; → results by member."""
-    gathered, shared, meet = [None] * size, [None], threading.Barrier(size)
-    states = [memory_of(stream) for _ in range(size // node_size)]
-    results = [None] * size
-
-    def member(index):
-        def gather(own):
-            gathered[index] = own
-            meet.wait()
-            everything = list(gathered)
-            meet.wait()
-            return None if index else everything
-
-        def share(own):
-            if index == 0:
-                shared[0] = own
-            meet.wait()
-            return shared[0]
-
-        team = Team(index, size, index % node_size, node_size, lambda: meet.wait() and None, gather, share)
-        evaluator, state = evaluator_of(stream, team), states[index // node_size]
-        model = build_model(stream, evaluator.config)
-        parts = held_out_parts(stream, evaluator.config)
-        results[index] = [evaluator.evaluate(model, state, part) for part in parts]
-
-    threads = [threading.Thread(target=member, args=(index,)) for index in range(size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results, states
 
 
 @pytest.mark.parametrize(("size", "node_size"), [(2, 2), (3, 3), (3, 1), (4, 2)])
@@ -109,9 +62,9 @@ def scores_of(monkeypatch, evaluator, model, state, part):
         seen.append(np.concatenate([positive[:, None], negatives], axis=1))
         return link_metrics(positive, negatives, counted)
 
-    monkeypatch.setattr(evaluation, "link_metrics", keep)
+    monkeypatch.setattr(part_metrics, "link_metrics", keep)
     evaluator.evaluate(model, state, part)
-    return seen[0]
+    return seen[0]  # of all events, then of those with new nodes
 
 
 @pytest.mark.parametrize("options", [{}, {"pair_features": True, "comb": "mean"}])
@@ -146,7 +99,7 @@ def test_pitfall_18_a_model_that_cannot_tell_gets_mid_rank(stream):
     torch.nn.init.zeros_(model.link_head.out.weight)
     metrics = evaluator.evaluate(model, memory_of(stream), held_out_parts(stream, evaluator.config)[0])
     negatives = evaluator.config.evaluation_negatives
-    assert metrics.mrr == pytest.approx(1 / (1 + negatives / 2))
+    assert metrics.links.mrr == pytest.approx(1 / (1 + negatives / 2))
 
 
 def test_limiting_the_scored_events_changes_neither_memory_nor_their_scores(stream):
@@ -155,7 +108,7 @@ def test_limiting_the_scored_events_changes_neither_memory_nor_their_scores(stre
     states = [memory_of(stream) for _ in range(2)]
     whole.evaluate(model, states[0], held_out_parts(stream, whole.config)[0])
     part = held_out_parts(stream, limited.config)[0]
-    assert limited.evaluate(model, states[1], part).num_events == 30
+    assert limited.evaluate(model, states[1], part).links.num_events == 30
     assert (states[0] == states[1]).all()
 
 

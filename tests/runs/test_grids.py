@@ -41,6 +41,14 @@ def test_a_co_trained_static_memory_learns_as_in_the_emulation(tmp_path, grid):
     assert_equal(start(tmp_path, grid, "co-trained"), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("grid", "task"),
+    [("1x1x1", "edge"), ("2x1x2", "edge"), ("2x1x1", "link+edge"), ("1x2x1", "link+node"), ("1x1x2", "node")],
+)
+def test_a_task_with_classes_trains_as_its_emulation(tmp_path, grid, task):
+    assert_equal(start(tmp_path, grid, task), tmp_path)
+
+
 def test_pitfall_9_jobs_on_one_host_do_not_meet(tmp_path):
     folders = [tmp_path / "one", tmp_path / "other"]
     for folder in folders:
