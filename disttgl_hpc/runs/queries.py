@@ -15,6 +15,7 @@ from disttgl_hpc.core.pairs import pair_features
 from disttgl_hpc.core.sampler import recent_neighbors
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.core.tcsr import Ints
+from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.log import progress
 from disttgl_hpc.nn.inputs import GraphInputs
 from disttgl_hpc.runs.trained import Moment, Trained
@@ -52,7 +53,9 @@ def score(
     """Logits (n,) of events between ``src`` (n,) and ``dst`` (n,) at the times ``at`` (n,) or after the last event.
 
     Each as if it were the next event at its time; the memory is carried along the stream once for all of them.
+    Raises ConfigError for a run that has learned no links.
     """
+    _check_links(trained)
     logits = np.empty(len(src), np.float32)
     with progress(len(src), "scoring", unit="pairs") as bar:
         for moment, rows in _by_moment(trained, len(src), at):
@@ -84,8 +87,10 @@ def recommend(
     """The ``top`` destinations that each of ``src`` (n,) is most likely to meet at a moment.
 
     Of the destinations that have had an event before it; without the node itself and, with ``exclude_seen``, those
-    that it has met. Equal scores stand in the nodes' order; nodes with fewer candidates have fewer rows.
+    that it has met. Equal scores stand in the nodes' order; nodes with fewer candidates have fewer rows. Raises
+    ConfigError for a run that has learned no links.
     """
+    _check_links(trained)
     stream = trained.stream
     first, last = trained.ids.destinations
     candidates = np.arange(first, last)[stream.tcsr.known_before(moment.position)[first:last]]
@@ -106,6 +111,13 @@ def recommend(
     logits, found = (np.concatenate([part[column] for part in parts]) for column in (0, 1))
     rows, ranks = np.nonzero(logits > -np.inf)
     return Recommended(src[rows], ranks + 1, found[rows, ranks], logits[rows, ranks])
+
+
+def _check_links(trained: Trained) -> None:
+    if not trained.config.predicts_links:
+        raise ConfigError(
+            f"scores are of links, which task {trained.config.task} has not learned: train with --task link"
+        )
 
 
 def probability(logits: NDArray[np.float32]) -> NDArray[np.float32]:
