@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from disttgl_hpc.report.names import METRICS, MODELS
 from disttgl_hpc.text import aligned
 
-_COLUMNS = {"mrr": "MRR", "hits_at_10": "Hits@10", "average_precision": "AP", "roc_auc": "ROC-AUC"}
-_CLASS_COLUMNS = {"f1_micro": "F1-micro", "f1_macro": "F1-macro", "accuracy": "accuracy"} | {
-    "roc_auc": "ROC-AUC",
-    "average_precision": "AP",
-}
-_NAMES = {
-    "edgebank_unlimited": "EdgeBank, unlimited",
-    "edgebank_windowed": "EdgeBank, windowed",
-    "poptrack": "PopTrack",
-    "pair_recency": "pair recency",
-    "last_label": "last label",
-    "share_so_far": "share so far",
-}
+_LINK_COLUMNS = ("mrr", "hits_at_10", "average_precision", "roc_auc")
+_CLASS_COLUMNS = ("f1_micro", "f1_macro", "accuracy", "roc_auc", "average_precision")
+_HEAD_COLUMNS = ("roc_auc", "average_precision")
 
 
 def results_table(record: dict[str, Any]) -> str:
@@ -51,7 +42,7 @@ def _link_tables(record: dict[str, Any], rows: dict[str, dict[str, Any]]) -> lis
         f"{test['num_events']:,} test events, each ranked among {record['evaluation_negatives']} "
         f"{record['evaluation_strategy']} negatives, ties at mid-rank; heuristics on test."
     )
-    tables = [[*_metrics_table(rows, _COLUMNS), text]]
+    tables = [[*_metrics_table(rows, _LINK_COLUMNS), text]]
     if "inductive" in test:
         new = test["inductive"]
         own = {name: metrics["inductive"] for name, metrics in rows.items() if "inductive" in metrics}
@@ -59,28 +50,27 @@ def _link_tables(record: dict[str, Any], rows: dict[str, dict[str, Any]]) -> lis
             f"Those {new['num_events']:,} of them with an end that training has not seen: {new['new_sources']:,} "
             f"new sources, {new['new_destinations']:,} new destinations."
         )
-        tables.append([*_metrics_table(own, _COLUMNS), text])
+        tables.append([*_metrics_table(own, _LINK_COLUMNS), text])
     return tables
 
 
 def heads_table(record: dict[str, Any]) -> str:
     """Table of what :func:`~.runs.classify.classify` found: mean and spread over heads, baselines on test."""
-    columns = {"roc_auc": "ROC-AUC", "average_precision": "AP"}
     rows = {
         f"TGN ({part})": {
             column: [head[part][column] for head in record["heads"] if column in head[part]]
-            for column in columns
+            for column in _HEAD_COLUMNS
         }
         for part in ("validation", "test")
     }
     rows |= {
-        _NAMES.get(name, name): {column: [metrics[column]] for column in columns if column in metrics}
+        MODELS.get(name, name): {column: [metrics[column]] for column in _HEAD_COLUMNS if column in metrics}
         for name, metrics in record["baselines"].items()
     }
     lines = aligned(
-        [["", *columns.values()]]
+        [["", *(METRICS[column] for column in _HEAD_COLUMNS)]]
         + [
-            [name, *(_mean_and_spread(found.get(column, [])) for column in columns)]
+            [name, *(_mean_and_spread(found.get(column, [])) for column in _HEAD_COLUMNS)]
             for name, found in rows.items()
         ]
     )
@@ -95,14 +85,12 @@ def _mean_and_spread(values: list[float]) -> str:
     return f"{fmean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
 
 
-def _metrics_table(rows: dict[str, dict[str, Any]], columns: dict[str, str]) -> list[str]:
+def _metrics_table(rows: dict[str, dict[str, Any]], columns: Sequence[str]) -> list[str]:
     """A line for each row's metrics, below the titles of those columns that some row has."""
-    shown = {
-        column: title for column, title in columns.items() if any(column in row for row in rows.values())
-    }
-    names = {name: _NAMES.get(name, name) for name in rows}
+    shown = [column for column in columns if any(column in row for row in rows.values())]
+    names = {name: MODELS.get(name, name) for name in rows}
     width = max(map(len, names.values()))
-    lines = [" " * width + "".join(f"{title:>10}" for title in shown.values())]
+    lines = [" " * width + "".join(f"{METRICS[column]:>10}" for column in shown)]
     for name, metrics in rows.items():
         values = (f"{metrics[column]:10.4f}" if column in metrics else f"{'–':>10}" for column in shown)
         lines.append(f"{names[name]:<{width}}" + "".join(values))
