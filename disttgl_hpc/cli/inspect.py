@@ -1,4 +1,4 @@
-"""``disttgl inspect``: what an event store, a batch store or a static memory holds."""
+"""``disttgl inspect``: what an event store, a batch store, a static or a kept memory holds."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.store.batches import KIND, SCHEMA_VERSION, BatchStore
 from disttgl_hpc.store.events import EventStore
 from disttgl_hpc.store.files import is_kind
+from disttgl_hpc.store.kept_memory import KIND as MEMORY_KIND
+from disttgl_hpc.store.kept_memory import KeptMemory
 from disttgl_hpc.store.static import KIND as STATIC_KIND
 from disttgl_hpc.store.static import StaticStore
 
@@ -38,15 +40,13 @@ def inspect(file: Path, as_json: bool, verify: bool) -> None:
     """Print what FILE holds.
 
     Of an event store: counts, times, split, degrees, repeats, features, labels. Of a batch store: what it was
-    sampled from and with, and its size. Of static memory: what it was learned of, how, and what it came to.
+    sampled from and with, and its size. Of static memory: what it was learned of, how, and what it came to. Of a
+    kept memory: what it is of.
     """
     if MPI.COMM_WORLD.rank:
         return  # said once, however many processes were started
-    facts_of = _event_facts
-    if is_kind(file, KIND):
-        facts_of = _batch_facts
-    elif is_kind(file, STATIC_KIND):
-        facts_of = _static_facts
+    others = {KIND: _batch_facts, STATIC_KIND: _static_facts, MEMORY_KIND: _memory_facts}
+    facts_of = next((others[kind] for kind in others if is_kind(file, kind)), _event_facts)
     facts = facts_of(file, verify=verify)
     click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(_lines(facts)))
 
@@ -87,6 +87,24 @@ def _static_facts(file: Path, *, verify: bool) -> dict[str, Any]:
         "epochs": len(origin.report["epochs"]),
         "settings": dict(origin.settings),
         "event store's checksum": origin.events,
+        "checksum": store.checksum + (" (verified)" if verify else ""),
+    }
+
+
+def _memory_facts(file: Path, *, verify: bool) -> dict[str, Any]:
+    """Everything that is shown of the memory that ``disttgl update`` keeps, as plain values."""
+    store = KeptMemory.open(file)
+    if verify:
+        store.verify()
+    origin = store.origin
+    return {
+        "nodes": len(store.rows),
+        "width": store.rows.shape[1] // 2,
+        "events seen": origin.position,
+        "events of the run": origin.run_events,
+        "event store": origin.events_path,
+        "event store's checksum": origin.events,
+        "weights' checksum": origin.weights,
         "checksum": store.checksum + (" (verified)" if verify else ""),
     }
 

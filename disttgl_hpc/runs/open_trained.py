@@ -139,10 +139,11 @@ class _Opened:
             prefix = prefix_of(store, ancestor.num_events, ancestor.split)
         else:
             return
-        if len(kept.rows) != len(prefix.nodes):
+        if len(kept.rows) != len(prefix.nodes) or kept.origin.position > prefix.num_events:
             raise StoreError(
                 f"{kept.path}: has rows of other nodes: remove it, and disttgl update makes it anew"
             )
+        kept.verify()
         trained.start_at(kept.origin.position, lambda: _placed(kept.rows, prefix, store.stream.num_nodes))
 
     def _static_rows(self) -> NDArray[np.float32] | None:

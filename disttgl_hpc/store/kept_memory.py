@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from disttgl_hpc.store.files import map_dataset, open_checked, replacing, telling_why
+from disttgl_hpc.store.files import (
+    check_rows,
+    map_dataset,
+    open_checked,
+    plain,
+    replacing,
+    rows_checksum,
+    telling_why,
+)
 from disttgl_hpc.store.laid_out import write_laid_out
 
 KIND = "disttgl-memory"
@@ -44,6 +52,7 @@ class KeptMemory:
     path: Path
     rows: NDArray[np.float32]
     origin: MemoryOrigin
+    checksum: str
 
     @classmethod
     def open(cls, path: Path) -> KeptMemory:
@@ -56,7 +65,13 @@ class KeptMemory:
             for field in dataclasses.fields(origin):
                 if not isinstance(getattr(origin, field.name), str if field.type == "str" else int):
                     raise ValueError(f"{field.name} of its origin must be {field.type}")
-            return cls(path, rows, origin)
+            if not 0 <= origin.train_end <= origin.validation_end <= origin.run_events or origin.position < 0:
+                raise ValueError("numbers of its origin must ascend from 0")
+            return cls(path, rows, origin, str(plain(file.attrs["checksum"])))
+
+    def verify(self) -> None:
+        """Read everything and compare with the checksum. Raises StoreError if a byte has changed."""
+        check_rows(self.path, self.rows, dataclasses.asdict(self.origin), self.checksum)
 
 
 def write_memory(path: Path, rows: NDArray[np.float32], origin: MemoryOrigin) -> None:
@@ -65,6 +80,7 @@ def write_memory(path: Path, rows: NDArray[np.float32], origin: MemoryOrigin) ->
         "kind": KIND,
         "schema_version": SCHEMA_VERSION,
         "origin": json.dumps(dataclasses.asdict(origin)),
+        "checksum": rows_checksum(rows, dataclasses.asdict(origin)),
     }
     with telling_why(path, "make room there"), replacing(path) as partial:
         write_laid_out(partial, described, {"memory": rows})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,15 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.store.events import EventStore
-from disttgl_hpc.store.files import map_dataset, open_checked, plain, replacing, telling_why
+from disttgl_hpc.store.files import (
+    check_rows,
+    map_dataset,
+    open_checked,
+    plain,
+    replacing,
+    rows_checksum,
+    telling_why,
+)
 from disttgl_hpc.store.laid_out import write_laid_out
 
 KIND = "disttgl-static"
@@ -64,12 +71,7 @@ class StaticStore:
 
     def verify(self) -> None:
         """Read everything and compare with the checksum. Raises StoreError if a byte has changed."""
-        found = _checksum(self.rows, self.origin)
-        if found != self.checksum:
-            raise StoreError(
-                f"{self.path}: contents must have the checksum {self.checksum[:16]}…, found {found[:16]}…: "
-                "write or copy it anew"
-            )
+        check_rows(self.path, self.rows, dataclasses.asdict(self.origin), self.checksum)
 
     def check_events(self, events: EventStore) -> None:
         """Raise StoreError unless the memory was learned of just these events and their split."""
@@ -92,16 +94,8 @@ def write_static_store(path: Path, rows: NDArray[np.float32], origin: StaticOrig
         "kind": KIND,
         "schema_version": SCHEMA_VERSION,
         "origin": json.dumps(dataclasses.asdict(origin)),
-        "checksum": _checksum(rows, origin),
+        "checksum": rows_checksum(rows, dataclasses.asdict(origin)),
     }
     with telling_why(path, "make room there, or choose another place"), replacing(path) as partial:
         write_laid_out(partial, described, {"rows": rows})
     return str(described["checksum"])
-
-
-def _checksum(rows: NDArray[np.float32], origin: StaticOrigin) -> str:
-    """One sha256 over the rows and their origin."""
-    described = json.dumps([list(rows.shape), dataclasses.asdict(origin)], sort_keys=True)
-    digest = hashlib.sha256(described.encode())
-    digest.update(np.ascontiguousarray(rows).data)
-    return digest.hexdigest()

@@ -43,6 +43,7 @@ from disttgl_hpc.runs.sample import sample
 from disttgl_hpc.store.checkpoint import read_array, read_checkpoint, write_checkpoint
 from disttgl_hpc.store.checkpoint_manifest import _digest, checkpoint_folder, part_path, write_manifest
 from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.store.kept_memory import KeptMemory, MemoryOrigin, write_memory
 
 CASES = int(os.environ.get("DISTTGL_FUZZ_CASES", "40"))
 ROOM_BYTES = 2 << 30  # of address space beyond what the process has when it begins
@@ -106,7 +107,13 @@ def originals(folder):
     arrays = {"weights/a": np.eye(3, dtype=np.float32), "memory/0": np.ones((17, 16), np.float32)}
     arrays["optimiser/a/step"] = np.array(3.0)
     write_checkpoint(folder / "part.h5", arrays, {"step": 3})
-    return {"events": store.path, "batches": folder / "x.batches.h5", "part": folder / "part.h5"}
+    names = ("position", "run_events", "train_end", "validation_end")
+    origin = MemoryOrigin(
+        weights="w", events="e", events_path="x", **dict(zip(names, (9, 9, 3, 6), strict=True))
+    )
+    write_memory(folder / "memory.h5", np.ones((17, 16), np.float32), origin)
+    files = {"batches": "x.batches.h5", "part": "part.h5", "memory": "memory.h5"}
+    return {"events": store.path} | {kind: folder / name for kind, name in files.items()}
 
 
 def damages():
@@ -297,6 +304,28 @@ def test_structure_of_a_checkpoint(originals, folder, data):
         read_checkpoint(path)
     with case():
         read_array(path, "memory/0", np.empty((17, 16), np.float32))
+
+
+@fuzzed
+@given(st.data(), damages())
+def test_kept_memory(originals, folder, data, damage):
+    path = folder / "damaged-memory.h5"
+    if data.draw(st.booleans()):
+        damaged(originals["memory"], path, damage)
+    else:
+        shutil.copyfile(originals["memory"], path)
+        with h5py.File(path, "r+") as file:
+            if data.draw(st.booleans()):
+                change_dataset(file, "memory", data)
+            else:
+                origin = json.loads(file.attrs["origin"])
+                origin[data.draw(st.sampled_from(sorted(origin)))] = data.draw(ABSURD)
+                file.attrs["origin"] = json.dumps(origin)
+    with case():
+        kept = KeptMemory.open(path)
+        kept.verify()
+        assert kept.rows.nbytes <= path.stat().st_size
+        assert 0 <= kept.origin.train_end <= kept.origin.run_events
 
 
 JSON = st.recursive(
