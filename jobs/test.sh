@@ -5,7 +5,7 @@
 #
 # From nothing: a virtual environment is made first, and kept for the next time. Options such as -x or -k NAME
 # go to every run of pytest; no paths. Stops at the first failure. Some 20 minutes on 2 cores, installation
-# included; most of it goes to the tests.
+# included; most of it goes to the tests, of which each core runs a part.
 #
 #   DISTTGL_VENV=PATH   the environment to use or make (default .venv-test)
 set -euo pipefail
@@ -83,7 +83,7 @@ begin "import-linter"
 lint-imports --no-logo
 
 begin "tests"
-pytest_passes python -m pytest --ignore tests/parallel "$@"
+pytest_passes python -m pytest --ignore tests/parallel --numprocesses auto --maxprocesses 4 "$@"
 
 for ranks in 1 2 4 10; do # 10: 2x2x2 on two nodes, the largest case
     begin "MPI tests, $ranks rank(s)"
