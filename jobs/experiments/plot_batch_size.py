@@ -64,7 +64,7 @@ def main(folder: Path, runs: list[Path]) -> None:
     )
     right.set(ylabel="captured mails", ylim=(0, 1))
     lines = [*left.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
-    left.legend(handles=lines, loc="best")
+    figure.legend(handles=lines, loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(folder / "batch_size.svg")
 
 

@@ -22,9 +22,13 @@ def read(run: Path) -> dict:
     return {
         "seed": int(run.name.rpartition("-s")[2]),
         "test": records[-1]["test"]["mrr"],
-        "validation": records[-1]["validation"]["mrr"],
-        "steps": sweeps[-1]["step"],
+        "validation": [(record["step"], record["validation"]["mrr"]) for record in sweeps],
     }
+
+
+def after(ones: list[dict], steps: int) -> float:
+    """Mean over seeds of validation MRR at the last sweep's end that so many steps reach."""
+    return mean([mrr for step, mrr in one["validation"] if step <= steps][-1] for one in ones)
 
 
 def main(folder: Path, runs: list[Path]) -> None:
@@ -34,7 +38,9 @@ def main(folder: Path, runs: list[Path]) -> None:
         found[run.parent.name][run.name.rpartition("-s")[0]].append(read(run))
     (folder / "long_range.json").write_text(json.dumps(found, indent=2) + "\n")
     sys.stdout.write(
-        "| stream | replicas k | steps | test MRR | against k = 1, points |\n|---|---|---|---|---|\n"
+        "| stream | replicas k | steps | test MRR | against k = 1, points | last validation MRR "
+        "| k = 1 after as many steps |\n"
+        "|---|---|---|---|---|---|---|\n"
     )
     figure, axes = plt.subplots(
         1, len(found), figsize=(4 * len(found), 3.6), squeeze=False, layout="constrained"
@@ -46,7 +52,9 @@ def main(folder: Path, runs: list[Path]) -> None:
             spread = f" ± {stdev(tests):.4f}" if len(tests) > 1 else ""
             name = "no memory" if kind == "none" else kind
             difference = f"{100 * (mean(tests) - reference):+.1f}" if kind != "1" else ""
-            cells = [stream, name, f"{ones[0]['steps']:,}", f"{mean(tests):.4f}{spread}", difference]
+            steps = ones[0]["validation"][-1][0]
+            own, alone = (f"{after(those, steps):.4f}" for those in (ones, kinds["1"]))
+            cells = [stream, name, f"{steps:,}", f"{mean(tests):.4f}{spread}", difference, own, alone]
             sys.stdout.write(f"| {' | '.join(cells)} |\n")
         counts = sorted(int(kind) for kind in kinds if kind != "none")
         values = [[one["test"] for one in kinds[f"{count}"]] for count in counts]
@@ -60,7 +68,7 @@ def main(folder: Path, runs: list[Path]) -> None:
         each.set_xticks(counts, [f"{count}" for count in counts])
         each.minorticks_off()
         each.set(title=stream, xlabel="replicas of the node memory, k", ylabel="test MRR")
-        each.set_ylim(bottom=0)
+        each.set_ylim(0, 1.1 * max(map(max, values)))
         each.legend(fontsize="small", loc="lower left")
         each.grid(alpha=0.3)
     figure.savefig(folder / "long_range.svg")
