@@ -54,22 +54,6 @@ def _setting(
 class TrainConfig:
     """Everything that determines a run besides its event store and the number of ranks."""
 
-    task: str = _setting(
-        "link",
-        "What is learned: links, classes of events (edge) or of their sources (node), or two together.",
-        among=TASKS,
-    )
-    class_history: bool = _setting(
-        True, "In tasks with classes: mail, neighbours and class head tell those of past events."
-    )
-    class_features: bool = _setting(
-        False, "Tell an event's class from its own features too, which must be known before it."
-    )
-    class_balance: float = _setting(
-        0.0,
-        "How much more rare classes weigh: as (how rare)^this; 0: as they come, 1: all the same.",
-        least=0.0,
-    )
     epochs: int = _setting(
         10,
         "Passes over the training events; a grid trains whole sweeps of j·k passes.",
@@ -116,6 +100,22 @@ class TrainConfig:
     )
     pair_features: bool = _setting(
         False, "Score a pair by whether, when and how often it met before, and by whom both know."
+    )
+    task: str = _setting(
+        "link",
+        "What is learned: links, classes of events (edge) or of their sources (node), or two together.",
+        among=TASKS,
+    )
+    class_history: bool = _setting(
+        True, "In tasks with classes: mail, neighbours and class head tell those of past events."
+    )
+    class_features: bool = _setting(
+        False, "Tell an event's class from its own features too, which must be known before it."
+    )
+    class_balance: float = _setting(
+        0.0,
+        "How much more rare classes weigh: as (how rare)^this; 0: as they come, 1: all the same.",
+        least=0.0,
     )
     negatives_per_event: int = _setting(
         1, "Negative destinations per training event.", least=1, below=_WIDEST

@@ -83,7 +83,7 @@ begin "import-linter"
 lint-imports --no-logo
 
 begin "tests"
-pytest_passes python -m pytest --ignore tests/parallel --numprocesses auto --maxprocesses 4 "$@"
+pytest_passes python -m pytest --ignore tests/parallel --numprocesses auto --maxprocesses 4 --dist worksteal "$@"
 
 for ranks in 1 2 4 10; do # 10: 2x2x2 on two nodes, the largest case
     begin "MPI tests, $ranks rank(s)"

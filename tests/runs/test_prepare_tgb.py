@@ -10,13 +10,14 @@ from prepare_inputs import run
 from run_helpers import SMALL
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.heuristics import best_half_life, heuristic_metrics
+from disttgl_hpc.core.heuristics import best_half_life, heuristic_scores
 from disttgl_hpc.core.metrics import link_metrics, mid_ranks
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import ConfigError, InputError
 from disttgl_hpc.runs.candidates import Candidates, check_negatives, held_out_parts
 from disttgl_hpc.runs.evaluate import Evaluator, Team
 from disttgl_hpc.runs.inputs import InputBuilder, build_model
+from disttgl_hpc.runs.part_metrics import ranked
 from disttgl_hpc.runs.plan import batching_of
 
 pytest.importorskip("tgb")
@@ -130,12 +131,11 @@ def test_an_evaluation_among_given_negatives_is_tgbs(tmp_path, wiki, monkeypatch
         Team(),
     )
     state, seen = np.zeros((stream.num_nodes, 2 * SMALL["dim_memory"]), np.float32), []
-    monkeypatch.setattr(
-        evaluate, "link_metrics", lambda *scores: (seen.append(scores), link_metrics(*scores))[1]
-    )
+    monkeypatch.setattr(evaluate, "ranked", lambda *given: (seen.append(given), ranked(*given))[1])
     for part in held_out_parts(stream, config):
-        found = evaluator.evaluate(build_model(stream, config), state, part)
-        positive, negatives, counted = seen.pop()
+        found = evaluator.evaluate(build_model(stream, config), state, part).links
+        scores, _, counted = seen.pop()
+        positive, negatives = scores[:, 0], scores[:, 1:]
         asked = evaluator.candidates.of(part.first, part.last)[:, 1:]
         given = stream.validation_negatives if part.name == "validation" else stream.test_negatives
         assert (asked[counted] == given[given >= 0]).all()
@@ -154,13 +154,14 @@ def test_heuristics_do_not_count_padding(tmp_path, wiki):
     counted = candidates.counted(*bounds)
     asked = candidates.of(*bounds)
     half_life = best_half_life(stream, *bounds, asked, counted=counted)
-    found = heuristic_metrics(stream, *bounds, asked, half_life, counted=counted)
-    for name, metrics in found.items():
+    for name, scores in heuristic_scores(stream, *bounds, asked, half_life):
         alone = [
-            heuristic_metrics(stream, event, event + 1, row[None, [True, *there]], half_life)[name].mrr
+            dict(heuristic_scores(stream, event, event + 1, row[None, [True, *there]], half_life))[name]
             for event, row, there in zip(range(*bounds), asked, counted, strict=True)
         ]
-        assert metrics.mrr == pytest.approx(np.mean(alone), abs=1e-12)
+        expected = np.mean([link_metrics(one[:, 0], one[:, 1:]).mrr for one in alone])
+        found = link_metrics(scores[:, 0], scores[:, 1:], counted)
+        assert found.mrr == pytest.approx(expected, abs=1e-12)
 
 
 def test_given_negatives_that_are_not_there_are_asked_for(tmp_path, wiki):
