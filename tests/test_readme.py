@@ -20,7 +20,11 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 RUN_ELSEWHERE = (
     "bash jobs/",
     "sbatch ",
-)  # the demo by hand, the others by tests/jobs and by being this suite
+    "python3 -m venv ",
+    "EVENTS=",
+    "disttgl embed runs/loans-job ",
+    "disttgl report runs/loans-job",
+)  # the demo and the environment by hand, the others by tests/jobs and by being this suite
 
 
 def commands():
@@ -116,6 +120,12 @@ def write_inputs(folder):
     ends = rng.integers(0, 12, (90, 2))
     rows = [f"{one},{other},{time}" for time, (one, other) in enumerate(ends)]
     (folder / "ratings.csv").write_text("user,item,when\n" + "\n".join(rows) + "\n")
+    loans = (
+        f"{('ann', 'bob', 'cid')[event % 3]},book {event * 5 % 7},{1700000000 + event},"
+        f"{('lend', 'return')[event % 2]},0.{event % 10},{event % 2}\n"
+        for event in range(300)
+    )
+    (folder / "loans.csv").write_text("user,book,when,kind,stars,renewed\n" + "".join(loans))
     later = [f"{one},{other},{90 + time}" for time, (one, other) in enumerate(ends[:20] + 1)]
     (folder / "monday.csv").write_text("user,item,when\n" + "\n".join(later) + "\n")
     (folder / "pairs.csv").write_text("user,item,when\n3,4,80\n3,5,80\n")

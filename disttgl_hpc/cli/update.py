@@ -34,5 +34,6 @@ def update(run: Path, events: Path | None, static: Path | None) -> None:
     directory = RunDirectory(run)
     origin = run_update(directory, events, static)
     click.echo(
-        f"{directory.memory_file}: node memory after {origin.position:,} events of {origin.events_path}"
+        f"{directory.memory_file}: node memory after {origin.position:,} events of {origin.events_path}, "
+        "whole batches; what is left of the last one is walked when the run is asked"
     )

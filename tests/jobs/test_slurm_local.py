@@ -8,7 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import pytest
+from test_readme import commands, write_inputs
 
 JOBS = Path(__file__).parents[2] / "jobs"
 RUN = JOBS / "slurm-local" / "run.sh"
@@ -150,6 +152,41 @@ def test_train_sbatch_starts_every_rank_with_its_arguments(tmp_path: Path) -> No
         assert node in {"n0", "n1"}
         assert arguments[:4] == ["train", "my.events.h5", "--run", "runs/mine"]
         assert arguments[-2:] == ["--grid", "2x1x2"]
+
+
+@needs_slurm
+@pytest.mark.timeout(400)
+def test_a_csv_becomes_a_job_on_two_nodes_and_then_embeddings(tmp_path: Path) -> None:
+    """The README's own lines, from a csv through a Slurm job to what is asked of its run."""
+    write_inputs(tmp_path)
+    (tmp_path / "jobs").symlink_to(JOBS)
+    lines = [
+        line
+        for line in commands()
+        if line.startswith("disttgl prepare loans.csv")
+        or ("runs/loans-job" in line and "sbatch jobs/train.sbatch" not in line)
+    ]
+    assert len(lines) == 4
+    venv = Path(sys.executable).parents[1]
+    environment = os.environ | {
+        "PATH": f"{venv}/bin:{os.environ['PATH']}",
+        "DISTTGL_VENV": f"{venv}",
+        "OMP_NUM_THREADS": "1",
+    }
+    for line in lines:
+        done = subprocess.run(
+            ["timeout", "200", "bash", "-c", line],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    with h5py.File(tmp_path / "readers.h5") as embeddings:
+        assert embeddings["id"].asstr()[:].tolist() == ["ann", "bob", "cid"]
+        assert embeddings["embedding"].shape == (3, 100)
+    assert (tmp_path / "runs" / "loans-job" / "report.html").is_file()
 
 
 def test_without_a_job_it_says_how_to_use_it() -> None:
