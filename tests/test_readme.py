@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,14 @@ def test_every_file_of_the_tour_exists():
         assert (ROOT / "disttgl_hpc" / path).is_file(), path
     for path in re.findall(r"`(jobs/[\w./-]+)`", README):
         assert (ROOT / path).exists(), path
+
+
+def test_the_layers_are_drawn_alike_for_readers_and_contributors():
+    (layers,) = re.findall(r"```\n(cli \| api .*?)```", README, re.DOTALL)
+    assert layers in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    drawn = [re.split(r"  +", line)[0] for line in layers.splitlines()]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert drawn == project["tool"]["importlinter"]["contracts"][0]["layers"]
 
 
 PAGES = [page for page in ROOT.glob("**/*.md") if not {".venv", ".venv-test", "runs"} & set(page.parts)]
