@@ -107,7 +107,7 @@ def test_links_within_the_documentation_lead_somewhere(page):
 
 
 @pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_commands_run_as_printed(tmp_path):
     write_inputs(tmp_path)
     lines = [line for line in commands() if not line.startswith((*RUN_ELSEWHERE, "pip "))]
