@@ -13,6 +13,7 @@ from disttgl_hpc.core.stream import EventStream, Targets
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.store.events import EventStore
 
+_NAMES = {"edge": "events", "node": "nodes"}
 _REMEDIES = {
     "edge": "prepare it again with --columns …,label=NAME, …,labels=A+B+C or --label-by-file",
     "node": "prepare it again with --columns …,node_label=NAME or --format jodie",
@@ -88,9 +89,6 @@ def _classes(events: EventStore, kind: str) -> tuple[NDArray[np.int64] | NDArray
     if kind == "node":  # a node has a state, or it has not
         return np.minimum(labels, 1), 2
     return labels, max(len(events.class_names), int(labels.max()) + 1)
-
-
-_NAMES = {"edge": "events", "node": "nodes"}
 
 
 def _with_features(stream: EventStream, told: NDArray[np.int8]) -> EventStream:

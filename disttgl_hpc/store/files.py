@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -88,23 +87,6 @@ def sha256_of(path: Path) -> str:
     """Checksum of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def rows_checksum(rows: NDArray[Any], origin: Mapping[str, Any]) -> str:
-    """One sha256 over rows, their shape, and the plain values that say where they are from."""
-    described = json.dumps([list(rows.shape), dict(origin)], sort_keys=True)
-    digest = hashlib.sha256(described.encode())
-    digest.update(np.ascontiguousarray(rows).data)
-    return digest.hexdigest()
-
-
-def check_rows(path: Path, rows: NDArray[Any], origin: Mapping[str, Any], checksum: str) -> None:
-    """Read rows and compare them with their checksum. Raises StoreError if a byte has changed."""
-    found = rows_checksum(rows, origin)
-    if found != checksum:
-        raise StoreError(
-            f"{path}: contents must have the checksum {checksum[:16]}…, found {found[:16]}…: write or copy it anew"
-        )
 
 
 def of_fixed_length(attributes: Mapping[str, Any]) -> dict[str, Any]:

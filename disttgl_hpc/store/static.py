@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +13,8 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.store.events import EventStore
-from disttgl_hpc.store.files import (
-    check_rows,
-    map_dataset,
-    open_checked,
-    plain,
-    replacing,
-    rows_checksum,
-    telling_why,
-)
-from disttgl_hpc.store.laid_out import write_laid_out
+from disttgl_hpc.store.files import open_checked
+from disttgl_hpc.store.rows import check_rows, map_rows, write_rows
 
 KIND = "disttgl-static"
 SCHEMA_VERSION = 1
@@ -63,11 +54,8 @@ class StaticStore:
         Raises StoreError naming the file, what was expected, what was found and what to do.
         """
         with open_checked(path, KIND, SCHEMA_VERSION) as file:
-            rows = map_dataset(file, "rows", path)
-            if rows.ndim != 2 or rows.dtype != np.float32:
-                raise ValueError(f"rows must have 2 dimensions of float32, found {rows.shape} {rows.dtype}")
-            origin = StaticOrigin(**json.loads(file.attrs["origin"]))
-            return cls(path, rows, origin, str(plain(file.attrs["checksum"])))
+            rows, origin, checksum = map_rows(file, "rows", path)
+            return cls(path, rows, StaticOrigin(**origin), checksum)
 
     def verify(self) -> None:
         """Read everything and compare with the checksum. Raises StoreError if a byte has changed."""
@@ -90,12 +78,6 @@ class StaticStore:
 
 def write_static_store(path: Path, rows: NDArray[np.float32], origin: StaticOrigin) -> str:
     """Write rows (N, dim) and where they are from; returns the checksum. Raises StoreError."""
-    described: dict[str, Any] = {
-        "kind": KIND,
-        "schema_version": SCHEMA_VERSION,
-        "origin": json.dumps(dataclasses.asdict(origin)),
-        "checksum": rows_checksum(rows, dataclasses.asdict(origin)),
-    }
-    with telling_why(path, "make room there, or choose another place"), replacing(path) as partial:
-        write_laid_out(partial, described, {"rows": rows})
-    return str(described["checksum"])
+    described = {"kind": KIND, "schema_version": SCHEMA_VERSION}
+    remedy = "make room there, or choose another place"
+    return write_rows(path, described, {"rows": rows}, dataclasses.asdict(origin), remedy)
