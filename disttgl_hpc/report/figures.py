@@ -59,13 +59,22 @@ def curves(groups: Sequence[Group]) -> dict[str, list[LineChart]]:
     return found
 
 
+_ROLES = ("trainer", "trainers"), ("daemon", "daemons")
+"""What a rank is, and where a sweep's record has its columns."""
+
+
+def _timed_by_rank(run: RunFacts) -> list[dict[str, Any]]:
+    """The timing of those sweeps whose record tells of every rank."""
+    return [timing(sweep) for sweep in run.sweeps if timing(sweep).get("trainers")]
+
+
 def work_chart(run: RunFacts) -> BarChart | None:
     """What each rank spent a sweep on, mean over those on record; None where none is."""
-    sweeps = [timing(sweep) for sweep in run.sweeps if timing(sweep).get("trainers")]
+    sweeps = _timed_by_rank(run)
     if not sweeps:
         return None
     bars = []
-    for role, columns in (("trainer", "trainers"), ("daemon", "daemons")):
+    for role, columns in _ROLES:
         tables = [sweep.get(columns) or {} for sweep in sweeps]
         for position in shown_ranks(len(tables[-1].get("rank", []))):
             rows = [_row(table, position) for table in tables if len(table.get("rank", [])) > position]
@@ -93,11 +102,11 @@ def _parts(row: dict[str, Any]) -> dict[int, float]:
 
 def memory_chart(run: RunFacts) -> BarChart | None:
     """Resident and peak memory of each rank in its last sweep on record; None where there is none."""
-    sweeps = [timing(sweep) for sweep in run.sweeps if timing(sweep).get("trainers")]
+    sweeps = _timed_by_rank(run)
     if not sweeps:
         return None
     bars = []
-    for role, columns in (("trainer", "trainers"), ("daemon", "daemons")):
+    for role, columns in _ROLES:
         table = sweeps[-1].get(columns) or {}
         for position in shown_ranks(len(table.get("rank", []))):
             row = _row(table, position)
