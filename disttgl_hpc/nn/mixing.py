@@ -25,7 +25,7 @@ SLOPE = 0.2
 """LeakyReLU's slope for negative logits (TGL)."""
 
 
-_BLOCK = 128
+_BLOCK = 256
 """Roots whose weighted sums stay in a core's cache between the loops and the products."""
 
 
@@ -90,6 +90,7 @@ class _Compiled(torch.autograd.Function):
             query.detach().contiguous().numpy(),
             value.detach(),
         )  # a thread knows nothing of no_grad
+        transposed = value.transpose(1, 2).contiguous()
         heads, _, width = query.shape
         num_roots, num_slots = slots.neighbors.shape
         mixed, by_head = torch.empty(heads, num_roots, width), torch.empty(heads, num_roots, value.shape[1])
@@ -99,7 +100,7 @@ class _Compiled(torch.autograd.Function):
         def part(first: int, last: int) -> None:
             for begin, end in _blocks(first, last):
                 mix_forward(begin, end, *given, *slots)
-                by_head[:, begin:end] = product(mixed[:, begin:end], value.transpose(1, 2))
+                by_head[:, begin:end] = product(mixed[:, begin:end], transposed)
 
         in_parts(num_roots, part)
         ctx.kept = query, value, mixed, logits, softmax, slots, product

@@ -17,6 +17,7 @@ from disttgl_hpc.core.row_adam import RowTable
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import DisttglError, StoreError
 from disttgl_hpc.log import get_logger
+from disttgl_hpc.nn.adam import Adam
 from disttgl_hpc.runs.directory import RunDirectory, saved_config
 from disttgl_hpc.runs.plan import RunPlan
 from disttgl_hpc.store.checkpoint import read_array, read_checkpoint, write_checkpoint
@@ -33,14 +34,13 @@ from disttgl_hpc.store.checkpoint_manifest import (
 log = get_logger(__name__)
 
 
-def model_arrays(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, NDArray[Any]]:
+def model_arrays(model: nn.Module, optimiser: Adam) -> dict[str, NDArray[Any]]:
     """Copies of weights and optimiser state by the parameters' names."""
     arrays: dict[str, NDArray[Any]] = {}
-    moments = optimiser.state_dict()["state"]
-    for position, (name, parameter) in enumerate(model.named_parameters()):
+    for (name, parameter), state in zip(model.named_parameters(), optimiser.state, strict=True):
         arrays[f"weights/{name}"] = parameter.detach().cpu().numpy().copy()
-        for key, value in moments.get(position, {}).items():
-            arrays[f"optimiser/{name}/{key}"] = value.detach().cpu().numpy().copy()
+        for key, value in state.items():
+            arrays[f"optimiser/{name}/{key}"] = value.cpu().numpy().copy()
     return arrays
 
 
@@ -79,17 +79,15 @@ def load_weights(path: Path, model: nn.Module) -> None:
             parameter.copy_(torch.from_numpy(stored[name]))
 
 
-def load_optimiser(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+def load_optimiser(path: Path, model: nn.Module, optimiser: Adam) -> None:
     """Set an optimiser's state, but for its learning rate, from the first node's part. Raises StoreError."""
     stored = read_checkpoint(path, "optimiser/")
-    state = {
-        position: {key: torch.from_numpy(array) for key, array in moments.items()}
-        for position, (name, _) in enumerate(model.named_parameters())
-        if (moments := stored.group(f"optimiser/{name}"))
-    }
-    if not state:
-        raise StoreError(f"{path}: holds no state of an optimiser: resume from another checkpoint")
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    for (name, _), state in zip(model.named_parameters(), optimiser.state, strict=True):
+        moments = stored.group(f"optimiser/{name}")
+        if moments.keys() != state.keys():
+            raise StoreError(f"{path}: holds no state of an optimiser: resume from another checkpoint")
+        for key, array in moments.items():
+            state[key].copy_(torch.from_numpy(array))
 
 
 def trainer_arrays(trainer: int, totals: NDArray[np.float64], held: NDArray[np.float32] | None) -> Arrays:

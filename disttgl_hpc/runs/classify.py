@@ -26,6 +26,7 @@ from disttgl_hpc.core.schedule import GridShape, batch_bounds
 from disttgl_hpc.core.stream import EventStream, Split, Targets
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.log import get_logger, progress
+from disttgl_hpc.nn.adam import Adam
 from disttgl_hpc.nn.class_head import ClassHead, class_loss
 from disttgl_hpc.nn.initial import WeightDraws
 from disttgl_hpc.nn.model import Tgn
@@ -169,14 +170,14 @@ def _learn(
     """A head's metrics in its best epoch on validation."""
     dim, truth = embeddings.shape[1], torch.from_numpy(np.array(targets.values))
     head = ClassHead(dim, 0, targets.num_classes, WeightDraws(seed), torch_product, of_pair=False)
-    optimiser = torch.optim.Adam(head.parameters(), how.lr)
+    optimiser = Adam(head.parameters(), how.lr)
     weights = None if targets.weights is None else torch.from_numpy(targets.weights)
     best: dict[str, Any] = {}
     best_score = -1.0
     for epoch in range(1, how.epochs + 1):
         order = torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(split.train_end))
         for chosen in torch.split(order, how.batch):
-            optimiser.zero_grad()
+            head.zero_grad()
             logits = head(embeddings[chosen], embeddings[chosen])
             loss = class_loss(logits, truth[chosen], weights) / len(chosen)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -17,6 +16,7 @@ from disttgl_hpc.core.lasting import Beginning
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import ConfigError, StoreError
 from disttgl_hpc.log import get_logger
+from disttgl_hpc.nn.adam import Adam
 from disttgl_hpc.runs.checkpoints import (
     check_attributes,
     load_memory,
@@ -48,7 +48,7 @@ class Start(Beginning):
     is_tested: bool = False
     is_validated: bool = False
 
-    def load_model(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    def load_model(self, model: nn.Module, optimiser: Adam) -> None:
         """Weights and optimiser as of the step before; those of a new model are right already."""
 
     def load_static(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -74,7 +74,7 @@ class Resumption(Start):
         if self.is_same_grid or replica == 0:
             load_memory(self._part(replica, GridShape.parse(self.grid).memory), replica, out)
 
-    def load_model(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    def load_model(self, model: nn.Module, optimiser: Adam) -> None:
         """Set weights and optimiser state. Raises StoreError."""
         load_weights(self._part(0, 1), model)
         load_optimiser(self._part(0, 1), model, optimiser)

@@ -24,6 +24,7 @@ from disttgl_hpc.core.schedule import batch_bounds, slice_bounds
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.errors import TrainingError
 from disttgl_hpc.log import get_logger, progress
+from disttgl_hpc.nn.adam import Adam
 from disttgl_hpc.nn.initial import WeightDraws
 from disttgl_hpc.parallel.gradients import GradientSum
 from disttgl_hpc.runs.candidates import Candidates, held_out_parts
@@ -76,7 +77,7 @@ def learn_static_gnn(stream: EventStream, config: TrainConfig, trainers: Any) ->
     """
     graph = training_graph(stream)
     embeddings = WeightDraws(config.seed).uniform((stream.num_nodes, config.dim_memory), _SPREAD)
-    optimiser = torch.optim.Adam([embeddings], config.lr, weight_decay=config.static_decay, fused=True)
+    optimiser = Adam([embeddings], config.lr, config.static_decay)
     gradients = GradientSum([embeddings], trainers, config.timeout_s)
     loss_of = _slice_loss(stream, config)
     epochs: list[dict[str, float]] = []

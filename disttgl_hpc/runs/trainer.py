@@ -20,6 +20,7 @@ from disttgl_hpc.core.schedule import Assignment, assignment, first_counter
 from disttgl_hpc.core.spans import SpanClock
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.log import get_logger
+from disttgl_hpc.nn.adam import Adam
 from disttgl_hpc.nn.class_head import class_loss
 from disttgl_hpc.nn.inputs import GraphInputs, NodeInputs
 from disttgl_hpc.nn.link_head import link_loss
@@ -75,7 +76,7 @@ class Trainer:
             self.static = StaticTable(grid, *rows, learning_rate, config.static_decay, config.timeout_s)
         self.inputs = InputBuilder(stream, device, None if self.static is None else self.static.table.rows)
         self.model = build_model(stream, config).to(device)
-        self.optimiser = torch.optim.Adam(self.model.parameters(), learning_rate, fused=True)
+        self.optimiser = Adam(self.model.parameters(), learning_rate)
         self.gradients = GradientSum(self.model.parameters(), grid.trainer_comm, config.timeout_s)
         self.clock, self.loading = PhaseClock(), SpanClock(("load",))
         self._config, self._plan, self._grid, self._memory = config, plan, grid, memory
