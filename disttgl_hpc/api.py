@@ -49,6 +49,7 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig, train_config
 from disttgl_hpc.ingest.columns import Columns, parse_columns
+from disttgl_hpc.ingest.log_features import parse_names
 from disttgl_hpc.ingest.tables import Pairs
 from disttgl_hpc.parallel.alone import alone
 from disttgl_hpc.runs import prepare as preparing
@@ -87,12 +88,14 @@ def prepare(
     columns: str | Columns | None = None,
     split: str | None = None,
     split_times: tuple[float, float] | None = None,
+    log_features: str = "",
     **options: Any,
 ) -> EventStore:
     """Make an event store of one raw file or several, as ``disttgl prepare`` does, and open it.
 
-    columns, split: as on the command line, say "src=user,dst=item,time=when" and "0.70/0.15/0.15". options: others
-    that it has, by name, such as ``bipartite=True``. Raises InputError, ConfigError and StoreError.
+    columns, split, log_features: as on the command line, say "src=user,dst=item,time=when,features=price",
+    "0.70/0.15/0.15" and "price". options: others that it has, by name, such as ``bipartite=True``. Raises
+    InputError, ConfigError and StoreError.
     """
     if split is not None:
         options["split"] = preparing.parse_split(split)
@@ -101,6 +104,7 @@ def prepare(
         output=Path(output),
         columns=parse_columns(columns) if isinstance(columns, str) else columns,
         split_times=split_times,
+        log_features=parse_names(log_features),
         **options,
     )
     return preparing.prepare(settings)

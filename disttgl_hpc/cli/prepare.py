@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from mpi4py import MPI
 
 from disttgl_hpc.ingest.columns import parse_columns
 from disttgl_hpc.ingest.formats import FORMATS
+from disttgl_hpc.ingest.log_features import parse_names
 from disttgl_hpc.runs.prepare import PrepareSettings, parse_split, parse_split_times
 from disttgl_hpc.runs.prepare import prepare as run_prepare
 
@@ -65,6 +67,12 @@ Examples:
     default="float32",
     help="How edge features are stored; int8: each column in 255 steps of its largest value.",
 )
+@click.option(
+    "--log-features",
+    metavar="A+B|all",
+    help="Edge features of any size, such as amounts and counts: sign(x)·log(1+|x|) of these columns is stored, by "
+    "name, or by number from 0.",
+)
 @click.option("--name", help="Name of the stream.  [default: the output's name up to its first dot]")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @click.option(
@@ -91,6 +99,11 @@ def prepare(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
 
 def _parsed(options: dict[str, Any]) -> dict[str, Any]:
     """Options as settings: those not given left to their defaults, texts taken apart."""
-    parsers = {"columns": parse_columns, "split": parse_split, "split_times": parse_split_times}
+    parsers: dict[str, Callable[[str], Any]] = {
+        "columns": parse_columns,
+        "split": parse_split,
+        "split_times": parse_split_times,
+        "log_features": parse_names,
+    }
     given = {name: value for name, value in options.items() if value is not None}
     return given | {name: parse(given[name]) for name, parse in parsers.items() if name in given}

@@ -178,8 +178,8 @@ class Spill:
         return int8_scale(self.largest_features)
 
     def _as_feature_dtype(self, features: NDArray[np.float32], origin: Origin) -> NDArray[Any]:
+        self.largest_features = np.maximum(np.abs(features).max(axis=0, initial=0), self.largest_features)
         if self.feature_dtype == np.int8:
-            self.largest_features = np.maximum(np.abs(features).max(axis=0, initial=0), self.largest_features)
             return features
         with np.errstate(over="ignore"):
             rows = features.astype(self.feature_dtype, copy=False)

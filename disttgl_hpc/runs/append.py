@@ -89,7 +89,7 @@ def _check_can_grow(store: EventStore) -> None:
 
 
 def _read_as(settings: AppendSettings, store: EventStore) -> dict[str, Any]:
-    """Format, columns and whether files are classes: as given, else as the store's input was read."""
+    """How to read: format, columns, classes and features' scale as given, else as the store's input was read."""
     known = json.loads(store.options) if store.options else {}
     formats = {settings.format or format_of(path) for path in settings.inputs}
     name = formats.pop() if len(formats) == 1 else settings.format
@@ -101,4 +101,5 @@ def _read_as(settings: AppendSettings, store: EventStore) -> dict[str, Any]:
         "format": name,
         "columns": columns,
         "label_by_file": known.get("label_by_file", False) if by_file is None else by_file,
+        "log_features": tuple(known.get("log_features", ())),
     }

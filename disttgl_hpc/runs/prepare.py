@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from disttgl_hpc.ingest.columns import Columns, parse_columns
 from disttgl_hpc.ingest.formats import BIPARTITE_FORMATS, open_input
 from disttgl_hpc.ingest.frames import given_frame
+from disttgl_hpc.ingest.log_features import parse_names
 from disttgl_hpc.ingest.node_table import NodeTable
 from disttgl_hpc.ingest.saved_arrays import given_temporal_data, is_temporal_data
 from disttgl_hpc.runs.prepare_settings import PrepareSettings, parse_split, parse_split_times
@@ -40,12 +41,14 @@ def prepare_frame(
     *,
     columns: Columns | str | None = None,
     node_features: NDArray[Any] | Path | str | None = None,
+    log_features: str = "",
     **settings: Any,
 ) -> EventStore:
     """Make an event store of events in memory and open it.
 
     frame: a pandas, Polars or Arrow table, whatever else speaks Arrow's stream protocol, a dict of columns, or a
-    ``TemporalData`` of PyTorch Geometric. columns: as of the command line, ``"src=user,dst=item,time=t"``.
+    ``TemporalData`` of PyTorch Geometric. columns: as of the command line, ``"src=user,dst=item,time=t"``, and so
+    is log_features, ``"price+weight"``.
     node_features: (R, dim) numbers, row r those of the node whose id is r, or a ``.npy`` file. settings: others
     of PrepareSettings, such as bipartite, split or force.
 
@@ -58,6 +61,7 @@ def prepare_frame(
         output=Path(output),
         columns=columns,
         node_features=file,
+        log_features=parse_names(log_features),
         **settings,
     )
     if is_temporal_data(frame):

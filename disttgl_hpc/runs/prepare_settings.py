@@ -25,7 +25,8 @@ class PrepareSettings:
     input's own, or SHARES where it has none. split_times: begin of validation and of test; if given it wins over
     ``split``. node_features: a ``.npy`` file, row r of which belongs to the node with id r. chunk_events: events
     held in memory at a time. before: a store whose events come first, see :mod:`~.append`; with ``keep_split``
-    training and validation end where they end in that.
+    training and validation end where they end in that. log_features: columns of edge features, by name or number,
+    or ``("all",)``, of which the logarithm is stored.
     """
 
     inputs: tuple[Path, ...]
@@ -39,6 +40,7 @@ class PrepareSettings:
     node_features: Path | None = None
     label_by_file: bool = False
     feature_dtype: str = "float32"
+    log_features: tuple[str, ...] = ()
     force: bool = False
     chunk_events: int = 1_000_000
     before: EventStore | None = None
@@ -70,7 +72,14 @@ class PrepareSettings:
         """How the input is read, JSON, for more of it to be read alike."""
         columns = None if self.columns is None else asdict(self.columns)
         name = self.input_format if self.inputs else None
-        return json.dumps({"format": name, "columns": columns, "label_by_file": self.label_by_file})
+        return json.dumps(
+            {
+                "format": name,
+                "columns": columns,
+                "label_by_file": self.label_by_file,
+                "log_features": self.log_features,
+            }
+        )
 
     @property
     def input_format(self) -> str:

@@ -16,6 +16,7 @@ from disttgl_hpc.core.compact import to_int8
 from disttgl_hpc.errors import InputError
 from disttgl_hpc.ingest.ids import NodeNumbers, number_nodes
 from disttgl_hpc.ingest.inputs import RawInput
+from disttgl_hpc.ingest.log_features import log_scaled
 from disttgl_hpc.ingest.node_table import NodeTable
 from disttgl_hpc.ingest.order import stable_time_order
 from disttgl_hpc.ingest.spill import Spill
@@ -30,6 +31,7 @@ from disttgl_hpc.store.files import sha256_of, telling_why
 
 log = get_logger(__name__)
 _PART_BYTES = 256 << 20
+_LARGEST_USEFUL = 100
 
 
 def make_store(settings: PrepareSettings, inputs: Sequence[RawInput], *, bipartite: bool) -> EventStore:
@@ -44,6 +46,7 @@ def make_store(settings: PrepareSettings, inputs: Sequence[RawInput], *, biparti
         nodes = number_nodes(spill.src_ids, spill.dst_ids)
         if not nodes.num_src:
             _warn_of_two_kinds(spill, len(nodes.ids), settings.chunk_events)
+        _warn_of_large_features(spill, settings)
         class_of_code, class_names = spill.edge_class_numbers()
         split = split_of(settings, spill)
         validation_negatives, test_negatives = given_negatives(settings, spill, nodes, split)
@@ -100,6 +103,7 @@ def _read(settings: PrepareSettings, inputs: Sequence[RawInput], folder: Path, *
         feature_dtype=np.dtype(settings.feature_dtype),
         class_names=_class_names(settings, inputs),
     )
+    names = () if settings.columns is None else settings.columns.features
     with progress(None, "reading") as bar:
         num_stored = len(inputs) - len(settings.inputs)
         for index, one in enumerate(inputs):
@@ -108,6 +112,9 @@ def _read(settings: PrepareSettings, inputs: Sequence[RawInput], folder: Path, *
                 if settings.label_by_file and spill.class_names is not None and index >= num_stored:
                     label = spill.class_names.index(stem(settings.inputs[index - num_stored]))
                     raw = replace(raw, edge_label=pa.array(np.full(len(raw.time), label)))  # noqa: PLW2901
+                if settings.log_features and index >= num_stored:
+                    features = log_scaled(raw.features, settings.log_features, names, origin)
+                    raw = replace(raw, features=features)  # noqa: PLW2901
                 spill.append(raw, origin)
                 bar.advance(len(raw.time))
             if len(spill.src) == rows_before:
@@ -142,6 +149,24 @@ def _warn_of_two_kinds(spill: Spill, num_nodes: int, chunk_events: int) -> None:
             "no node is both source and destination: if these are two kinds, such as users and items, prepare "
             "again with --bipartite; it decides which negatives are drawn"
         )
+
+
+def _warn_of_large_features(spill: Spill, settings: PrepareSettings) -> None:
+    """Tell of feature columns in which a network would drown: gates are full from some ten on."""
+    columns = np.flatnonzero(spill.largest_features > _LARGEST_USEFUL)
+    if not len(columns):
+        return
+    names = settings.columns.features if settings.columns is not None else ()
+    is_named = len(names) == len(spill.largest_features)
+    told = [names[column] if is_named else str(column) for column in columns]
+    log.warning(
+        "edge features should be of the order of 1, column %s reaches %.3g%s: prepare again with "
+        "--log-features %s, or scale them yourself",
+        told[0],
+        spill.largest_features[columns[0]],
+        f" ({len(told)} such columns)" if len(told) > 1 else "",
+        "+".join(told) if len(told) < len(spill.largest_features) else "all",
+    )
 
 
 def _in_order(

@@ -36,6 +36,13 @@ def test_options_reach_the_store(tmp_path, ratings):
     assert stream.edge_features.dtype == "float16"
 
 
+def test_logarithms_of_features(tmp_path, ratings):
+    columns = "src=user,dst=item,time=t,features=f0+f1"
+    run(ratings, tmp_path / "r.events.h5", "--columns", columns, "--log-features", "f1")
+    features = EventStore.open(tmp_path / "r.events.h5").stream.edge_features
+    np.testing.assert_allclose(features[19], [19 / 8, np.log1p(19 / 4)], rtol=1e-6)
+
+
 def test_name_is_the_outputs_own_unless_given(tmp_path, ratings):
     run(ratings, tmp_path / "r.events.h5", "--columns", "src=user,dst=item,time=t")
     assert EventStore.open(tmp_path / "r.events.h5").stream.name == "r"

@@ -47,9 +47,10 @@ def appended(store, *inputs, **options):
     cut=st.floats(0.1, 0.9),
     bipartite=st.booleans(),
     dtype=st.sampled_from(["float32", "float16"]),
+    log_features=st.sampled_from([(), ("x",)]),
 )
 @settings(max_examples=8, deadline=None)
-def test_equals_preparing_everything_at_once(tmp_path_factory, rows, cut, bipartite, dtype):
+def test_equals_preparing_everything_at_once(tmp_path_factory, rows, cut, bipartite, dtype, log_features):
     """Ids and classes of numbers and of text, ties, both kinds of streams, all optional columns; cut twice."""
     folder = tmp_path_factory.mktemp("append")
     whole = write_rows(folder / "whole.csv", rows)
@@ -59,6 +60,7 @@ def test_equals_preparing_everything_at_once(tmp_path_factory, rows, cut, bipart
     for name, part in parts.items():
         (folder / f"{name}.csv").write_text(header + "".join(part))
     options = {"columns": COLUMNS, "bipartite": bipartite, "feature_dtype": dtype}
+    options["log_features"] = log_features
     options["split_times"] = (rows[0][2], sum(gap for _, _, gap, _ in rows[:first]))
     short = store = prepared(folder / "short.events.h5", folder / "one.csv", **options)
     shorter = []

@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from disttgl_hpc.errors import ConfigError
+from disttgl_hpc.ingest.columns import parse_columns
 from disttgl_hpc.runs.prepare import PrepareSettings, prepare
 from disttgl_hpc.store.events import EventStore
 
@@ -42,6 +43,21 @@ def test_an_empty_part_is_pointed_out(tmp_path, warnings):
     prepared(tmp_path, [f"{e % 3},{e % 4},{e}" for e in range(20)], split_times=(50, 60))
     assert "falls into validation" in warnings.text
     assert "falls into test" in warnings.text
+
+
+@pytest.mark.parametrize(
+    ("log_features", "is_told"), [((), True), (("price",), False), (("0",), False), (("all",), False)]
+)
+def test_features_in_which_a_network_would_drown_are_pointed_out(tmp_path, warnings, log_features, is_told):
+    raw = tmp_path / "events.csv"
+    raw.write_text(
+        "src,dst,time,price,kind\n" + "".join(f"{e % 3},{e % 4},{e},{-250 * e},1\n" for e in range(20))
+    )
+    columns = parse_columns("src=src,dst=dst,time=time,features=price+kind")
+    out = tmp_path / "out.events.h5"
+    prepare(PrepareSettings(inputs=(raw,), output=out, columns=columns, log_features=log_features))
+    assert ("column price reaches 4.75e+03" in warnings.text) == is_told
+    assert ("--log-features price," in warnings.text) == is_told
 
 
 @pytest.mark.parametrize("force", [False, True])
