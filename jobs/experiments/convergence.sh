@@ -3,12 +3,13 @@
 #
 #   bash jobs/experiments/convergence.sh EVENTS.events.h5 [TRAINING OPTIONS]
 #
-# Runs one grid after the other on this machine, each with the ranks it needs, into runs/convergence/GRID, and
-# plots runs/convergence/convergence.svg. A run that is there already is kept, one that was stopped goes
-# on. README.md beside this file has results.
+# Runs one grid after the other on this machine, each with the ranks it needs, into runs/convergence/GRID-sSEED, and leaves
+# table.txt and convergence.svg in runs/convergence. The first grid is what the others are compared with. A run that is there
+# already is kept, one that was stopped goes on. README.md beside this file has results.
 #
 #   DISTTGL_VENV=PATH   the environment with disttgl and its extra "plot" (default .venv, which jobs/demo.sh makes)
 #   GRIDS="1x1x1 …"     the grids
+#   SEEDS="0"           one run of every grid for each
 set -euo pipefail
 # shellcheck source=jobs/experiments/training.sh
 source "$(dirname "${BASH_SOURCE[0]}")/training.sh"
@@ -16,10 +17,12 @@ source "$(dirname "${BASH_SOURCE[0]}")/training.sh"
 events=$1
 shift
 runs=()
-for grid in ${GRIDS:-1x1x1 1x2x1 1x1x2 2x1x1 1x1x4}; do
-    run=runs/convergence/$grid
-    IFS=x read -r i j k <<<"$grid"
-    train "$run" $((i * j * k + 1)) "$events" --grid "$grid" --epochs 16 "$@"
-    runs+=("$run")
+for seed in ${SEEDS:-0}; do
+    for grid in ${GRIDS:-1x1x1 1x2x1 1x1x2 2x1x1 1x1x4}; do
+        run=runs/convergence/$grid-s$seed
+        IFS=x read -r i j k <<<"$grid"
+        train "$run" $((i * j * k + 1)) "$events" --grid "$grid" --seed "$seed" --epochs 16 "$@"
+        runs+=("$run")
+    done
 done
-python "$here/plot_convergence.py" runs/convergence/convergence.svg "${runs[@]}"
+python "$here/plot_convergence.py" runs/convergence "${runs[@]}" | tee runs/convergence/table.txt
