@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any, TypeVar, cast
 
 from numba import njit
+from numba.core.caching import IndexDataCacheFile
 
 Loop = TypeVar("Loop", bound=Callable[..., object])
 
@@ -50,9 +52,27 @@ def _nothing() -> None:
     """A loop that is never compiled, to see what numba would do with the code of others here."""
 
 
+class CacheFile(IndexDataCacheFile):
+    """numba's index of machine code, with files named after what they are for and not by the next number.
+
+    Two processes that add to an index at once would take the same number, and the one's entry might come to mean
+    the other's file: code for another processor, or for other types. With names of their own an entry may be lost
+    at worst, and is compiled again.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        """Keep ``data`` for ``key``: types, processor and source."""
+        name = sha256(repr((self._source_stamp, key)).encode()).hexdigest()[:16]
+        self._data_name_pattern = f"{self._index_name.removesuffix('.nbi')}.{name}.{{number:d}}.nbc"
+        super().save(key, data)  # type: ignore[no-untyped-call]
+
+
 def _compile(loop: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """A function that numba compiles, with its cache if there is a place for one."""
     try:
-        return cast(Callable[..., Any], njit(cache=True, **options)(loop))
+        cached = njit(cache=True, **options)(loop)
     except RuntimeError:  # numba: no locator available
         return cast(Callable[..., Any], njit(**options)(loop))
+    if hasattr(cached, "_cache"):
+        cached._cache._cache_file.__class__ = CacheFile
+    return cast(Callable[..., Any], cached)

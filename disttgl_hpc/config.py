@@ -98,6 +98,11 @@ class TrainConfig:
     time_encoding: str = _setting(
         "log-learned", "How the frequencies of the time encoding are held.", among=TIME_ENCODINGS
     )
+    time_unit: float = _setting(
+        0.0,
+        "Units of the events' times in one of the model's; 0: a second where the store knows its unit, else 1.",
+        least=0.0,
+    )
     pair_features: bool = _setting(
         False, "Score a pair by whether, when and how often it met before, and by whom both know."
     )

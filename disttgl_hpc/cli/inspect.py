@@ -28,7 +28,6 @@ Examples:
   disttgl inspect flights.b600.n10.s4.batches.h5 --verify
   disttgl inspect flights.static.h5 --json
 """
-_UNITS_PER_S = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _YEAR_1980_S, _YEAR_2100_S = 315_532_800, 4_102_444_800
 
 
@@ -122,12 +121,10 @@ def _event_facts(file: Path, *, verify: bool) -> dict[str, Any]:
         "sources": stream.num_src,
         "destinations": stream.num_nodes - stream.num_src if stream.num_src else 0,
         "dropped rows": store.dropped_rows,
-        "time": _time_span(stream, 0, stream.num_events, store.time_unit) | {"dtype": str(stream.time.dtype)},
-        "training": _time_span(stream, 0, stream.split.train_end, store.time_unit),
-        "validation": _time_span(
-            stream, stream.split.train_end, stream.split.validation_end, store.time_unit
-        ),
-        "test": _time_span(stream, stream.split.validation_end, stream.num_events, store.time_unit),
+        "time": _time_span(stream, 0, stream.num_events) | {"dtype": str(stream.time.dtype)},
+        "training": _time_span(stream, 0, stream.split.train_end),
+        "validation": _time_span(stream, stream.split.train_end, stream.split.validation_end),
+        "test": _time_span(stream, stream.split.validation_end, stream.num_events),
         "events per node": statistics.degrees,
         "time between events of a node": statistics.gaps,
         "repeat-edge share": round(statistics.repeated_events / stream.num_events, 6),
@@ -147,13 +144,13 @@ def _event_facts(file: Path, *, verify: bool) -> dict[str, Any]:
     return facts
 
 
-def _time_span(stream: EventStream, first: int, last: int, unit: str) -> dict[str, Any]:
+def _time_span(stream: EventStream, first: int, last: int) -> dict[str, Any]:
     """Events [first, last) and their times, with dates where the times are, or look like, Unix times."""
     span: dict[str, Any] = {"events": last - first}
     if last > first:
         begin, end = stream.time[first].item(), stream.time[last - 1].item()
         span |= {"first": begin, "last": end}
-        per_s = _UNITS_PER_S.get(unit, 1)
+        per_s = stream.units_of_a_second
         if begin >= _YEAR_1980_S * per_s and end <= _YEAR_2100_S * per_s:
             dates = (datetime.fromtimestamp(time / per_s, UTC) for time in (begin, end))
             span["UTC"] = " to ".join(date.strftime("%Y-%m-%d %H:%M:%S") for date in dates)

@@ -61,7 +61,8 @@ class EventStream:
     several, or None. validation_negatives, test_negatives: nodes (V, n) and (T, m) that the events of these parts
     are to be ranked against, −1 as padding at a row's end; None where none were given.
     static_memory: (N, dim_static) float32, learned of the training split beforehand (paper §3.1), or None; targets:
-    what a task asks of events, or None. Neither is part of an event store.
+    what a task asks of events, or None. Neither is part of an event store. time_unit: "s", "ms", "us" or "ns", ""
+    where it is not known.
     """
 
     name: str
@@ -81,11 +82,17 @@ class EventStream:
     edge_classes: NDArray[np.uint8] | None = None
     static_memory: NDArray[np.float32] | None = None
     targets: Targets | None = None
+    time_unit: str = ""
 
     @property
     def num_events(self) -> int:
         """Number of events, E."""
         return len(self.src)
+
+    @property
+    def units_of_a_second(self) -> float:
+        """How many units of time make a second; 1 where the unit is not known."""
+        return {"ms": 1e3, "us": 1e6, "ns": 1e9}.get(self.time_unit, 1.0)
 
     @property
     def dim_edge(self) -> int:

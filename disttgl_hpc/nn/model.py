@@ -14,7 +14,7 @@ from disttgl_hpc.nn.initial import WeightDraws
 from disttgl_hpc.nn.inputs import GraphInputs, ModelDims, NodeInputs
 from disttgl_hpc.nn.link_head import LinkHead
 from disttgl_hpc.nn.memory_update import MemoryUpdate
-from disttgl_hpc.nn.products import Product, torch_product
+from disttgl_hpc.nn.products import Product, times_transposed, torch_product
 from disttgl_hpc.nn.time_encoding import TimeEncoding, TimeMode
 
 
@@ -22,7 +22,7 @@ class Tgn(nn.Module):
     """The whole model. It holds weights only: memory and mail come with each batch.
 
     dropout: the share of attention weights that ``GraphInputs.keep`` drops, in [0, 1). seed: of the initial
-    weights, which depend on nothing else. product: of all larger matrices. Raises
+    weights, which depend on nothing else. time_unit: see ``TimeEncoding``. product: of all larger matrices. Raises
     ConfigError when dropout is out of range.
     """
 
@@ -33,14 +33,15 @@ class Tgn(nn.Module):
         *,
         seed: int,
         time_mode: TimeMode = TimeMode.LEARNED,
+        time_unit: float = 1.0,
         product: Product = torch_product,
     ):
         super().__init__()
         if not 0 <= dropout < 1:
             raise ConfigError(f"dropout must lie in [0, 1), found {dropout}: 0 switches it off")
         draws = WeightDraws(seed)
-        self.dims = dims
-        self.time_encoding = TimeEncoding(dims.time, time_mode)
+        self.dims, self._product = dims, product
+        self.time_encoding = TimeEncoding(dims.time, time_mode, time_unit)
         self.memory_update = MemoryUpdate(dims, draws, product)
         self.attention = TemporalAttention(dims, dropout, draws, product)
         self.link_head = LinkHead(dims.embedding, dims.pair, draws, product)
@@ -61,7 +62,7 @@ class Tgn(nn.Module):
         given = [part for part in (nodes.node_features, nodes.static_memory) if part is not None]
         if self.static is None:
             return memory
-        return torch.addmm(memory, torch.cat(given, 1), self.static.T)
+        return memory + times_transposed(torch.cat(given, 1), self.static, self._product)
 
     def embed(self, h: Tensor, graph: GraphInputs) -> Tensor:
         """Embeddings (R, embedding) of the roots, from h (U, memory)."""

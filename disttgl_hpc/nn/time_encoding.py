@@ -1,4 +1,4 @@
-"""Time encoding φ(Δ) = cos(Δ·ω + b) (TGN, after Time2Vec), exact for any Δ that float32 can hold."""
+"""Time encoding φ(Δ) = cos(Δ·ω + b) (TGN, after Time2Vec), within 1e-5 as long as Δ·ω stays below 10^10 radians."""
 
 from __future__ import annotations
 
@@ -49,11 +49,14 @@ class _Encode(torch.autograd.Function):
 
 
 class TimeEncoding(nn.Module):
-    """φ(Δ) = cos(Δ·ω + b) of width ``dim``; ω starts as 10^(−9·x) for x evenly spaced in [0, 1], b as 0."""
+    """φ(Δ) = cos(Δ·ω + b) of width ``dim``; ω starts as 10^(−9·x) / unit for x evenly spaced in [0, 1], b as 0.
 
-    def __init__(self, dim: int, mode: TimeMode = TimeMode.LEARNED):
+    unit: how many units of elapsed times make one of the model's: 1e9 for nanoseconds, and it learns in seconds.
+    """
+
+    def __init__(self, dim: int, mode: TimeMode = TimeMode.LEARNED, unit: float = 1.0):
         super().__init__()
-        self.mode = TimeMode(mode)
+        self.mode, self.unit = TimeMode(mode), unit
         exponent = -9 * log(10) * torch.linspace(0, 1, dim, dtype=torch.float64)
         start = exponent if self.mode is TimeMode.LOG_LEARNED else exponent.exp()
         learned = self.mode is not TimeMode.FIXED
@@ -62,8 +65,9 @@ class TimeEncoding(nn.Module):
 
     @property
     def frequency(self) -> Tensor:
-        """(dim,) ω in radians per unit of time."""
-        return self.held_frequency.exp() if self.mode is TimeMode.LOG_LEARNED else self.held_frequency
+        """(dim,) ω in radians per unit of elapsed time."""
+        held = self.held_frequency.exp() if self.mode is TimeMode.LOG_LEARNED else self.held_frequency
+        return held if self.unit == 1 else held / self.unit
 
     def forward(self, elapsed: Tensor) -> Tensor:
         """(…,) elapsed time → (…, dim) in [−1, 1]."""

@@ -25,7 +25,7 @@ from disttgl_hpc.parallel.grid import Grid, check_slices
 from disttgl_hpc.parallel.subset import Nodes, choose_ranks, nodes_of
 from disttgl_hpc.parallel.waiting import wait_request
 from disttgl_hpc.runs.machine import own_cores, processor, tcp_bytes_sent, versions
-from disttgl_hpc.runs.plan import RunPlan, batching_of
+from disttgl_hpc.runs.plan import RunPlan, batching_of, check_training
 from disttgl_hpc.runs.trainer import Trainer
 from disttgl_hpc.runs.warmup import compile_once
 
@@ -107,10 +107,12 @@ def measure_scaling(
 ) -> dict[str, Any] | None:
     """Train by ``plan`` on the ranks of ``world``, an MPI communicator (collective).
 
-    Returns plan, machine and figures of each grid (see :func:`figures`) on rank 0, None on the others. Of
-    ``config`` the grid, the epochs and evaluation do not matter. Raises GridError, before anything is trained,
-    for a grid that the started ranks cannot hold or that cuts a batch into more slices than there are events.
+    Returns plan, machine and figures of each grid (see :func:`figures`) on rank 0, None on the others. Of ``config``
+    the grid, the epochs and evaluation do not matter. Raises ConfigError without training events, and GridError,
+    before anything is trained, for a grid that the started ranks cannot hold or that cuts a batch into more slices
+    than there are events.
     """
+    check_training(stream)
     prepare_process(config.threads)
     nodes = nodes_of(world)
     parties = [choose_ranks(nodes, shape) for shape in plan.grids]

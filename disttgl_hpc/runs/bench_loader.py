@@ -13,7 +13,7 @@ from disttgl_hpc.runs.batches import GraphSource, StoredGraphs
 from disttgl_hpc.runs.bench import medians
 from disttgl_hpc.runs.bench_alone import ALONE, check_alone, timed, trainer_alone
 from disttgl_hpc.runs.machine import processor, versions
-from disttgl_hpc.runs.plan import RunPlan
+from disttgl_hpc.runs.plan import RunPlan, check_training
 from disttgl_hpc.store.events import EventStore
 
 LOADING = ("sample", "read", "inputs")
@@ -51,6 +51,7 @@ def measure_loader(
     GridError for more than one rank, StoreError for a batch store of other settings, see ``StoredGraphs.open``.
     """
     check_alone(world, "a loader")
+    check_training(store.stream)
     prepare_process(config.threads)
     stored = StoredGraphs.open(batches, store, config, minibatch=1) if batches else None
     depths = sorted({0, config.prefetch})

@@ -6,6 +6,8 @@ less work for an event than we do. After its documentation of ``TGNMemory``; ver
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -14,28 +16,42 @@ from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.errors import ConfigError
 
+_COUNTERPART = {
+    "negatives_per_event": 1,
+    "comb": TrainConfig().comb,
+    "node_memory": True,
+    "pair_features": False,
+}
+
+
+def check_comparable(config: TrainConfig) -> None:
+    """Raise ConfigError for a setting that PyTorch Geometric's TGN does not have, and where it is not installed."""
+    for name, value in _COUNTERPART.items():
+        found = getattr(config, name)
+        if found != value:
+            raise ConfigError(
+                f"--against pyg compares the model that both have, with {name} {value}, found {found}: leave it out"
+            )
+    if find_spec("torch_geometric") is None:
+        raise ConfigError("--against pyg needs PyTorch Geometric: pip install '.[bench]'")
+
 
 class PygTrainer:
     """TGN of PyTorch Geometric in training: memory, one attention layer, link head, optimiser, batch by batch.
 
-    Raises ConfigError where PyTorch Geometric is not installed, or for more than one negative an event.
+    Of ``config``, widths, batch, dropout and learning rate count; it is in float32 always. It begins with any step,
+    on an empty memory, its neighbours being those of all events before. For what :func:`check_comparable` allows.
     """
 
     def __init__(self, stream: EventStream, config: TrainConfig) -> None:
-        try:
-            from torch_geometric.nn import TransformerConv  # noqa: PLC0415
-            from torch_geometric.nn.models.tgn import (  # noqa: PLC0415
-                IdentityMessage,
-                LastAggregator,
-                LastNeighborLoader,
-                TGNMemory,
-            )
-        except ImportError as error:
-            raise ConfigError("--against pyg needs PyTorch Geometric: pip install '.[bench]'") from error
-        if config.negatives_per_event != 1:
-            raise ConfigError(
-                f"--against pyg compares 1 negative an event, found {config.negatives_per_event}: leave it out"
-            )
+        from torch_geometric.nn import TransformerConv  # noqa: PLC0415 # of the extra "bench"
+        from torch_geometric.nn.models.tgn import (  # noqa: PLC0415
+            IdentityMessage,
+            LastAggregator,
+            LastNeighborLoader,
+            TGNMemory,
+        )
+
         torch.manual_seed(config.seed)
         self._batch, self._candidates = config.local_batch, (stream.num_src, stream.num_nodes)
         last = stream.split.train_end
@@ -79,6 +95,8 @@ class PygTrainer:
         if first == 0:
             self._memory.reset_state()
             self._neighbors.reset_state()
+        elif self._neighbors.cur_e_id == 0:  # events are numbered as they are inserted
+            self._neighbors.insert(self._src[:first], self._dst[:first])
         src, dst, time, message = (
             column[first : first + self._batch]
             for column in (self._src, self._dst, self._time, self._message)

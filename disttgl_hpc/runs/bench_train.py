@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
@@ -26,10 +26,10 @@ from disttgl_hpc.nn.products import choose_product
 from disttgl_hpc.runs.batches import BatchSampler
 from disttgl_hpc.runs.bench import medians
 from disttgl_hpc.runs.bench_alone import ALONE, check_alone, timed, trainer_alone
-from disttgl_hpc.runs.bench_pyg import PygTrainer
+from disttgl_hpc.runs.bench_pyg import PygTrainer, check_comparable
 from disttgl_hpc.runs.machine import processor, versions
 from disttgl_hpc.runs.phases import PhaseClock
-from disttgl_hpc.runs.plan import RunPlan
+from disttgl_hpc.runs.plan import RunPlan, check_training
 from disttgl_hpc.runs.trainer import Trainer
 
 _COUNTED_BATCHES = 5
@@ -57,9 +57,13 @@ def measure_training(
     Returns plan, machine, ``own`` (medians over rounds of :func:`~.bench_alone.timed`, and of CPU-µs an event by
     phase), ``floor`` (see :func:`_floor`), peak_rss_mib before the other program was loaded, and, against one, its
     figures as ``pyg`` and ``ratio``, the median over rounds of its CPU time over ours. Raises GridError for more
-    than one rank, ConfigError where PyTorch Geometric is wanted and missing.
+    than one rank, ConfigError without training events, and where PyTorch Geometric is wanted and missing or
+    has no counterpart to a setting.
     """
     check_alone(world, "a step")
+    check_training(stream)
+    if plan.against_pyg:
+        check_comparable(config)
     prepare_process(config.threads)
     # A thread that loads ahead would have its CPU time counted to whatever phase the step is in.
     config = replace(config, prefetch=0)
@@ -81,9 +85,9 @@ def measure_training(
             figures = timed(trainer.step, steps)
             events, phases = figures["events"], trainer.clock.take()
             own.append(figures | {f"{name}_us": 1e6 * spent_s / events for name, spent_s in phases.items()})
-            rates.append(_rates(config))
-            if number == 0:
+            if number == 0:  # before arrays and programs that are not the trainer's
                 peak_rss_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            rates.append(_rates(config))
             if plan.against_pyg:
                 if peer is None:
                     peer = PygTrainer(stream, config)
@@ -91,13 +95,16 @@ def measure_training(
                         peer.step(step)
                 others.append(timed(peer.step, steps))
             bar.advance(1)
-        work = _work(trainer, BatchSampler(stream, config, run, Coordinates(0, 0, 0)))
+        counted = np.linspace(measured, run.num_steps - 1, _COUNTED_BATCHES).round().astype(int)
+        sampler = BatchSampler(stream, config, run, Coordinates(0, 0, 0))
+        work = _work(trainer, sampler, np.unique(counted).tolist())
     record: dict[str, Any] = {
         "stream": stream.name,
         "steps": plan.steps,
         "warmup": plan.warmup,
         "rounds": plan.rounds,
         "machine": {"processor": processor(), "versions": versions()},
+        "settings": config.as_dict(),
         "own": medians(own),
         "floor": _floor(work, medians(rates)),
         "peak_rss_mib": peak_rss_mib,
@@ -110,13 +117,15 @@ def measure_training(
 
 def _rates(config: TrainConfig) -> dict[str, float]:
     """What a thread of this machine does at best, in CPU time: products as large as the memory update's, copies."""
-    product = choose_product(config.precision, "cpu")
+    product, plain = choose_product(config.precision, "cpu"), choose_product("float32", "cpu")
     a, b, source = torch.randn(1536, 512), torch.randn(512, 320), np.ones(8 << 20, np.float32)
     target = np.empty_like(source)
-    product_s = _shortest(lambda: product(a, b))
+    product_s, plain_s = _shortest(lambda: product(a, b)), _shortest(lambda: plain(a, b))
     copy_s = _shortest(lambda: np.copyto(target, source))
+    flop = 2 * a.numel() * b.shape[1]
     return {
-        "gflops": 2 * a.numel() * b.shape[1] / product_s / 1e9,
+        "gflops": flop / product_s / 1e9,
+        "float32_gflops": flop / plain_s / 1e9,
         "copy_gb_s": 2 * source.nbytes / copy_s / 1e9,
     }
 
@@ -131,11 +140,12 @@ def _shortest(work: Callable[[], object], times: int = 5) -> float:
     return min(spent)
 
 
-def _work(trainer: Trainer, sampler: BatchSampler) -> dict[str, float]:
-    """Arithmetic and traffic of an event, forward and backward, counted on batches from the middle of the stream.
+def _work(trainer: Trainer, sampler: BatchSampler, steps: Sequence[int]) -> dict[str, float]:
+    """Arithmetic and traffic of an event, forward and backward, counted on the batches of ``steps``.
 
-    product_mflop: of matrix products; slot_mflop: of attention over neighbour slots; kilobytes: features read where
-    they lie (twice by attention), node memory read, weighted sums written and read, forward and backward.
+    product_mflop: of matrix products; slot_mflop: of attention over neighbour slots; kilobytes: edge features read
+    where they lie (twice by attention), node features and node memory read, weighted sums written and read, forward
+    and backward.
     """
     config, stream = sampler.config, sampler.stream
     d, t, dim, e, heads = (
@@ -146,26 +156,25 @@ def _work(trainer: Trainer, sampler: BatchSampler) -> dict[str, float]:
         config.num_heads,
     )
     wide, item = d + t + e + 1, 0 if stream.edge_features is None else stream.edge_features.dtype.itemsize
+    given, given_item = 0, 0
+    if stream.node_features is not None:
+        given, given_item = stream.node_features.shape[1], stream.node_features.dtype.itemsize
     totals, events = np.zeros(3), 0
-    middle = sampler.batching.num_batches // 2
-    for step in range(middle, middle + _COUNTED_BATCHES):
+    for step in steps:
         work = trainer.work(step)
         if work is None:
             continue
         batch = sampler.sample(work)
         mfg, mailed = batch.passes[0].mfg, len(batch.passes[0].mail.rows)
         roots, nodes, slots = len(mfg.roots), len(np.unique(mfg.roots)), int(mfg.counts.sum())
-        pairs = roots + batch.num_events * (config.negatives_per_event - 1)
-        # Two products where the inputs have no gradient, three where they have.
-        twice = mailed * (3 * d * (2 * d + e) + d * d)
-        thrice = (
-            mailed * 3 * d * t + (nodes + roots) * dim * wide + (2 * nodes * d + (roots + pairs) * dim) * dim
-        )
+        # Two products where the inputs have no gradient, three where they have. The head multiplies each root once.
+        twice = mailed * (3 * d * (2 * d + e) + d * d) + len(mfg.nodes) * given * d
+        thrice = mailed * 3 * d * t + (nodes + roots) * dim * wide + 2 * (nodes * d + roots * dim) * dim
         if config.pair_features:
             candidates = batch.num_events * (1 + config.negatives_per_event)
             twice += candidates * DIM_PAIR * dim
             thrice += candidates * dim * dim
-        read = (2 * slots + mailed) * e * item + len(mfg.nodes) * 8 * d
+        read = (2 * slots + mailed) * e * item + len(mfg.nodes) * (8 * d + given * given_item)
         written = 4 * 4 * roots * heads * wide
         totals += 2 * (2 * twice + 3 * thrice), 2 * slots * heads * (4 * wide + 2 * (d + t)), read + written
         events += batch.num_events
@@ -176,7 +185,7 @@ def _work(trainer: Trainer, sampler: BatchSampler) -> dict[str, float]:
 def _floor(work: dict[str, float], rates: dict[str, float]) -> dict[str, float]:
     """CPU-µs an event if all arithmetic ran at the rate of large products, and all bytes at that of a copy."""
     products_us = 1e3 * work["product_mflop"] / rates["gflops"]
-    slots_us = 1e3 * work["slot_mflop"] / rates["gflops"]
+    slots_us = 1e3 * work["slot_mflop"] / rates["float32_gflops"]  # in float32 whatever the products are in
     bytes_us = work["kilobytes"] / rates["copy_gb_s"]
     parts = {"products_us": products_us, "slots_us": slots_us, "bytes_us": bytes_us}
     return {**work, **rates, **parts, "cpu_us": sum(parts.values())}

@@ -102,6 +102,15 @@ def batching_of(stream: EventStream, config: TrainConfig, shape: GridShape) -> B
     return Batching(stream.split, shape.minibatch * config.local_batch, config.evaluation_batch)
 
 
+def check_training(stream: EventStream) -> None:
+    """Raise ConfigError unless there is an event to train on."""
+    if stream.split.train_end == 0:
+        raise ConfigError(
+            f"training needs an event, it has none of {stream.num_events:,}: prepare the events again with another "
+            "--split"
+        )
+
+
 def check_split(stream: EventStream) -> None:
     """Raise ConfigError unless training, validation and test each hold an event."""
     split = stream.split

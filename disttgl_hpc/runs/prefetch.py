@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+from threading import Event, Semaphore, Thread
 from typing import TypeVar, cast
 
 from disttgl_hpc.errors import DeadlineError
 
 Item = TypeVar("Item")
 _END = object()
+_LEAVES_IN_S = 5.0
 
 
 def prefetched(items: Iterable[Item], depth: int, timeout_s: float, what: str) -> Iterator[Item]:
@@ -18,29 +19,52 @@ def prefetched(items: Iterable[Item], depth: int, timeout_s: float, what: str) -
 
     What they are and their order do not depend on ``depth``; 0 makes each when it is asked for, without a thread.
     An error in making an item is raised when its turn comes. Raises DeadlineError, naming ``what``, for an item
-    that takes longer than ``timeout_s``. Closing the iterator ends the thread after the item in hand.
+    that takes longer than ``timeout_s``: the process can end then, though the thread is stuck. Closing the
+    iterator ends the thread after the item in hand.
     """
     source = iter(items)
     if depth == 0:
         yield from source
         return
-    executor = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+    made: SimpleQueue[tuple[object, Exception | None]] = SimpleQueue()
+    wanted, is_closed = Semaphore(depth), Event()
+
+    def make() -> None:
+        item: object = None
+        while item is not _END:
+            wanted.acquire()
+            if is_closed.is_set():
+                return
+            try:
+                item = next(source, _END)
+            except Exception as error:
+                made.put((None, error))
+                return
+            made.put((item, None))
+
+    maker = Thread(
+        target=make, name="prefetch", daemon=True
+    )  # else the interpreter would wait for it in the end
+    maker.start()
+    is_stuck = False
     try:
-        ahead: deque[Future[object]] = deque(executor.submit(next, source, _END) for _ in range(depth))
-        while (item := _result(ahead.popleft(), timeout_s, what)) is not _END:
-            ahead.append(executor.submit(next, source, _END))
+        while True:
+            try:
+                item, error = made.get(timeout=timeout_s)
+            except Empty:
+                is_stuck = True
+                raise DeadlineError(
+                    f"waited {timeout_s:g} s for {what}: its storage is stuck or very slow; look there, or allow "
+                    "more time with --timeout-s"
+                ) from None
+            if error is not None:
+                raise error
+            if item is _END:
+                return
+            wanted.release()
             yield cast(Item, item)
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
-
-
-def _result(made: Future[object], timeout_s: float, what: str) -> object:
-    try:
-        return made.result(timeout_s)
-    except TimeoutError as late:
-        if made.done():  # an error of the item itself
-            raise
-        raise DeadlineError(
-            f"waited {timeout_s:g} s for {what}: its storage is stuck or very slow; look there, or allow more "
-            "time with --timeout-s"
-        ) from late
+        is_closed.set()
+        wanted.release()
+        if not is_stuck:
+            maker.join(_LEAVES_IN_S)

@@ -61,7 +61,7 @@ def _stored_events(
             edge_classes=None if stream.edge_classes is None else stream.edge_classes[where],
             class_names=store.class_names if stream.edge_classes is not None else (),
             dropped_rows=0 if first else store.dropped_rows,
-            time_unit=store.time_unit,
+            time_unit=store.stream.time_unit,
         )
         yield raw, Origin(store.path, first, lambda row: f"event {row}")
 

@@ -65,7 +65,6 @@ class EventStore:
     class_names: tuple[str, ...]
     sources: tuple[tuple[str, str], ...]
     dropped_rows: int
-    time_unit: str
     options: str = ""
     grown_from: tuple[Ancestor, ...] = ()
 
@@ -94,7 +93,6 @@ class EventStore:
                 class_names=_texts(arrays.get("labels/edge_classes")),
                 sources=tuple(zip(files, digests, strict=False)),
                 dropped_rows=int(attributes["dropped_rows"]),
-                time_unit=str(attributes["time_unit"]),
                 options="".join(_texts(arrays.get("source/options"))),
                 grown_from=tuple(map(Ancestor.parse, _texts(arrays.get("source/grown_from")))),
             )
@@ -170,6 +168,7 @@ def _stream(attributes: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Even
         edge_classes=arrays.get("labels/edge_multi"),
         validation_negatives=arrays.get("negatives/validation"),
         test_negatives=arrays.get("negatives/test"),
+        time_unit=str(attributes["time_unit"]),
     )
 
 

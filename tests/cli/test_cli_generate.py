@@ -24,7 +24,7 @@ def test_options_reach_the_store(tmp_path):
     assert (stream.name, stream.num_events, stream.num_src, stream.num_nodes) == ("mine", 2_000, 50, 60)
     assert (stream.split.train_end, stream.split.validation_end) == (1_400, 1_700)
     assert stream.edge_features.shape == (2_000, 3)
-    assert (store.class_names, store.time_unit) == (("0", "1"), "s")
+    assert (store.class_names, store.stream.time_unit) == (("0", "1"), "s")
     store.verify()
 
 

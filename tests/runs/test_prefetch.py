@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -57,6 +59,25 @@ def test_an_item_that_never_comes_is_named():
     with pytest.raises(DeadlineError, match=r"waited 0.05 s for the next batch"):
         next(taken)
     blocked.set()
+
+
+STUCK = """
+import threading
+from disttgl_hpc.errors import DeadlineError
+from disttgl_hpc.runs.prefetch import prefetched
+try:
+    next(prefetched((threading.Event().wait() for _ in range(1)), 1, 0.05, "the next batch"))
+except DeadlineError as error:
+    raise SystemExit(str(error))
+"""
+
+
+def test_a_process_ends_though_its_storage_is_stuck():
+    ended = subprocess.run(
+        [sys.executable, "-c", STUCK], check=False, capture_output=True, text=True, timeout=100
+    )
+    assert ended.returncode == 1
+    assert "waited 0.05 s for the next batch" in ended.stderr
 
 
 def test_closing_it_ends_the_thread():

@@ -124,7 +124,7 @@ def test_parquet_timestamps_keep_their_unit(tmp_path):
     times = pa.array([1_356_998_400_123, 1_356_998_400_124], pa.timestamp("ms"))
     pq.write_table(pa.table({"src": ["a", "b"], "dst": ["b", "c"], "time": times}), tmp_path / "in.parquet")
     store = run(tmp_path, tmp_path / "in.parquet")
-    assert store.time_unit == "ms"
+    assert store.stream.time_unit == "ms"
     assert store.stream.time.tolist() == [1_356_998_400_123, 1_356_998_400_124]
 
 

@@ -71,7 +71,7 @@ def test_round_trip(path):
     assert store.node_ids().tolist() == list(range(0, 90, 10))
     assert store.class_names == ("a", "ü")
     assert store.sources == (("in.csv", "0" * 64),)
-    assert store.time_unit == "s"
+    assert store.stream.time_unit == "s"
     store.verify()
 
 

@@ -172,4 +172,4 @@ def test_texts_in_a_heap_are_read_nevertheless(path):
     assert b"GCOL" in path.read_bytes()
     after = EventStore.open(path)
     after.verify()
-    assert (after.stream.name, after.checksum, after.time_unit) == ("small", before.checksum, "s")
+    assert (after.stream.name, after.checksum, after.stream.time_unit) == ("small", before.checksum, "s")
