@@ -107,7 +107,7 @@ def measure_scaling(
 ) -> dict[str, Any] | None:
     """Train by ``plan`` on the ranks of ``world``, an MPI communicator (collective).
 
-    Returns plan, machine and figures of each grid (see :func:`figures`) on rank 0, None on the others. Of ``config``
+    Returns plan, machine and figures of each grid (see :func:`figures`) on rank 0, None on the others. Of config
     the grid, the epochs and evaluation do not matter. Raises ConfigError without training events, and GridError,
     before anything is trained, for a grid that the started ranks cannot hold or that cuts a batch into more slices
     than there are events.
