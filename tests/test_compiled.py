@@ -6,7 +6,7 @@ import pytest
 
 import disttgl_hpc.nn
 from disttgl_hpc import compiled as module
-from disttgl_hpc.compiled import compiled, vectorized
+from disttgl_hpc.compiled import CacheFile, compiled, vectorized
 
 
 def double(x):
@@ -44,3 +44,24 @@ def test_vectorized_loops_call_no_other_compiled_function():
     for name, loop in loops.items():
         called = set(loop.py_func.__code__.co_names) & loops.keys()
         assert all(loops[other].targetoptions.get("inline") == "always" for other in called), (name, called)
+
+
+def test_two_processes_that_keep_code_at_once_do_not_take_each_others(tmp_path, monkeypatch):
+    """Both have read an empty index; the one keeps its code while the other is between index and code."""
+    one, other = (CacheFile(str(tmp_path), "loop", "stamp") for _ in range(2))
+    monkeypatch.setattr(other, "_load_index", dict)
+    keep = one._save_data
+
+    def keep_late(name, data):
+        other.save("avx2", "code for AVX2")
+        keep(name, data)
+
+    monkeypatch.setattr(one, "_save_data", keep_late)
+    one.save("avx512", "code for AVX-512")
+    later = CacheFile(str(tmp_path), "loop", "stamp")
+    assert later.load("avx2") == "code for AVX2"
+    assert later.load("avx512") in {None, "code for AVX-512"}  # None is compiled again
+
+
+def test_loops_keep_their_code_so():
+    assert type(vectorized(double)._cache._cache_file) is CacheFile

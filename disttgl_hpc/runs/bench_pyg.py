@@ -96,7 +96,9 @@ class PygTrainer:
             self._memory.reset_state()
             self._neighbors.reset_state()
         elif self._neighbors.cur_e_id == 0:  # events are numbered as they are inserted
-            self._neighbors.insert(self._src[:first], self._dst[:first])
+            for begin in range(0, first, self._batch):
+                past = slice(begin, begin + self._batch)
+                self._neighbors.insert(self._src[past], self._dst[past])
         src, dst, time, message = (
             column[first : first + self._batch]
             for column in (self._src, self._dst, self._time, self._message)

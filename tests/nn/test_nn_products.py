@@ -53,6 +53,23 @@ def test_bfloat16_keeps_two_digits_and_the_dtype():
 
 
 @pytest.mark.parametrize(
+    ("first", "second"), [((700, 600), (600, 530)), ((2, 1800, 37), (2, 37, 5)), ((40, 1800), (1800, 530))]
+)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_bfloat16_pads_long_sides_and_loses_nothing(first, second, transposed):
+    a, b = normal(*first).requires_grad_(), normal(*second)
+    b = (b.transpose(-1, -2).contiguous() if transposed else b).requires_grad_()
+    upstream = normal(*first[:-1], second[-1])
+    results = []
+    for product in (bfloat16_product, torch_product):
+        out = (times_transposed if transposed else times)(a, b, product)
+        results.append([out.detach(), *torch.autograd.grad(out, [a, b], upstream)])
+    for rounded, exact in zip(*results, strict=True):
+        assert rounded.shape == exact.shape
+        assert 1e-4 < (rounded - exact).norm() / exact.norm() < 1e-2
+
+
+@pytest.mark.parametrize(
     ("amd", "openblas", "device", "wanted"),
     [
         (True, True, "cpu", numpy_product),

@@ -75,3 +75,17 @@ def test_gradcheck(mode):
         return torch.func.functional_call(encoding, {"held_frequency": held, "phase": phase}, (delta,))
 
     assert torch.autograd.gradcheck(function, tuple(encoding.parameters()))
+
+
+@pytest.mark.parametrize("mode", list(TimeMode))
+def test_nanoseconds_are_learned_from_like_seconds(mode):
+    seconds, nanoseconds = TimeEncoding(20, mode), TimeEncoding(20, mode, unit=1e9)
+    delta = torch.rand(50, generator=torch.Generator().manual_seed(0)) * 1e4
+    upstream = torch.randn(50, 20, generator=torch.Generator().manual_seed(1))
+    found, wanted = nanoseconds(delta * 1e9), seconds(delta)
+    assert (found - wanted).abs().max() < 1e-3  # float32 keeps 10^13 nanoseconds to half a millisecond
+    if mode is not TimeMode.FIXED:
+        for out in (found, wanted):
+            (out * upstream).sum().backward()
+        for mine, theirs in zip(nanoseconds.parameters(), seconds.parameters(), strict=True):
+            assert (mine.grad - theirs.grad).norm() < 0.01 * theirs.grad.norm()

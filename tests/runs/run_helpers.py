@@ -59,7 +59,7 @@ def make_store(
     return write_events(folder, ends, split, times, num_nodes, features if dim_edge else None, **labels)
 
 
-def write_events(folder, ends, split, times=None, num_nodes=None, edge_features=None, **labels):
+def write_events(folder, ends, split, times=None, num_nodes=None, edge_features=None, time_unit="", **labels):
     """Store of the events between ``ends`` (E, 2), one a second unless it has ``times``."""
     num_events, num_nodes = len(ends), num_nodes or int(ends.max()) + 1
     part = EventPart(
@@ -76,6 +76,7 @@ def write_events(folder, ends, split, times=None, num_nodes=None, edge_features=
         num_src=0,
         split=split,
         node_ids=np.arange(num_nodes),
+        time_unit=time_unit,
     )
     path = folder / "random.events.h5"
     with progress(num_events, "writing", shown=False) as bar:

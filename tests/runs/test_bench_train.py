@@ -1,22 +1,26 @@
 """What ``disttgl bench train`` measures, counts and prints."""
 
-import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from mpi4py import MPI
 from run_helpers import SMALL, make_store
 
 from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.core.stream import Split
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.nn.products import torch_product
 from disttgl_hpc.report import training_table
+from disttgl_hpc.runs import bench_train
 from disttgl_hpc.runs.bench_alone import timed
 from disttgl_hpc.runs.bench_pyg import PygTrainer
 from disttgl_hpc.runs.bench_train import TrainingPlan, measure_training
 from disttgl_hpc.runs.phases import PHASES
 
+PEAK = SimpleNamespace(ru_maxrss=2048)
 PLAN = TrainingPlan(steps=3, warmup=1, rounds=2)
 
 
@@ -46,7 +50,10 @@ def test_the_floor_grows_with_what_must_be_computed_and_read(stream):
     assert all(floors[0][name] > floors[1][name] for name in ("product_mflop", "slot_mflop", "kilobytes"))
 
 
-def test_counted_products_are_those_of_the_steps(stream, monkeypatch):
+@pytest.mark.parametrize("negatives", [1, 4])
+@pytest.mark.parametrize("steps", [range(0, 2), range(3, 8)])
+@pytest.mark.parametrize("dim_node", [0, 3])
+def test_counted_products_are_those_of_the_steps(stream, monkeypatch, negatives, steps, dim_node):
     done, measured = [], []
 
     def counting(a, b):
@@ -61,11 +68,43 @@ def test_counted_products_are_those_of_the_steps(stream, monkeypatch):
 
     monkeypatch.setattr("disttgl_hpc.runs.inputs.choose_product", lambda *_: counting)
     monkeypatch.setattr("disttgl_hpc.runs.bench_train.timed", measure)
-    plan = TrainingPlan(
-        warmup=3, steps=5, rounds=1
-    )  # of 7 batches those that are counted: from the middle on
-    record = measure_training(stream, TrainConfig(**SMALL), plan, MPI.COMM_SELF)
+    if dim_node:
+        stream = replace(stream, node_features=np.ones((stream.num_nodes, dim_node), np.float32))
+    plan = TrainingPlan(warmup=steps.start, steps=len(steps), rounds=1)
+    config = TrainConfig(**SMALL, negatives_per_event=negatives)
+    record = measure_training(stream, config, plan, MPI.COMM_SELF)
     assert record["floor"]["product_mflop"] == pytest.approx(measured[0], rel=0.05)
+
+
+def test_the_peak_is_the_trainers_and_not_the_measurements(stream, monkeypatch):
+    order = []
+    monkeypatch.setattr(
+        "disttgl_hpc.runs.bench_train.resource.getrusage", lambda _: order.append("peak") or PEAK
+    )
+    rates = bench_train._rates
+    monkeypatch.setattr(
+        "disttgl_hpc.runs.bench_train._rates", lambda config: order.append("rates") or rates(config)
+    )
+    assert measure_training(stream, TrainConfig(**SMALL), PLAN, MPI.COMM_SELF)["peak_rss_mib"] == 2
+    assert order == ["peak", "rates", "rates"]
+
+
+def test_a_stream_without_training_events_is_refused(stream):
+    empty = replace(stream, split=Split(0, 10))
+    with pytest.raises(ConfigError, match="training needs an event"):
+        measure_training(empty, TrainConfig(**SMALL), PLAN, MPI.COMM_SELF)
+
+
+def test_the_peer_begins_anywhere_with_the_neighbours_of_all_events_before(stream):
+    pytest.importorskip("torch_geometric")
+    peer = PygTrainer(stream, TrainConfig(**SMALL))
+    peer.step(3)
+    begun = PygTrainer(stream, TrainConfig(**SMALL))
+    for step in range(4):
+        begun.step(step)
+    nodes = torch.arange(stream.num_nodes)
+    for mine, theirs in zip(peer._neighbors(nodes), begun._neighbors(nodes), strict=True):
+        assert torch.equal(mine, theirs)
 
 
 def test_the_peer_learns_from_the_same_batches(stream):
@@ -84,10 +123,16 @@ def test_two_programs_take_turns(stream):
     assert f"needs {record['ratio']:.2f} times" in training_table(record)
 
 
-def test_a_missing_peer_and_other_negatives_are_refused(stream, monkeypatch):
-    pytest.importorskip("torch_geometric")
-    with pytest.raises(ConfigError, match="1 negative"):
-        PygTrainer(stream, TrainConfig(**SMALL, negatives_per_event=2))
-    monkeypatch.setitem(sys.modules, "torch_geometric.nn", None)
+@pytest.mark.parametrize(
+    "setting", [{"negatives_per_event": 2}, {"comb": "mean"}, {"node_memory": False}, {"pair_features": True}]
+)
+def test_what_the_peer_does_not_have_is_refused_before_anything_is_measured(stream, setting):
+    plan = replace(PLAN, against_pyg=True, steps=10**9)
+    with pytest.raises(ConfigError, match=f"the model that both have, with {next(iter(setting))}"):
+        measure_training(stream, TrainConfig(**SMALL, **setting), plan, MPI.COMM_SELF)
+
+
+def test_a_missing_peer_is_refused(stream, monkeypatch):
+    monkeypatch.setattr("disttgl_hpc.runs.bench_pyg.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match="pip install"):
-        PygTrainer(stream, TrainConfig(**SMALL))
+        measure_training(stream, TrainConfig(**SMALL), replace(PLAN, against_pyg=True), MPI.COMM_SELF)

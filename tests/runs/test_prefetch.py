@@ -81,10 +81,10 @@ def test_a_process_ends_though_its_storage_is_stuck():
 
 
 def test_closing_it_ends_the_thread():
+    before = set(threading.enumerate())
     taken = prefetched(range(100), 2, 60, "items")
     next(taken)
+    (worker,) = set(threading.enumerate()) - before
     taken.close()
-    workers = [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
-    for worker in workers:
-        worker.join(60)
-        assert not worker.is_alive()
+    worker.join(60)
+    assert not worker.is_alive()

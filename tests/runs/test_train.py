@@ -1,13 +1,14 @@
 """Training in one process against the emulation, and what a run leaves behind."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
 import torch
 from emulation import emulate
 from mpi4py import MPI
-from run_helpers import SMALL, assert_same_weights, make_store
+from run_helpers import SMALL, assert_same_weights, make_store, write_events
 from run_records import records
 
 from disttgl_hpc.config import TrainConfig
@@ -54,6 +55,25 @@ def test_batches_prepared_ahead_give_the_same_numbers(tmp_path):
         records(run_in(tmp_path / f"{depth}", store, prefetch=depth, seed=3).path) for depth in (0, 1, 40)
     ]
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize(("known", "given"), [("ns", 0.0), ("", 1e9), ("", 0.0)])
+def test_nanoseconds_are_trained_on_as_seconds_are(tmp_path, caplog, monkeypatch, known, given):
+    monkeypatch.setattr(logging.getLogger("disttgl_hpc"), "propagate", True)
+    stream = make_store(tmp_path).stream
+    ends = np.stack([stream.src, stream.dst], axis=1)
+    losses = []
+    for name, scale, settings in (("s", 1, {}), ("ns", 10**9, {"time_unit": given})):
+        folder = tmp_path / name
+        folder.mkdir()
+        times = (np.array(stream.time) - stream.time[0]) * scale
+        store = write_events(folder, ends, stream.split, times, time_unit=known if scale > 1 else "s")
+        caplog.clear()
+        run = run_in(folder / "run", store, **settings)
+        losses.append([record["loss"] for record in run.records() if record["record"] == "sweep"])
+    is_known = bool(known or given)
+    assert ("give --time-unit" in caplog.text) == (not is_known)
+    assert np.allclose(losses[0], losses[1], rtol=1e-4) == is_known
 
 
 def test_an_error_in_the_loading_thread_is_the_trainings(tmp_path):
