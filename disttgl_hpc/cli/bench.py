@@ -18,12 +18,12 @@ from disttgl_hpc.report import loader_table, scaling_table, training_table
 from disttgl_hpc.runs.bench import ScalingPlan, measure_scaling
 from disttgl_hpc.runs.bench_loader import LoaderPlan, measure_loader
 from disttgl_hpc.runs.bench_train import TrainingPlan, measure_training
+from disttgl_hpc.runs.static_memory import with_static_memory
 from disttgl_hpc.store.events import EventStore
 
 _WITHOUT_EFFECT = (
     "epochs",
     "grid",
-    "static",
     "task",
     "class_history",
     "class_features",
@@ -105,7 +105,7 @@ def scaling(events: Path, grids: str, json_file: Path | None, **options: Any) ->
     config, measured = _taken_apart(json_file, options)
     shapes = tuple(GridShape.parse(text) for text in grids.split(","))
     plan = ScalingPlan(grids=shapes, **measured)
-    record = measure_scaling(EventStore.open(events, check=True).stream, config, plan, MPI.COMM_WORLD)
+    record = measure_scaling(_opened(events, config).stream, config, plan, MPI.COMM_WORLD)
     if record is not None:
         _tell(record, config, json_file, scaling_table)
 
@@ -122,7 +122,7 @@ def loader(events: Path, batches: Path | None, json_file: Path | None, **options
     """
     config, measured = _taken_apart(json_file, options)
     plan = LoaderPlan(**measured)
-    record = measure_loader(EventStore.open(events, check=True), config, plan, MPI.COMM_WORLD, batches)
+    record = measure_loader(_opened(events, config), config, plan, MPI.COMM_WORLD, batches)
     _tell(record, config, json_file, loader_table)
 
 
@@ -143,7 +143,7 @@ def train(events: Path, against: str | None, json_file: Path | None, **options: 
     """
     config, measured = _taken_apart(json_file, options)
     plan = TrainingPlan(**measured, against_pyg=against == "pyg")
-    record = measure_training(EventStore.open(events, check=True).stream, config, plan, MPI.COMM_WORLD)
+    record = measure_training(_opened(events, config).stream, config, plan, MPI.COMM_WORLD)
     _tell(record, config, json_file, training_table)
 
 
@@ -156,6 +156,11 @@ def _taken_apart(json_file: Path | None, options: dict[str, Any]) -> tuple[Train
     return train_config(given_settings(options)), measured
 
 
+def _opened(events: Path, config: TrainConfig) -> EventStore:
+    """The events to train on, with the static memory that the settings name."""
+    return with_static_memory(EventStore.open(events, check=True), config)
+
+
 def _tell(
     record: dict[str, Any],
     config: TrainConfig,
@@ -164,6 +169,6 @@ def _tell(
 ) -> None:
     """Write a record to its file, with what else belongs to it, and print its table."""
     record["machine"]["versions"]["mpi"] = mpi_library()
-    record["settings"] = config.as_dict()
+    record["settings"] = config.as_dict() | record.get("settings", {})
     write_json(record, json_file)
     click.echo(table(record))

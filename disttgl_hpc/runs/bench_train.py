@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.core.pairs import DIM_PAIR
 from disttgl_hpc.core.schedule import Coordinates
 from disttgl_hpc.core.stream import EventStream
@@ -144,8 +144,8 @@ def _work(trainer: Trainer, sampler: BatchSampler, steps: Sequence[int]) -> dict
     """Arithmetic and traffic of an event, forward and backward, counted on the batches of ``steps``.
 
     product_mflop: of matrix products; slot_mflop: of attention over neighbour slots; kilobytes: edge features read
-    where they lie (twice by attention), node features and node memory read, weighted sums written and read, forward
-    and backward.
+    where they lie (twice by attention), node features, static and node memory read, weighted sums written and read,
+    forward and backward.
     """
     config, stream = sampler.config, sampler.stream
     d, t, dim, e, heads = (
@@ -156,9 +156,9 @@ def _work(trainer: Trainer, sampler: BatchSampler, steps: Sequence[int]) -> dict
         config.num_heads,
     )
     wide, item = d + t + e + 1, 0 if stream.edge_features is None else stream.edge_features.dtype.itemsize
-    given, given_item = 0, 0
-    if stream.node_features is not None:
-        given, given_item = stream.node_features.shape[1], stream.node_features.dtype.itemsize
+    tables = [table for table in (stream.node_features, stream.static_memory) if table is not None]
+    given, given_bytes = sum(len(table[0]) for table in tables), sum(table[0].nbytes for table in tables)
+    learned = d if config.static == CO_TRAINED else 0
     totals, events = np.zeros(3), 0
     for step in steps:
         work = trainer.work(step)
@@ -168,13 +168,17 @@ def _work(trainer: Trainer, sampler: BatchSampler, steps: Sequence[int]) -> dict
         mfg, mailed = batch.passes[0].mfg, len(batch.passes[0].mail.rows)
         roots, nodes, slots = len(mfg.roots), len(np.unique(mfg.roots)), int(mfg.counts.sum())
         # Two products where the inputs have no gradient, three where they have. The head multiplies each root once.
-        twice = mailed * (3 * d * (2 * d + e) + d * d) + len(mfg.nodes) * given * d
-        thrice = mailed * 3 * d * t + (nodes + roots) * dim * wide + 2 * (nodes * d + roots * dim) * dim
+        twice = mailed * (3 * d * (2 * d + e) + d * d)
+        if learned:
+            thrice = len(mfg.nodes) * (given + learned) * d
+        else:
+            twice, thrice = twice + len(mfg.nodes) * given * d, 0
+        thrice += mailed * 3 * d * t + (nodes + roots) * dim * wide + 2 * (nodes * d + roots * dim) * dim
         if config.pair_features:
             candidates = batch.num_events * (1 + config.negatives_per_event)
             twice += candidates * DIM_PAIR * dim
             thrice += candidates * dim * dim
-        read = (2 * slots + mailed) * e * item + len(mfg.nodes) * (8 * d + given * given_item)
+        read = (2 * slots + mailed) * e * item + len(mfg.nodes) * (8 * d + given_bytes + 4 * learned)
         written = 4 * 4 * roots * heads * wide
         totals += 2 * (2 * twice + 3 * thrice), 2 * slots * heads * (4 * wide + 2 * (d + t)), read + written
         events += batch.num_events

@@ -3,23 +3,25 @@
 #
 #   bash jobs/benchmarks/two_cores.sh EVENTS.events.h5 [OPTIONS OF disttgl bench]
 #
-# Each round trains the same steps with both, and with one trainer of two threads. Needs the extra "bench", two cores
-# and a machine that does nothing else. Prints events a second of each, and the median of the rounds' ratios.
+# Each round trains the same events in the same global batches with both, and with one trainer of two threads. Needs the
+# extra "bench", two cores and a machine that does nothing else. Prints events a second of each, and the median of the
+# rounds' ratios.
 #
 #   DISTTGL_VENV=PATH   the environment with disttgl (default .venv, which jobs/demo.sh makes)
 #   ROUNDS=5            rounds; STEPS=40: measured steps of each, after 20
+#   BATCH=600           events of a trainer; a global batch has as many for each of a grid's i
 #   GRID=2x1x1          the two trainers' grid
 set -euo pipefail
 
 (($# > 0)) || { printf 'no events: bash jobs/benchmarks/two_cores.sh EVENTS.events.h5 [OPTIONS]\n' >&2 && exit 2; }
 export PATH=${DISTTGL_VENV:-$PWD/.venv}/bin:$PATH
-grid=${GRID:-2x1x1} steps=${STEPS:-40} folder=$(mktemp -d)
+grid=${GRID:-2x1x1} batch=${BATCH:-600} steps=${STEPS:-40} folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
 for ((round = 1; round <= ${ROUNDS:-5}; round++)); do
-    mpiexec -n 3 disttgl bench scaling "$@" --grids "$grid" --steps "$steps" --rounds 1 \
+    mpiexec -n 3 disttgl bench scaling "$@" --local-batch "$batch" --grids "$grid" --steps "$steps" --rounds 1 \
         --json "$folder/two.$round.json" >/dev/null
-    disttgl bench train "$@" --threads 2 --against pyg --steps "$steps" --rounds 1 \
+    disttgl bench train "$@" --local-batch "$((${grid%%x*} * batch))" --threads 2 --against pyg --steps "$steps" --rounds 1 \
         --json "$folder/pyg.$round.json" >/dev/null
 done
 python - "$folder" "$grid" <<'PYTHON'

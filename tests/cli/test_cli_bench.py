@@ -136,6 +136,21 @@ def test_a_loader_is_measured_in_one_process(store):
     assert done.stderr.count("measured in one process, started were 2: leave out the launcher") == 1
 
 
+def test_static_memory_is_measured_along_and_must_be_of_these_events(store, tmp_path):
+    plan = ["--steps", "2", "--warmup", "1", "--rounds", "1", "--json", str(tmp_path / "train.json"), *SMALL]
+    result = CliRunner().invoke(bench, ["train", str(store), *plan, "--static", str(tmp_path / "none.h5")])
+    assert "none.h5" in str(result.exception)
+    result = CliRunner().invoke(
+        bench, ["train", str(store), *plan, "--static", "co-trained", "--prefetch", "4"]
+    )
+    assert result.exit_code == 0, result.output
+    settings = json.loads((tmp_path / "train.json").read_text())["settings"]
+    assert (settings["static"], settings["prefetch"]) == (
+        "co-trained",
+        0,
+    )  # a step is measured without a thread
+
+
 def test_a_training_step_is_measured_and_its_figures_kept(store, tmp_path):
     file = tmp_path / "train.json"
     plan = ["--steps", "2", "--warmup", "1", "--rounds", "1", "--json", str(file)]

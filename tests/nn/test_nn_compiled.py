@@ -62,9 +62,19 @@ def draw_weights(dims, rows, seed):
 
 
 @settings(max_examples=30, deadline=None)
-@given(WIDTHS, STORED, st.sampled_from([0.0, 0.3]), st.integers(1, 12), st.integers(0, 100))
-def test_compiled_attention_is_attention_by_torch(dims, dtype, dropout, num_slots, seed):
-    _, graph = random_inputs(dims, num_nodes=9, num_roots=14, num_slots=num_slots, dropout=dropout, seed=seed)
+@given(
+    WIDTHS,
+    STORED,
+    st.sampled_from([0.0, 0.3]),
+    st.integers(1, 12),
+    st.sampled_from([1e6, 1e10]),
+    st.integers(0, 100),
+)
+def test_compiled_attention_is_attention_by_torch(  # noqa: PLR0917
+    dims, dtype, dropout, num_slots, longest, seed
+):
+    sizes = {"num_nodes": 9, "num_roots": 14, "num_slots": num_slots, "longest": longest}
+    _, graph = random_inputs(dims, **sizes, dropout=dropout, seed=seed)
     graph = replace(graph, edges=stored_as(graph.edges, dtype))
     h = torch.randn(9, dims.memory, generator=torch.Generator().manual_seed(seed))
     query, value = draw_weights(dims, 5, seed), draw_weights(dims, 3, seed + 1)

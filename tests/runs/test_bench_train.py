@@ -52,8 +52,8 @@ def test_the_floor_grows_with_what_must_be_computed_and_read(stream):
 
 @pytest.mark.parametrize("negatives", [1, 4])
 @pytest.mark.parametrize("steps", [range(0, 2), range(3, 8)])
-@pytest.mark.parametrize("dim_node", [0, 3])
-def test_counted_products_are_those_of_the_steps(stream, monkeypatch, negatives, steps, dim_node):
+@pytest.mark.parametrize(("dim_node", "static"), [(0, ""), (3, ""), (3, "co-trained")])
+def test_counted_products_are_those_of_the_steps(stream, monkeypatch, negatives, steps, dim_node, static):
     done, measured = [], []
 
     def counting(a, b):
@@ -71,7 +71,7 @@ def test_counted_products_are_those_of_the_steps(stream, monkeypatch, negatives,
     if dim_node:
         stream = replace(stream, node_features=np.ones((stream.num_nodes, dim_node), np.float32))
     plan = TrainingPlan(warmup=steps.start, steps=len(steps), rounds=1)
-    config = TrainConfig(**SMALL, negatives_per_event=negatives)
+    config = TrainConfig(**SMALL, negatives_per_event=negatives, static=static)
     record = measure_training(stream, config, plan, MPI.COMM_SELF)
     assert record["floor"]["product_mflop"] == pytest.approx(measured[0], rel=0.05)
 
