@@ -70,9 +70,7 @@ def draw_weights(dims, rows, seed):
     st.sampled_from([1e6, 1e10]),
     st.integers(0, 100),
 )
-def test_compiled_attention_is_attention_by_torch(  # noqa: PLR0917
-    dims, dtype, dropout, num_slots, longest, seed
-):
+def test_compiled_attention_is_attention_by_torch(dims, dtype, dropout, num_slots, longest, seed):
     sizes = {"num_nodes": 9, "num_roots": 14, "num_slots": num_slots, "longest": longest}
     _, graph = random_inputs(dims, **sizes, dropout=dropout, seed=seed)
     graph = replace(graph, edges=stored_as(graph.edges, dtype))
