@@ -22,6 +22,11 @@ from disttgl_hpc.ingest.order import stable_time_order
 from disttgl_hpc.ingest.spill import Spill
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.runs.output import stem
+from disttgl_hpc.runs.prepare_advice import (
+    warn_of_large_features,
+    warn_of_large_node_features,
+    warn_of_two_kinds,
+)
 from disttgl_hpc.runs.prepare_settings import PrepareSettings
 from disttgl_hpc.runs.prepare_split import given_negatives, split_of
 from disttgl_hpc.runs.stored_events import lineage, stored_node_features
@@ -31,7 +36,6 @@ from disttgl_hpc.store.files import sha256_of, telling_why
 
 log = get_logger(__name__)
 _PART_BYTES = 256 << 20
-_LARGEST_USEFUL = 100
 
 
 def make_store(settings: PrepareSettings, inputs: Sequence[RawInput], *, bipartite: bool) -> EventStore:
@@ -45,12 +49,14 @@ def make_store(settings: PrepareSettings, inputs: Sequence[RawInput], *, biparti
         spill = _read(settings, inputs, Path(folder), bipartite=bipartite)
         nodes = number_nodes(spill.src_ids, spill.dst_ids)
         if not nodes.num_src:
-            _warn_of_two_kinds(spill, len(nodes.ids), settings.chunk_events)
-        _warn_of_large_features(spill, settings)
+            warn_of_two_kinds(spill, len(nodes.ids), settings.chunk_events)
+        warn_of_large_features(spill, settings)
         class_of_code, class_names = spill.edge_class_numbers()
         split = split_of(settings, spill)
         validation_negatives, test_negatives = given_negatives(settings, spill, nodes, split)
         table, before = _node_table(settings, inputs), settings.before
+        if table is not None:
+            warn_of_large_node_features(table)
         sources = [] if before is None else list(before.sources)
         sources += [(file.name, sha256_of(file)) for one in inputs for file in one.files]
         contents = Contents(
@@ -136,37 +142,6 @@ def _class_names(settings: PrepareSettings, inputs: Sequence[RawInput]) -> tuple
             f"all inputs must name the same edge classes, found {len(names)} lists of names: prepare one at a time"
         )
     return names.pop()
-
-
-def _warn_of_two_kinds(spill: Spill, num_nodes: int, chunk_events: int) -> None:
-    """Tell when nodes look like two kinds though one id space was asked for: it decides the negatives."""
-    roles = np.zeros((2, num_nodes), np.bool_)
-    for start in range(0, len(spill.src), chunk_events):
-        for role, column in enumerate((spill.src, spill.dst)):
-            roles[role, column[start : start + chunk_events]] = True
-    if not roles.all(axis=0).any():
-        log.warning(
-            "no node is both source and destination: if these are two kinds, such as users and items, prepare "
-            "again with --bipartite; it decides which negatives are drawn"
-        )
-
-
-def _warn_of_large_features(spill: Spill, settings: PrepareSettings) -> None:
-    """Tell of feature columns in which a network would drown: gates are full from some ten on."""
-    columns = np.flatnonzero(spill.largest_features > _LARGEST_USEFUL)
-    if not len(columns):
-        return
-    names = settings.columns.features if settings.columns is not None else ()
-    is_named = len(names) == len(spill.largest_features)
-    told = [names[column] if is_named else str(column) for column in columns]
-    log.warning(
-        "edge features should be of the order of 1, column %s reaches %.3g%s: prepare again with "
-        "--log-features %s, or scale them yourself",
-        told[0],
-        spill.largest_features[columns[0]],
-        f" ({len(told)} such columns)" if len(told) > 1 else "",
-        "+".join(told) if len(told) < len(spill.largest_features) else "all",
-    )
 
 
 def _in_order(

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Rate and peak memory of disttgl prepare over the size of the stream; README.md beside it says what is measured.
+# Rate and peak memory of disttgl prepare over the size of the stream; data/README.md has results.
 #
 #   bash jobs/benchmarks/prepare.sh                       # 1, 10 and 30 million events
 #   bash jobs/benchmarks/prepare.sh 1e6 1e7 3e7 1e8       # sizes as arguments: 100 million take some 12 GB of disk

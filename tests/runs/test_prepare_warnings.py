@@ -2,6 +2,7 @@
 
 import logging
 
+import numpy as np
 import pytest
 
 from disttgl_hpc.errors import ConfigError
@@ -58,6 +59,15 @@ def test_features_in_which_a_network_would_drown_are_pointed_out(tmp_path, warni
     prepare(PrepareSettings(inputs=(raw,), output=out, columns=columns, log_features=log_features))
     assert ("column price reaches 4.75e+03" in warnings.text) == is_told
     assert ("--log-features price," in warnings.text) == is_told
+
+
+@pytest.mark.parametrize(("largest", "is_told"), [(101, True), (100, False), (np.nan, False)])
+def test_large_node_features_are_pointed_out(tmp_path, warnings, largest, is_told):
+    rows = np.zeros((20, 3))
+    rows[7, 1] = largest
+    np.save(tmp_path / "nodes.npy", rows)
+    prepared(tmp_path, [f"{e % 3},{e % 4},{e}" for e in range(20)], node_features=tmp_path / "nodes.npy")
+    assert ("nodes.npy: node features should be of the order of 1, column 1" in warnings.text) == is_told
 
 
 @pytest.mark.parametrize("force", [False, True])
