@@ -25,7 +25,7 @@ _WITHOUT_EFFECT = {
     "trace_steps",
     "trace_after",
 }
-_NOT_SETTINGS = {"events", "checksum", "batches", "static_memory"}
+_NOT_SETTINGS = {"events", "checksum", "batches", "static_memory", "train_end"}
 
 
 @dataclass(frozen=True)

@@ -184,13 +184,14 @@ class RunDirectory:
 def run_settings(
     store: EventStore, config: TrainConfig, shape: GridShape, batches: Path | None = None
 ) -> dict[str, Any]:
-    """What config.json says of a run: its inputs, and every setting with the grid that was laid.
+    """What config.json says of a run: its inputs, where its training events end, every setting, the grid laid.
 
     A batch store needs no checksum here: it is of the same events or is refused, and changes no result.
     """
     inputs: dict[str, Any] = {"events": str(store.path.resolve()), "checksum": store.checksum}
     if batches is not None:
         inputs["batches"] = str(batches.resolve())
+    inputs["train_end"] = store.stream.split.train_end
     return {**inputs, **replace(config, grid=shape.option).as_dict(), **static_settings(config)}
 
 

@@ -117,6 +117,7 @@ def _learn_embedding(events: EventStore, config: TrainConfig, output: Path, worl
     is_begun = world.bcast(bool(run.whole_checkpoints))
     if is_begun:
         config = resumed_config(run, config.as_dict())
+        _check_share(run, events.stream)
     if not train(events, config, run, world, resume=is_begun):
         return None
     rows = np.empty((events.stream.num_nodes, config.dim_memory), np.float32)
@@ -125,6 +126,17 @@ def _learn_embedding(events: EventStore, config: TrainConfig, output: Path, worl
     epochs = [{"loss": record["loss"], "mrr": record["validation"]["mrr"]} for record in records]
     world.barrier()  # before the run's files are removed
     return Learned(rows, {"epochs": epochs, "best_mrr": run.read_best()["score"]})
+
+
+def _check_share(run: RunDirectory, stream: EventStream) -> None:
+    """Raise ConfigError unless the run has learned from just the training split of ``stream``."""
+    learned, wanted = run.read_config().get("train_end"), stream.split.train_end
+    if learned != wanted:
+        raise ConfigError(
+            f"{run.path}: has learned from the first {learned} of {stream.num_events} training events, now it would "
+            f"be {wanted}; what is held out must not have been learned from: give the --share that it was begun "
+            "with, or remove this folder to begin anew"
+        )
 
 
 def _run_beside(output: Path) -> Path:

@@ -117,6 +117,8 @@ def test_an_embedding_that_was_stopped_goes_on(tmp_path, monkeypatch):
     assert not (tmp_path / "x.static.h5").exists()
     with pytest.raises(ConfigError, match=r"these differ: lr 0\.001, now 0\.5"):
         learn(store, tmp_path / "x.static.h5", "embedding", lr=0.5)
+    with pytest.raises(ConfigError, match=r"the first 123 of 154 .* now it would be 77.* give the --share"):
+        learn(store, tmp_path / "x.static.h5", "embedding", share=0.5)
     resumed = learn(store, tmp_path / "x.static.h5", "embedding")
     assert resumed.rows.tobytes() == whole.rows.tobytes()
     assert resumed.report == whole.report
