@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,26 @@ from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.planning.plots import check_plot
 
 
-def config_options(command: Callable[..., Any], *, but: Container[str] = ()) -> Callable[..., Any]:
-    """Give a command --config, --set and one option for each setting not in ``but``: see :func:`given_settings`."""
+def config_options(
+    command: Callable[..., Any], *, but: Container[str] = (), notes: Mapping[str, str] | None = None
+) -> Callable[..., Any]:
+    """Give a command --config, --set and one option for each setting not in ``but``: see :func:`given_settings`.
+
+    notes: what stands behind a setting's default, such as when it is another one.
+    """
     for setting in reversed(dataclasses.fields(TrainConfig)):
         if setting.name in but:
             continue
         flag = setting.name.replace("_", "-")
         among = setting.metadata["among"]
+        note = f"; {notes[setting.name]}" if notes and setting.name in notes else ""
         is_switch = isinstance(setting.default, bool)
         option = click.option(
             f"--{flag}/--no-{flag}" if is_switch else f"--{flag}",
             setting.name,
             type=click.Choice(among) if among else type(setting.default),
             default=None,
-            help=f"{setting.metadata['help']}  [default: {_shown(setting.default)}]",
+            help=f"{setting.metadata['help']}  [default: {_shown(setting.default)}{note}]",
         )
         command = option(command)
     file = click.option(

@@ -10,8 +10,9 @@ import click
 from mpi4py import MPI
 
 from disttgl_hpc.cli.options import config_options, given_settings
-from disttgl_hpc.runs.pretrain import METHODS
+from disttgl_hpc.config import read_toml
 from disttgl_hpc.runs.pretrain import pretrain as run_pretraining
+from disttgl_hpc.runs.pretrain_settings import DEFAULTS, FIXED, METHODS, pretrain_config
 from disttgl_hpc.runs.signals import EXIT_STATUS, ignore_stop_signals
 from disttgl_hpc.store.events import EventStore
 
@@ -21,7 +22,9 @@ Examples:
   mpiexec -n 3 disttgl pretrain flights.events.h5 flights.static.h5 --kind embedding --epochs 5
   disttgl train flights.events.h5 --run runs/flights --static flights.static.h5
 """
-_FIXED = ("static", "node_memory", "task", "class_history", "class_features", "class_balance")
+_OWN_DEFAULTS = {
+    name: f"{method}: {value:g}" for method, own in DEFAULTS.items() for name, value in own.items()
+}
 
 
 @click.command(epilog=_EXAMPLES)
@@ -36,7 +39,7 @@ _FIXED = ("static", "node_memory", "task", "class_history", "class_features", "c
     help="Share of the training events to learn from; the others choose the epoch.",
 )
 @click.option("--force", is_flag=True, help="Replace a static memory that is there already.")
-@partial(config_options, but=_FIXED)
+@partial(config_options, but=FIXED["embedding"], notes=_OWN_DEFAULTS)
 def pretrain(
     events: Path,
     output: Path,
@@ -50,16 +53,21 @@ def pretrain(
 
     Only events of the training split are read. Nodes without events among those learned from get zeros.
 
-    embedding: a table in place of the node memory, learned with the model of `disttgl train`, all of whose options
-    hold; under mpiexec a grid trains as it does there. static-gnn: embeddings of the graph of who met whom, by
-    LightGCN; every rank trains. Of the options hold --epochs (30), --lr (0.03), --local-batch (6000), --dim-memory,
-    --seed, --static-decay (1e-5), those of evaluation, --threads and --timeout-s.
+    embedding: a table in place of the node memory, learned with the model of `disttgl train` and its options; under
+    mpiexec a grid trains as it does there. static-gnn: embeddings of the graph of who met whom, by LightGCN; every
+    rank trains. It takes --epochs, --lr, --local-batch, --static-decay, --dim-memory, --seed, --threads,
+    --timeout-s and those of evaluation but its batch; others are refused.
+
+    Both predict links and draw their negatives, whatever task and given negatives a --config names. From such a
+    file a kind takes what it uses; what is a default of training there leaves the defaults of static-gnn alone.
 
     An interrupted embedding goes on when the same command is given again.
     """
-    given = given_settings(options)
+    file = options["config_file"]
+    given = given_settings({**options, "config_file": None})
+    config = pretrain_config(kind, given, read_toml(file) if file else {})
     learned = run_pretraining(
-        EventStore.open(events), output, kind, given, MPI.COMM_WORLD, share=share, force=force
+        EventStore.open(events), output, kind, config, MPI.COMM_WORLD, share=share, force=force
     )
     if learned is None:
         ignore_stop_signals()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from disttgl_hpc.config import CO_TRAINED, TrainConfig, train_config
+from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.stream import EventStream, Split
 from disttgl_hpc.core.tcsr import build_tcsr
 from disttgl_hpc.errors import ConfigError
@@ -25,24 +24,12 @@ from disttgl_hpc.runs.train import train
 from disttgl_hpc.store.events import EventStore
 from disttgl_hpc.store.static import KIND, StaticOrigin, write_static_store
 
-METHODS = ("embedding", "static-gnn")
-FIXED = {
-    # A table instead of the node memory, with the same attention and the same task.
-    "embedding": {"static": CO_TRAINED, "node_memory": False},
-    "static-gnn": {"static": "", "node_memory": False},
-}
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "embedding": {},
-    "static-gnn": {"epochs": 30, "lr": 0.03, "local_batch": 6000, "static_decay": 1e-5},
-}
-"""What a method learns with unless it is told otherwise, where that differs from training."""
-
 
 def pretrain(
     events: EventStore,
     output: Path,
     method: str,
-    given: Mapping[str, Any],
+    config: TrainConfig,
     world: Any,
     *,
     share: float,
@@ -50,14 +37,13 @@ def pretrain(
 ) -> Learned | None:
     """Learn a static memory by ``method`` with all ranks of ``world`` and write it to ``output`` (collective).
 
-    given: settings of training that differ from the method's defaults. share: of the training events to learn
+    config: of :func:`~.runs.pretrain_settings.pretrain_config`. share: of the training events to learn
     from; the rest of them chooses the epoch. What follows the training split is checked for damage and not used.
     Returns what was learned, None if it was asked to stop before: the same command goes on. Raises ConfigError,
     also where ``output`` must not be replaced, GridError and StoreError as training does.
     """
     check_output(output, KIND, force=force)
     decide_together(world, events.check_contents)
-    config = train_config({**DEFAULTS[method], **given, **FIXED[method]})
     stream = training_part(events.stream, share)
     learned: Learned | None
     if method == "embedding":
@@ -133,9 +119,9 @@ def _check_share(run: RunDirectory, stream: EventStream) -> None:
     learned, wanted = run.read_config().get("train_end"), stream.split.train_end
     if learned != wanted:
         raise ConfigError(
-            f"{run.path}: has learned from the first {learned} of {stream.num_events} training events, now it would "
-            f"be {wanted}; what is held out must not have been learned from: give the --share that it was begun "
-            "with, or remove this folder to begin anew"
+            f"{run.path}: has learned from the first {learned} of {stream.num_events} training events, now "
+            f"it would be {wanted}; what is held out must not have been learned from: give the --share that it was "
+            "begun with, or remove this folder to begin anew"
         )
 
 

@@ -14,6 +14,7 @@ SMALL_TEXT = (
     "--evaluation-batch 100 --evaluation-negatives 9"
 )
 SMALL = SMALL_TEXT.split()
+SMALL_GNN = ["--epochs", "2", "--local-batch", "60", "--dim-memory", "8", "--evaluation-negatives", "9"]
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +47,10 @@ def events(tmp_path_factory):
 def test_two_trainers_learn_what_one_learns(tmp_path, events, kind, ranks, alone, together):
     """Half a batch each, dropout included: equal but for the order of float sums."""
     one, two = tmp_path / "one.static.h5", tmp_path / "two.static.h5"
-    said = disttgl("pretrain", events, one, "--kind", kind, *SMALL, *alone.split()).stdout
+    small = SMALL if kind == "embedding" else SMALL_GNN
+    said = disttgl("pretrain", events, one, "--kind", kind, *small, *alone.split()).stdout
     assert "70 of 70 nodes are known, validation MRR 0." in said
-    disttgl("pretrain", events, two, "--kind", kind, *SMALL, *together.split(), ranks=ranks)
+    disttgl("pretrain", events, two, "--kind", kind, *small, *together.split(), ranks=ranks)
     first, second = (StaticStore.open(path) for path in (one, two))
     assert np.allclose(first.rows, second.rows, atol=1e-3 * np.abs(first.rows).max())
     losses = [[epoch["loss"] for epoch in store.origin.report["epochs"]] for store in (first, second)]
@@ -57,7 +59,7 @@ def test_two_trainers_learn_what_one_learns(tmp_path, events, kind, ranks, alone
 
 def test_from_pre_training_to_evaluation(tmp_path, events):
     table, run = tmp_path / "r.static.h5", tmp_path / "run"
-    disttgl("pretrain", events, table, "--kind", "static-gnn", *SMALL)
+    disttgl("pretrain", events, table, "--kind", "static-gnn", *SMALL_GNN)
     facts = json.loads(disttgl("inspect", table, "--json", "--verify").stdout)
     assert (facts["kind"], facts["nodes"], facts["width"], facts["learned from the first"]) == (
         "static-gnn", 70, 8, 378,
@@ -86,12 +88,28 @@ def test_a_co_trained_run_is_evaluated_the_same_by_any_number_of_ranks(tmp_path,
         assert json.loads(disttgl("evaluate", run, "--json", ranks=ranks).stdout) == recorded
 
 
+def test_defaults_of_training_in_a_file_are_no_wish(tmp_path, events):
+    """The file that ``disttgl config --defaults`` makes; and the help tells whose default is which."""
+    (tmp_path / "s.toml").write_text(disttgl("config", "--defaults").stdout)
+    few = ("--dim-memory", "8", "--evaluation-negatives", "9", "--epochs", "2")
+    tables = [tmp_path / "one.static.h5", tmp_path / "two.static.h5"]
+    for table, file in zip(tables, ([], ["--config", tmp_path / "s.toml"]), strict=True):
+        disttgl("pretrain", events, table, "--kind", "static-gnn", *few, *file)
+    one, two = (StaticStore.open(table) for table in tables)
+    assert one.rows.tobytes() == two.rows.tobytes()
+    assert (two.origin.settings["lr"], two.origin.settings["local_batch"]) == (0.03, 6000)
+    told = " ".join(disttgl("pretrain", "--help").stdout.split())
+    assert "[default: 0.001; static-gnn: 0.03]" in told
+    assert "--static-dropout" in told
+    assert "--task" not in told
+
+
 @needs_mpi
 def test_mistakes_are_told_once(tmp_path, events):
     table = tmp_path / "other.static.h5"
     small = tmp_path / "small.events.h5"
     disttgl("generate", small, "--events", "300", "--nodes", "20")
-    disttgl("pretrain", small, table, "--kind", "static-gnn", *SMALL)
+    disttgl("pretrain", small, table, "--kind", "static-gnn", *SMALL_GNN)
     mistakes = {
         (
             "train",
@@ -104,6 +122,15 @@ def test_mistakes_are_told_once(tmp_path, events):
         ("train", events, "--run", tmp_path / "run", "--static", "no.h5"): "no.h5: no such file",
         ("pretrain", small, table, "--kind", "static-gnn"): "exists already: choose another name, or --force",
         ("pretrain", small, tmp_path / "x.h5", "--kind", "embedding", "--share", "0.999"): "share must leave",
+        (
+            "pretrain",
+            small,
+            tmp_path / "x.h5",
+            "--kind",
+            "static-gnn",
+            "--grid",
+            "1x1x1",
+        ): "grid: without effect",
     }
     for words, complaint in mistakes.items():
         done = disttgl(*words, ranks=2, check=False)

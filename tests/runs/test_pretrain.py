@@ -12,7 +12,8 @@ from run_helpers import SMALL, make_store, write_events
 from disttgl_hpc.core.stream import EventStream, Split
 from disttgl_hpc.core.tcsr import build_tcsr
 from disttgl_hpc.errors import ConfigError, StoreError, TrainingError
-from disttgl_hpc.runs.pretrain import METHODS, pretrain, training_part
+from disttgl_hpc.runs.pretrain import pretrain, training_part
+from disttgl_hpc.runs.pretrain_settings import METHODS, pretrain_config
 from disttgl_hpc.runs.signals import StopRequest
 from disttgl_hpc.runs.static_gnn import smoothed, training_graph
 from disttgl_hpc.store.events import EventStore
@@ -22,7 +23,8 @@ SETTINGS = {**SMALL, "local_batch": 50, "epochs": 3, "static_dropout": 0.0}
 
 
 def learn(store, output, method, *, force=False, share=0.8, **changes):
-    return pretrain(store, output, method, {**SETTINGS, **changes}, MPI.COMM_SELF, share=share, force=force)
+    config = pretrain_config(method, {}, {**SETTINGS, **changes})
+    return pretrain(store, output, method, config, MPI.COMM_SELF, share=share, force=force)
 
 
 def other_future(store, folder):
@@ -122,6 +124,17 @@ def test_an_embedding_that_was_stopped_goes_on(tmp_path, monkeypatch):
     resumed = learn(store, tmp_path / "x.static.h5", "embedding")
     assert resumed.rows.tobytes() == whole.rows.tobytes()
     assert resumed.report == whole.report
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_settings_of_a_run_with_another_task_and_given_negatives_learn_the_same(tmp_path, method):
+    store = make_store(tmp_path, num_classes=3)
+    links = learn(store, tmp_path / "links.static.h5", method)
+    other = learn(
+        store, tmp_path / "x.static.h5", method, task="edge", class_balance=0.5, evaluation_strategy="given"
+    )
+    assert other.rows.tobytes() == links.rows.tobytes()
+    assert other.report == links.report
 
 
 def test_an_output_is_not_replaced_unasked(tmp_path):
