@@ -23,8 +23,9 @@ mkdir -p "$out"
 runs=()
 for stream in far:3 near:1; do
     events=$out/${stream%:*}.events.h5
-    [[ -s $events ]] || disttgl generate "$events" --kind long-range --lag "${stream#*:}" --repeat 0.95 \
-        --events "${EVENTS:-40000}" --sources 200 --destinations 50 --edge-features 16
+    how=(--kind long-range --lag "${stream#*:}" --repeat 0.95 --events "${EVENTS:-40000}" --sources 200 --destinations 50
+        --edge-features 16)
+    ! is_new "$events" "${how[@]}" || disttgl generate "$events" "${how[@]}"
     for seed in ${SEEDS:-0 1 2}; do
         run=$out/${stream%:*}/none-s$seed
         train "$run" 0 "$events" --seed "$seed" "${options[@]}" --no-node-memory

@@ -1,6 +1,8 @@
 """Plot test MRR of runs with and without static memory, and print it as a table.
 
 python plot_static.py FOLDER RUN [RUN ...]     a run is STREAM/KIND-sSEED; FOLDER gets static.json and static.svg
+
+Runs of a stream and kind must differ in the seed alone, and those of a stream must be of as many passes.
 """
 
 import json
@@ -13,6 +15,29 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+
+OF_A_RUN = {"seed", "events", "batches", "static", "static_memory", "threads", "prefetch", "timeout_s"}
+OF_A_RUN |= {"checkpoint_steps", "checkpoint_minutes", "keep_checkpoints", "trace_steps", "trace_after"}
+OF_A_STREAM = {"checksum", "epochs", "evaluation_events"}
+
+
+def check_alike(runs: list[Path]) -> None:
+    """End with a message where runs that are set side by side, or averaged, are of different settings."""
+    groups: dict[Path, tuple[Path, dict]] = {}
+    for run in runs:
+        own = json.loads((run / "config.json").read_text())
+        kind = run.parent / run.name.rpartition("-s")[0]
+        for group, names in ((run.parent, OF_A_STREAM), (kind, own.keys() - OF_A_RUN)):
+            first, theirs = groups.setdefault(group, (run, own))
+            differ = [
+                f"{name} {theirs[name]}, {own[name]}"
+                for name in sorted(names & theirs.keys())
+                if theirs[name] != own[name]
+            ]
+            if differ:
+                sys.exit(
+                    f"{first}, {run}: differ in {'; '.join(differ)}: move away what is not to be compared"
+                )
 
 
 def read(run: Path) -> tuple[str, str, dict]:
@@ -46,6 +71,7 @@ def row(stream: str, kind: str, found: list[dict], without: dict[int, float]) ->
 
 def main(folder: Path, runs: list[Path]) -> None:
     """Write the figures and the plot, and a table to standard output."""
+    check_alike(runs)
     found: dict[str, dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         stream, kind, figures = read(run)

@@ -5,8 +5,9 @@
 #   SEEDS="0 1 2" bash jobs/experiments/static.sh flights.events.h5 --epochs 4 --evaluation-events 6000
 #
 # For every stream and seed it learns both tables and trains one run of each kind with the same options, into
-# runs/static/NAME; then it leaves table.md, static.json and static.svg in runs/static. What is there already is kept, and
-# what was stopped goes on, so seeds and streams can be added. README.md beside this file has results.
+# runs/static/NAME; then it leaves table.md, static.json and static.svg of all finished runs in runs/static. What is there
+# already is kept, and what was stopped goes on, so seeds and streams can be added; what was made of other events or with
+# other options ends the script. README.md beside this file has results.
 #
 #   DISTTGL_VENV=PATH       the environment with disttgl and its extra "plot" (default .venv, which jobs/demo.sh makes)
 #   SEEDS="0"               one run of every kind for each, with tables of its own
@@ -30,10 +31,9 @@ read -ra learning <<<"${PRETRAIN-${options[*]}}"
 read -ra smoothing <<<"${STATIC_GNN-}"
 
 learn() { # EVENTS TABLE OPTIONS: a table that is there when this returns
-    [[ -s $2 ]] || disttgl pretrain "$@"
+    ! is_new "$2" "${@:3}" || disttgl pretrain "$@"
 }
 
-runs=()
 for events in "${streams[@]}"; do
     name=$(basename "$events")
     out=runs/static/${name%%.*}
@@ -50,7 +50,15 @@ for events in "${streams[@]}"; do
             embedding) learn "$events" "$table" --kind embedding --seed "$seed" "${learning[@]}" ;;
             esac
             train "$run" 0 "$events" --seed "$seed" "${options[@]}" "${own[@]}"
-            runs+=("$run")
+        done
+    done
+done
+
+runs=()
+for stream in runs/static/*/; do
+    for kind in none embedding static-gnn co-trained; do
+        for run in "$stream$kind"-s*/; do
+            ! is_finished "$run" || runs+=("${run%/}")
         done
     done
 done
