@@ -102,7 +102,7 @@ def _learn_embedding(events: EventStore, config: TrainConfig, output: Path, worl
     run = RunDirectory(_run_beside(output))
     is_begun = world.bcast(bool(run.whole_checkpoints))
     if is_begun:
-        config = resumed_config(run, config.as_dict())
+        config = resumed_config(run, config.as_dict(), "remove this folder to begin anew")
         _check_share(run, events.stream)
     if not train(events, config, run, world, resume=is_begun):
         return None

@@ -50,7 +50,7 @@ def pretrain_config(method: str, given: Mapping[str, Any], file: Mapping[str, An
     refused = [name for name in given if name not in used and given[name] != fixed.get(name)]
     if refused:
         raise ConfigError(
-            f"{', '.join(refused)}: without effect on pretrain --kind {method}, which {_does(method)}: leave out"
+            f"{', '.join(refused)}: without effect on pretrain --kind {method}, which {_does(method)}: leave it out"
         )
     said = {name: value for name, value in file.items() if value != getattr(plain, name)}
     unused = [f"{name} {value}" for name, value in said.items() if name not in used]

@@ -108,10 +108,12 @@ class Regrowth(Resumption):
         return np.zeros(2), None
 
 
-def resumed_config(run: RunDirectory, given: Mapping[str, Any]) -> TrainConfig:
+def resumed_config(
+    run: RunDirectory, given: Mapping[str, Any], remedy: str = "begin another run with --run"
+) -> TrainConfig:
     """Settings of a run that goes on: its own, changed by ``given`` where that leaves its past as it is.
 
-    Raises ConfigError with all other differences.
+    Raises ConfigError with all other differences; ``remedy``: what to do to keep them.
     """
     saved = saved_config(run.read_config())
     wanted = train_config(saved.as_dict(), given)
@@ -121,7 +123,7 @@ def resumed_config(run: RunDirectory, given: Mapping[str, Any]) -> TrainConfig:
     if differences:
         raise ConfigError(
             f"{run.path}: a resumed run keeps what decides its result, these differ: {', '.join(differences)}; "
-            "leave them out, or begin another run with --run"
+            f"leave them out, or {remedy}"
         )
     return wanted
 
