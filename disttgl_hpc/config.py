@@ -100,7 +100,7 @@ class TrainConfig:
     )
     time_unit: float = _setting(
         0.0,
-        "Units of the events' times in one of the model's; 0: a second where the store knows its unit, else 1.",
+        "Units of the events' times in one of the model's; 0: as the span of the training events asks for.",
         least=0.0,
     )
     pair_features: bool = _setting(

@@ -14,6 +14,7 @@ from typing import Any
 
 from disttgl_hpc.config import TrainConfig, train_config
 from disttgl_hpc.core.schedule import GridShape
+from disttgl_hpc.core.time_unit import model_unit
 from disttgl_hpc.errors import ConfigError, StoreError
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.runs.static_memory import static_settings
@@ -184,7 +185,7 @@ class RunDirectory:
 def run_settings(
     store: EventStore, config: TrainConfig, shape: GridShape, batches: Path | None = None
 ) -> dict[str, Any]:
-    """What config.json says of a run: its inputs, where its training events end, every setting, the grid laid.
+    """What config.json says of a run: its inputs, where its training events end, every setting, what was chosen.
 
     A batch store needs no checksum here: it is of the same events or is refused, and changes no result.
     """
@@ -192,7 +193,9 @@ def run_settings(
     if batches is not None:
         inputs["batches"] = str(batches.resolve())
     inputs["train_end"] = store.stream.split.train_end
-    return {**inputs, **replace(config, grid=shape.option).as_dict(), **static_settings(config)}
+    unit = config.time_unit or model_unit(store.stream)
+    chosen = replace(config, grid=shape.option, time_unit=unit)
+    return {**inputs, **chosen.as_dict(), **static_settings(config)}
 
 
 def saved_config(settings: dict[str, Any]) -> TrainConfig:

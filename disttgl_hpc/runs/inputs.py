@@ -19,17 +19,13 @@ from disttgl_hpc.core.comb import Groups, MeanMail
 from disttgl_hpc.core.mail import PendingMail
 from disttgl_hpc.core.pairs import DIM_PAIR
 from disttgl_hpc.core.stream import EventStream, Targets
+from disttgl_hpc.core.time_unit import model_unit
 from disttgl_hpc.errors import ConfigError
-from disttgl_hpc.log import get_logger
 from disttgl_hpc.nn.inputs import EventFeatures, GraphInputs, ModelDims, NodeInputs
 from disttgl_hpc.nn.model import Tgn
 from disttgl_hpc.nn.products import choose_product
 from disttgl_hpc.nn.time_encoding import TimeMode
 from disttgl_hpc.runs.batches import Pass
-
-log = get_logger(__name__)
-
-_LONGEST_SPAN = 1e10  # 300 years of seconds
 
 
 def device_of(config: TrainConfig, local_trainer: int) -> torch.device:
@@ -64,25 +60,9 @@ def build_model(stream: EventStream, config: TrainConfig) -> Tgn:
         config.dropout,
         seed=config.seed,
         time_mode=TimeMode(config.time_encoding),
-        time_unit=time_unit(stream, config),
+        time_unit=config.time_unit or model_unit(stream),
         product=choose_product(config.precision, config.device),
     )
-
-
-def time_unit(stream: EventStream, config: TrainConfig) -> float:
-    """How many units of the stream's times make one of the model's, which tells 1 to 10^9 of them apart."""
-    return config.time_unit or stream.units_of_a_second
-
-
-def warn_of_fine_times(stream: EventStream, config: TrainConfig) -> None:
-    """Tell of times in units so small that the model, which tells 1 to 10^9 of them apart, sees noise."""
-    span = float(stream.time[-1]) - float(stream.time[0])
-    if span / time_unit(stream, config) > _LONGEST_SPAN:
-        log.warning(
-            "the events span %.3g units of time, of which the time encoding tells 1 to 1e9 apart: give --time-unit "
-            "1e3 if these are milliseconds, 1e6 for microseconds, 1e9 for nanoseconds",
-            span,
-        )
 
 
 def _class_dims(targets: Targets | None) -> dict[str, Any]:

@@ -116,6 +116,8 @@ def resumed_config(
     Raises ConfigError with all other differences; ``remedy``: what to do to keep them.
     """
     saved = saved_config(run.read_config())
+    if not given.get("time_unit"):  # what was chosen stays, though later events would have another choice
+        given = {**given, "time_unit": saved.time_unit}
     wanted = train_config(saved.as_dict(), given)
     differences = _differences(saved, wanted)
     if wanted.epochs < saved.epochs:

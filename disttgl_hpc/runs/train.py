@@ -24,7 +24,7 @@ from disttgl_hpc.runs.batches import GraphSource, StoredGraphs
 from disttgl_hpc.runs.candidates import check_negatives
 from disttgl_hpc.runs.checkpoints import RunCheckpoints, model_arrays, static_arrays, trainer_arrays
 from disttgl_hpc.runs.directory import RunDirectory, run_settings
-from disttgl_hpc.runs.inputs import device_of, warn_of_fine_times
+from disttgl_hpc.runs.inputs import device_of
 from disttgl_hpc.runs.numbers import fail_together
 from disttgl_hpc.runs.plan import RunPlan, check_split
 from disttgl_hpc.runs.plan_grid import grid_shape
@@ -72,8 +72,6 @@ def train(
     decide_together(grid.world, store.check_contents)
     _check_device(config, grid)
     graphs = StoredGraphs.open(batches, store, config, grid.shape.minibatch) if batches else None
-    if grid.world.rank == 0:
-        warn_of_fine_times(store.stream, config)
     settings = run_settings(store, config, grid.shape, batches)
     with stop_signals() as stop, ExitStack() as lock:
         decide_together(grid.world, lambda: lock.enter_context(run.locked()))
