@@ -27,9 +27,10 @@ from disttgl_hpc.planning.costs import Machine
 from disttgl_hpc.planning.planner import MAX_LOSS, Cluster
 from disttgl_hpc.planning.plots import plot_captured
 from disttgl_hpc.planning.tables import captured_table, plan_table
+from disttgl_hpc.runs.calibration import calibrate, check_calibration, sizes_to_try
 from disttgl_hpc.runs.machine import free_shared_memory
 from disttgl_hpc.runs.output import stem
-from disttgl_hpc.runs.plan_grid import calibrate, plan_grid, sizes_to_try
+from disttgl_hpc.runs.plan_grid import plan_grid
 from disttgl_hpc.store.events import EventStore
 
 _EXAMPLES = """\b
@@ -79,7 +80,7 @@ class _Bytes(click.ParamType):  # type: ignore[type-arg]
     "calibration_files",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Measured before: --json of `plan`, or of `bench scaling` with 1x1x1.",
+    help="Measured before on these events: --json of `plan`, or of `bench scaling` with 1x1x1.",
 )
 @click.option("--no-calibration", is_flag=True, help="Measure nothing and predict no speeds.")
 @output_options
@@ -157,14 +158,34 @@ def _planned(
         trainers_per_node=trainers_per_node,
         memory_per_node=free_shared_memory() if memory_per_node is None else memory_per_node,
     )
-    records = [one for file in calibration_files for one in _calibrations(file)]
+    wanted = config.local_batch if "local_batch" in given else None
+    records = _measured_before(calibration_files, stream, config, wanted)
     if not (records or no_calibration):
-        sizes = [config.local_batch] if "local_batch" in given else sizes_to_try(base, stream.split.train_end)
+        sizes = [wanted] if wanted else sizes_to_try(base, stream.split.train_end)
         records = calibrate(stream, config, sizes, MPI.COMM_SELF)
     machine = Machine(cores=cores or trainers_per_node + 1)
     record = plan_grid(stream, config, cluster, machine, records, base=base, max_loss=max_loss)
     commands = _commands(events, record, given)
-    return record | {"commands": commands}, "\n".join([plan_table(record), "", *commands])
+    record |= {"calibration_files": [str(file) for file in calibration_files], "commands": commands}
+    return record, "\n".join([plan_table(record), "", *commands])
+
+
+def _measured_before(
+    files: tuple[Path, ...], stream: EventStream, config: TrainConfig, local_batch: int | None
+) -> list[dict[str, Any]]:
+    """Records in files of ours, of a certain local batch if one is wanted. Raises ConfigError where none fits."""
+    records = []
+    for file in files:
+        for record in _calibrations(file):
+            check_calibration(record, stream, config, str(file))
+            records.append(record)
+    sizes = sorted({record["settings"]["local_batch"] for record in records})
+    if records and local_batch and local_batch not in sizes:
+        raise ConfigError(
+            f"--calibration must hold the --local-batch that is given, {local_batch:,}: measured were "
+            f"{', '.join(map(str, sizes))}; take one of them, or leave out --calibration or --local-batch"
+        )
+    return [one for one in records if local_batch in {None, one["settings"]["local_batch"]}]
 
 
 def _calibrations(file: Path) -> list[dict[str, Any]]:

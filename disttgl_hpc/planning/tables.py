@@ -70,7 +70,9 @@ def plan_table(record: dict[str, Any]) -> str:
         "MiB: node memory and its slots in shared memory; what trainers need for themselves comes on top.",
     ]
     if record["local_batches"]:
-        lines.append("Events/s of local batches are measured here, those of grids predicted from them.")
+        files = ", ".join(record["calibration_files"])
+        measured = f"were measured before ({files})" if files else "are measured here"
+        lines.append(f"Events/s of local batches {measured}, those of grids predicted from them.")
     return "\n".join(lines)
 
 

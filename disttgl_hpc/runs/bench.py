@@ -148,9 +148,18 @@ def measure_scaling(
         for shape, party, results in zip(plan.grids, parties, runs, strict=True)
     ]
     plan_facts = {"steps": plan.steps, "warmup": plan.warmup}
+    return {"stream": stream.name, **stream_facts(stream), **plan_facts, "machine": machine, "grids": grids}
+
+
+def stream_facts(stream: EventStream) -> dict[str, int]:
+    """What of a stream a step's time depends on: training events, bytes of their features, widths of a node's."""
     row = None if stream.edge_features is None else stream.edge_features[:1]
-    stream_facts = {"train_events": stream.split.train_end, "edge_bytes": 0 if row is None else row.nbytes}
-    return {"stream": stream.name, **stream_facts, **plan_facts, "machine": machine, "grids": grids}
+    return {
+        "train_events": stream.split.train_end,
+        "edge_bytes": 0 if row is None else row.nbytes,
+        "dim_node": stream.dim_node,
+        "dim_static": stream.dim_static,
+    }
 
 
 @dataclass(frozen=True)

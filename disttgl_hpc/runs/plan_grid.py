@@ -1,4 +1,4 @@
-"""Choosing a grid for a stream: captured events, sizes of node memory, and a short calibration on this machine."""
+"""Choosing a grid for a stream: captured events, sizes of node memory, and what a calibration has measured."""
 
 from __future__ import annotations
 
@@ -24,51 +24,11 @@ from disttgl_hpc.planning.planner import (
     divisors,
     predicted_speed,
 )
-from disttgl_hpc.runs.bench import ScalingPlan, measure_scaling, medians
 from disttgl_hpc.runs.bench_alone import ALONE
 from disttgl_hpc.runs.machine import free_shared_memory
 from disttgl_hpc.runs.plan import RunPlan
 
 log = get_logger(__name__)
-
-_FACTORS = (0.25, 0.5, 1, 2, 4)
-_WARMUP_EVENTS, _MEASURED_EVENTS = 4_800, 9_600
-_ROUNDS = 3
-
-
-def calibrate(
-    stream: EventStream, config: TrainConfig, local_batches: Sequence[int], alone: Any
-) -> list[dict[str, Any]]:
-    """Train the same events with each local batch in this process; records as ``disttgl bench scaling`` makes them.
-
-    alone: an MPI communicator of this process only. Sizes take turns, so that a machine that drifts disturbs all of
-    them alike; each turn takes about a second.
-    """
-    turns = [[_measure(stream, config, size, alone) for size in local_batches] for _ in range(_ROUNDS)]
-    records = []
-    for record, *others in zip(*turns, strict=True):
-        rounds = [one["grids"][0]["rounds"][0] for one in (record, *others)]
-        records.append(record | {"grids": [record["grids"][0] | medians(rounds) | {"rounds": rounds}]})
-    return records
-
-
-def _measure(stream: EventStream, config: TrainConfig, local_batch: int, alone: Any) -> dict[str, Any]:
-    """One turn of one size."""
-    own = replace(config, local_batch=local_batch, grid="")
-    steps = ScalingPlan(
-        grids=(ALONE,),
-        steps=max(4, _MEASURED_EVENTS // local_batch),
-        warmup=max(1, _WARMUP_EVENTS // local_batch),
-        rounds=1,
-    )
-    log.info("measuring a trainer with local batches of %d", local_batch)
-    record = measure_scaling(stream, own, steps, alone) or {}
-    return record | {"settings": own.as_dict()}
-
-
-def sizes_to_try(base: int, num_events: int) -> list[int]:
-    """Local batches around ``base`` that a stream of ``num_events`` training events can fill."""
-    return sorted({max(1, min(num_events, round(factor * base))) for factor in _FACTORS})
 
 
 def plan_grid(

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from disttgl_hpc.cli.plan import plan
 from disttgl_hpc.cli.prepare import prepare
 from disttgl_hpc.errors import ConfigError, DisttglError
-from disttgl_hpc.runs import plan_grid
+from disttgl_hpc.runs import calibration
 
 
 @pytest.fixture
@@ -111,16 +111,62 @@ def test_a_file_without_a_measurement_is_refused(store, tmp_path, text):
     assert ": " in str(done.exception)
 
 
-def test_a_calibration_is_measured_once_and_used_again(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(plan_grid, "_WARMUP_EVENTS", 300)
-    monkeypatch.setattr(plan_grid, "_MEASURED_EVENTS", 600)
+@pytest.fixture
+def measured(store, tmp_path, monkeypatch):
+    """A plan of two trainers that has measured batches of 20, and its file."""
+    monkeypatch.setattr(calibration, "_WARMUP_EVENTS", 100)
+    monkeypatch.setattr(calibration, "_MEASURED_EVENTS", 200)
     file = tmp_path / "plan.json"
-    first = invoke(store, "--trainers-per-node", 2, "--local-batch", 20, *SMALL, "--json", file)
-    assert first.exit_code == 0, first.output
+    done = invoke(store, "--trainers-per-node", 2, "--local-batch", 20, *SMALL, "--json", file)
+    assert done.exit_code == 0, done.output
+    return done, file
+
+
+def test_a_calibration_is_measured_once_and_used_again(store, measured):
+    first, file = measured
     again = invoke(store, "--trainers-per-node", 2, "--calibration", file, "--base-batch", 20, *SMALL)
     assert again.exit_code == 0, again.output
-    assert again.output.splitlines()[:-2] == first.output.splitlines()[:-2]
+    told = first.output.replace("are measured here", f"were measured before ({file})")
+    assert told != first.output
+    assert again.output.splitlines()[:-2] == told.splitlines()[:-2]
     assert "20" in first.output.splitlines()[1].split(), "the local batch that was measured"
+
+
+@pytest.mark.parametrize(
+    ("changed", "options", "message"),
+    [
+        ({"stream": "other"}, [], "stream was 'other', is 'x'"),
+        ({"train_events": 141}, [], "train_events was 141, is 140"),
+        ({"edge_bytes": 8}, [], "edge_bytes was 8, is 0"),
+        ({"dim_static": 8}, [], "dim_static was 8, is 0"),
+        ({"settings": {}}, [], "dim_memory was 100, is 8"),
+        ({}, ["--num-neighbors", 3], "num_neighbors was 10, is 3"),
+        ({}, ["--pair-features"], "pair_features was False, is True; give the same"),
+        ({}, ["--local-batch", 40], "--local-batch that is given, 40: measured were 20"),
+        ({}, ["--local-batch", 20, "--lr", 0.1], ""),
+    ],
+)
+def test_another_measurement_is_refused(store, measured, changed, options, message):
+    record = json.loads(measured[1].read_text())
+    record["calibration"][0] |= changed
+    measured[1].write_text(json.dumps(record))
+    done = invoke(store, "--calibration", measured[1], "--base-batch", 20, *SMALL, *options)
+    if message:
+        assert isinstance(done.exception, ConfigError), done.output
+        assert message in str(done.exception)
+    else:
+        assert done.exit_code == 0, done.output
+
+
+def test_a_given_local_batch_is_taken_from_a_calibration_of_several(store, measured, tmp_path):
+    record = json.loads(measured[1].read_text())
+    (one,) = record["calibration"]
+    record["calibration"].append(one | {"settings": one["settings"] | {"local_batch": 40}})
+    measured[1].write_text(json.dumps(record))
+    file = tmp_path / "again.json"
+    done = invoke(store, "--calibration", measured[1], "--local-batch", 40, *SMALL, "--json", file)
+    assert done.exit_code == 0, done.output
+    assert [one["local_batch"] for one in json.loads(file.read_text())["local_batches"]] == [40]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from disttgl_hpc.parallel.shared import num_bytes, table_shapes
 from disttgl_hpc.parallel.static_table import static_shapes
 from disttgl_hpc.planning.costs import Costs, Machine
 from disttgl_hpc.planning.planner import Cluster
+from disttgl_hpc.runs import calibration
 from disttgl_hpc.runs import plan_grid as planning
 from disttgl_hpc.runs.machine import free_shared_memory
 from disttgl_hpc.runs.plan import RunPlan
@@ -35,9 +36,9 @@ def planned(
 
 
 def test_a_calibration_measures_every_size_on_the_same_events(stream, monkeypatch):
-    monkeypatch.setattr(planning, "_MEASURED_EVENTS", 150)
-    monkeypatch.setattr(planning, "_WARMUP_EVENTS", 50)
-    records = planning.calibrate(stream, CONFIG, [10, 25], MPI.COMM_SELF)
+    monkeypatch.setattr(calibration, "_MEASURED_EVENTS", 150)
+    monkeypatch.setattr(calibration, "_WARMUP_EVENTS", 50)
+    records = calibration.calibrate(stream, CONFIG, [10, 25], MPI.COMM_SELF)
     assert [record["settings"]["local_batch"] for record in records] == [10, 25]
     for record, steps in zip(records, (15, 6), strict=True):
         (entry,) = record["grids"]
@@ -75,9 +76,9 @@ def test_a_co_trained_table_needs_memory_too(stream):
 
 
 def test_sizes_around_the_base():
-    assert planning.sizes_to_try(600, 10_000) == [150, 300, 600, 1200, 2400]
-    assert planning.sizes_to_try(600, 1000) == [150, 300, 600, 1000]
-    assert planning.sizes_to_try(1, 2) == [1, 2]
+    assert calibration.sizes_to_try(600, 10_000) == [150, 300, 600, 1200, 2400]
+    assert calibration.sizes_to_try(600, 1000) == [150, 300, 600, 1000]
+    assert calibration.sizes_to_try(1, 2) == [1, 2]
 
 
 def test_one_process_is_one_trainer(stream):
