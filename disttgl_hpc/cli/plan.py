@@ -27,10 +27,11 @@ from disttgl_hpc.planning.costs import Machine
 from disttgl_hpc.planning.planner import MAX_LOSS, Cluster
 from disttgl_hpc.planning.plots import plot_captured
 from disttgl_hpc.planning.tables import captured_table, plan_table
-from disttgl_hpc.runs.calibration import calibrate, check_calibration, sizes_to_try
+from disttgl_hpc.runs.calibration import calibrate, check_calibration, cores_of, sizes_to_try
 from disttgl_hpc.runs.machine import free_shared_memory
 from disttgl_hpc.runs.output import stem
 from disttgl_hpc.runs.plan_grid import plan_grid
+from disttgl_hpc.runs.static_memory import with_static_memory
 from disttgl_hpc.store.events import EventStore
 
 _EXAMPLES = """\b
@@ -68,7 +69,9 @@ class _Bytes(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--memory-per-node", type=_Bytes(), help="For node memory.  [default: what is free on this one]"
 )
-@click.option("--cores", type=_AT_LEAST_ONE, help="Of a node.  [default: one for each trainer, and one more]")
+@click.option(
+    "--cores", type=_AT_LEAST_ONE, help="Of a node.  [default: those of the machine that is measured]"
+)
 @click.option(
     "--max-loss", type=click.FloatRange(0, 1), default=MAX_LOSS, help="Of information, by a larger batch."
 )
@@ -103,16 +106,16 @@ def plan(
     """
     if MPI.COMM_WORLD.rank:
         return  # said once, however many processes were started
-    stream = EventStore.open(events, check=True).stream
+    store = EventStore.open(events, check=True)
     if captured:
-        record = _captured(stream, batch_sizes)
+        record = _captured(store.stream, batch_sizes)
         if plot_file:
             plot_captured(record, plot_file)
         told = captured_table(record)
     elif plot_file or batch_sizes:
         raise ConfigError("--plot and --batch-sizes belong to --captured: give it, or leave them out")
     else:
-        record, told = _planned(events, stream, **options)
+        record, told = _planned(events, store, **options)
     write_json(record, json_file)
     click.echo(told)
 
@@ -135,7 +138,7 @@ def _sizes(text: str) -> list[int]:
 
 def _planned(
     events: Path,
-    stream: EventStream,
+    store: EventStore,
     *,
     nodes: int,
     trainers_per_node: int,
@@ -150,8 +153,11 @@ def _planned(
     """A plan and what it says."""
     given = given_settings(options)
     if "grid" in given:
-        raise ConfigError(f"{options['config_file']}: sets the grid, which is what is planned: leave it out")
+        raise ConfigError(
+            f"grid is what is planned, and is set to {given['grid']!r}: leave it out of --config and --set"
+        )
     config = train_config(given)
+    stream = with_static_memory(store, config).stream
     base = base_batch or config.local_batch
     cluster = Cluster(
         nodes=nodes,
@@ -163,10 +169,19 @@ def _planned(
     if not (records or no_calibration):
         sizes = [wanted] if wanted else sizes_to_try(base, stream.split.train_end)
         records = calibrate(stream, config, sizes, MPI.COMM_SELF)
-    machine = Machine(cores=cores or trainers_per_node + 1)
+    whence = "--cores"
+    if not cores:
+        cores = cores_of(records[0]) if records else trainers_per_node + 1
+        whence = "those of the machine that was measured" if calibration_files else "those of this machine"
+    machine = Machine(cores=cores)
     record = plan_grid(stream, config, cluster, machine, records, base=base, max_loss=max_loss)
     commands = _commands(events, record, given)
-    record |= {"calibration_files": [str(file) for file in calibration_files], "commands": commands}
+    record |= {
+        "calibration_files": [str(file) for file in calibration_files],
+        "cores_per_node": cores if records else None,
+        "cores_from": whence if records else None,
+        "commands": commands,
+    }
     return record, "\n".join([plan_table(record), "", *commands])
 
 

@@ -73,6 +73,9 @@ def plan_table(record: dict[str, Any]) -> str:
         files = ", ".join(record["calibration_files"])
         measured = f"were measured before ({files})" if files else "are measured here"
         lines.append(f"Events/s of local batches {measured}, those of grids predicted from them.")
+        lines.append(
+            f"Predicted for nodes of {record['cores_per_node']:,} cores ({record['cores_from']}); others: --cores."
+        )
     return "\n".join(lines)
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from itertools import pairwise
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
 from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.core.lasting import Beginning
 from disttgl_hpc.core.memory import MemoryService
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.core.stream import EventStream
@@ -24,14 +25,14 @@ from disttgl_hpc.parallel.daemon import serve_memory
 from disttgl_hpc.parallel.grid import Grid, check_slices
 from disttgl_hpc.parallel.subset import Nodes, choose_ranks, nodes_of
 from disttgl_hpc.parallel.waiting import wait_request
-from disttgl_hpc.runs.machine import own_cores, processor, tcp_bytes_sent, versions
+from disttgl_hpc.runs.bench_figures import Counters, Measure, figures, medians
+from disttgl_hpc.runs.machine import own_cores, processor, versions
 from disttgl_hpc.runs.plan import RunPlan, batching_of, check_training
 from disttgl_hpc.runs.trainer import Trainer
 from disttgl_hpc.runs.warmup import compile_once
 
 log = get_logger(__name__)
 
-_ONLY_IN_ROUNDS = ("step_s", "phases_s")
 _LONGEST_SLEEP_S = 0.1  # of the ranks that a grid does not need: looking more often would take its cores
 
 
@@ -39,67 +40,16 @@ _LONGEST_SLEEP_S = 0.1  # of the ranks that a grid does not need: looking more o
 class ScalingPlan:
     """Grids to compare, the first being what the others are compared with.
 
-    steps: measured in each run, after ``warmup`` others. rounds: runs of each grid; a round runs every grid
-    once, so that a machine that drifts disturbs all of them alike.
+    first_steps: where in the stream a run begins, each time with an empty node memory. steps: measured from each
+    of them, after ``warmup`` others. rounds: runs of each grid; a round runs every grid once, so that a machine
+    that drifts disturbs all of them alike.
     """
 
     grids: tuple[GridShape, ...]
     steps: int = 200
     warmup: int = 20
     rounds: int = 3
-
-
-@dataclass(frozen=True)
-class Counters:
-    """What a rank has used up, since its start or, as a difference, over some steps.
-
-    elapsed_s: wall clock. cpu_s: user and system time of all its threads. memory_wait_s, gradient_wait_s:
-    within waits for the daemon's replies, and within sums of gradients. gradient_bytes: handed to
-    sums between nodes.
-    tcp_bytes: sent through TCP.
-    """
-
-    elapsed_s: float
-    cpu_s: float
-    memory_wait_s: float
-    gradient_wait_s: float
-    gradient_bytes: int
-    tcp_bytes: int
-
-    @classmethod
-    def now(cls, trainer: Trainer | None = None, memory: MemoryService | None = None) -> Counters:
-        """Counters of this rank, a trainer with its memory service or a daemon."""
-        return cls(
-            elapsed_s=time.perf_counter(),
-            cpu_s=time.process_time(),
-            memory_wait_s=memory.waited_s if isinstance(memory, MemoryClient) else 0.0,
-            gradient_wait_s=trainer.gradients.waited_s if trainer else 0.0,
-            gradient_bytes=trainer.gradients.sent_bytes if trainer else 0,
-            tcp_bytes=tcp_bytes_sent(),
-        )
-
-    def since(self, earlier: Counters) -> Counters:
-        """The difference between two moments."""
-        return Counters(
-            *(getattr(self, each.name) - getattr(earlier, each.name) for each in fields(Counters))
-        )
-
-
-@dataclass(frozen=True)
-class Measure:
-    """What one rank spent on ``steps`` steps and the events it trained in them; a daemon trains none.
-
-    step_s: seconds of each of a trainer's steps without its waits for other ranks. phases_s: of all of them, by
-    phase, waits included. model_bytes: size of its gradients.
-    """
-
-    is_daemon: bool
-    steps: int
-    events: int
-    spent: Counters
-    step_s: tuple[float, ...] = ()
-    phases_s: dict[str, float] = field(default_factory=dict)
-    model_bytes: int = 0
+    first_steps: tuple[int, ...] = (0,)
 
 
 def measure_scaling(
@@ -147,7 +97,11 @@ def measure_scaling(
         }
         for shape, party, results in zip(plan.grids, parties, runs, strict=True)
     ]
-    plan_facts = {"steps": plan.steps, "warmup": plan.warmup}
+    plan_facts = {
+        "steps": plan.steps * len(plan.first_steps),
+        "warmup": plan.warmup,
+        "first_steps": list(plan.first_steps),
+    }
     return {"stream": stream.name, **stream_facts(stream), **plan_facts, "machine": machine, "grids": grids}
 
 
@@ -199,31 +153,38 @@ class _Turns:
 
     def _train(self, shape: GridShape, part: Any) -> Measure:
         """Share of one rank in a run on ``part``, the ranks that ``shape`` needs; collective over it only."""
-        stream, config, plan = self.stream, self.config, self.plan
         grid = Grid.create(part, shape)
+        first, *others = [self._stretch(grid, first_step) for first_step in self.plan.first_steps]
+        grid.free()
+        return sum(others, first)
+
+    def _stretch(self, grid: Grid, first_step: int) -> Measure:
+        """The same from one place of the stream on."""
+        stream, config, plan = self.stream, self.config, self.plan
         steps = plan.warmup + plan.steps
-        run = RunPlan.of(stream, config, shape, steps)
+        run = RunPlan.of(stream, config, grid.shape, first_step + steps)
         order = (run.sizes, run.num_batches, run.num_steps)
+        how: dict[str, Any] = {"beginning": Beginning(first_step), "timeout_s": config.timeout_s}
         if grid.is_daemon:
             # It knows no steps to measure between, so its whole service counts, with its beginning and end.
             before = Counters.now()
-            serve_memory(grid, *order, timeout_s=config.timeout_s)
-            measure = Measure(True, steps, 0, Counters.now().since(before))
-        else:
-            memory = open_memory(grid, *order, timeout_s=config.timeout_s)
-            trainer = Trainer(stream, config, run, grid, memory)
-            compile_once(trainer, grid.node_trainer_comm, config.timeout_s)
-            for step in range(plan.warmup):
-                trainer.step(step)
-            trainer.clock.take()
-            before = Counters.now(trainer, memory)
-            events, step_s = _walk(trainer, memory, range(plan.warmup, steps))
-            spent = Counters.now(trainer, memory).since(before)
-            size = sum(parameter.nbytes for parameter in trainer.model.parameters())
-            measure = Measure(False, plan.steps, events, spent, step_s, trainer.clock.take(), size)
-            trainer.close()
-            memory.close()
-        grid.free()
+            serve_memory(grid, *order, **how)
+            return Measure(True, steps, 0, Counters.now().since(before))
+        memory = open_memory(grid, *order, **how)
+        trainer = Trainer(stream, config, run, grid, memory)
+        trainer.go_on(first_step, None)
+        compile_once(trainer, grid.node_trainer_comm, config.timeout_s)
+        measured = range(first_step + plan.warmup, first_step + steps)
+        for step in range(first_step, measured.start):
+            trainer.step(step)
+        trainer.clock.take()
+        before = Counters.now(trainer, memory)
+        events, step_s = _walk(trainer, memory, measured)
+        spent = Counters.now(trainer, memory).since(before)
+        size = sum(parameter.nbytes for parameter in trainer.model.parameters())
+        measure = Measure(False, plan.steps, events, spent, step_s, trainer.clock.take(), size)
+        trainer.close()
+        memory.close()
         return measure
 
 
@@ -244,56 +205,3 @@ def _walk(trainer: Trainer, memory: MemoryService, steps: range) -> tuple[int, t
 def _count_cores(nodes: Nodes, cores: Sequence[frozenset[int]]) -> int:
     """Cores on which the ranks of ``nodes`` may run; ``cores``: those of every rank, numbered by node."""
     return sum(len(frozenset().union(*(cores[rank] for rank in node))) for node in nodes)
-
-
-def figures(measures: Sequence[Measure], *, num_nodes: int) -> dict[str, Any]:
-    """Figures of one run from the measures of its ranks.
-
-    events_per_s: events of all trainers per second of the slowest; an event counts each time it is trained.
-    trainer_cpu_us, daemon_cpu_us: CPU-microseconds per event, of all trainers, of all daemons.
-    daemon_share: CPU time of a daemon over that of a trainer, for the same steps. elapsed_s, and memory_wait_s
-    and gradient_wait_s, one value a trainer: seconds of the measured steps. waiting_share: the part of the
-    trainers' time that went to both waits. gradient_bytes, tcp_bytes: of all ranks in a step (see
-    jobs/benchmarks/README.md for what they count). model_bytes: of one trainer's gradients. phases_s: seconds by
-    phase, mean over trainers. step_s: of every trainer, seconds of each step without its waits for other ranks.
-    """
-    trainers = [measure for measure in measures if not measure.is_daemon]
-    daemons = [measure for measure in measures if measure.is_daemon]
-    steps, crosses = trainers[0].steps, num_nodes > 1
-    events = sum(measure.events for measure in trainers)
-    elapsed_s = max(measure.spent.elapsed_s for measure in trainers)
-    trainer_cpu_s = sum(measure.spent.cpu_s for measure in trainers)
-    daemon_cpu_s = sum(measure.spent.cpu_s * steps / measure.steps for measure in daemons)
-    memory_wait_s = [measure.spent.memory_wait_s for measure in trainers]
-    gradient_wait_s = [measure.spent.gradient_wait_s for measure in trainers]
-    return {
-        "events_per_s": events / elapsed_s,
-        "trainer_cpu_us": 1e6 * trainer_cpu_s / events,
-        "daemon_cpu_us": 1e6 * daemon_cpu_s / events,
-        "daemon_share": daemon_cpu_s / max(1, len(daemons)) / (trainer_cpu_s / len(trainers)),
-        "elapsed_s": elapsed_s,
-        "memory_wait_s": memory_wait_s,
-        "gradient_wait_s": gradient_wait_s,
-        "waiting_share": (sum(memory_wait_s) + sum(gradient_wait_s)) / (elapsed_s * len(trainers)),
-        "gradient_bytes": sum(measure.spent.gradient_bytes for measure in trainers) / steps * crosses,
-        "tcp_bytes": sum(measure.spent.tcp_bytes / measure.steps for measure in measures),
-        "model_bytes": trainers[0].model_bytes,
-        "phases_s": {
-            phase: fmean(measure.phases_s[phase] for measure in trainers) for phase in trainers[0].phases_s
-        },
-        "step_s": [[round(seconds, 6) for seconds in measure.step_s] for measure in trainers],
-    }
-
-
-def medians(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Median of every figure over several runs, trainer by trainer where there is one for each.
-
-    What belongs to its round alone, phases and single steps, is left out.
-    """
-    return {
-        name: [median(values) for values in zip(*(run[name] for run in runs), strict=True)]
-        if isinstance(runs[0][name], list)
-        else median(run[name] for run in runs)
-        for name in runs[0]
-        if name not in _ONLY_IN_ROUNDS
-    }

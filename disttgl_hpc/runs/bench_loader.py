@@ -10,8 +10,8 @@ from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.log import progress
 from disttgl_hpc.nn.processor import prepare_process
 from disttgl_hpc.runs.batches import GraphSource, StoredGraphs
-from disttgl_hpc.runs.bench import medians
 from disttgl_hpc.runs.bench_alone import ALONE, check_alone, timed, trainer_alone
+from disttgl_hpc.runs.bench_figures import medians
 from disttgl_hpc.runs.machine import processor, versions
 from disttgl_hpc.runs.plan import RunPlan, check_training
 from disttgl_hpc.store.events import EventStore

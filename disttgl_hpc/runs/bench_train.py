@@ -24,8 +24,8 @@ from disttgl_hpc.log import progress
 from disttgl_hpc.nn.processor import prepare_process
 from disttgl_hpc.nn.products import choose_product
 from disttgl_hpc.runs.batches import BatchSampler
-from disttgl_hpc.runs.bench import medians
 from disttgl_hpc.runs.bench_alone import ALONE, check_alone, timed, trainer_alone
+from disttgl_hpc.runs.bench_figures import medians
 from disttgl_hpc.runs.bench_pyg import PygTrainer, check_comparable
 from disttgl_hpc.runs.machine import processor, versions
 from disttgl_hpc.runs.phases import PhaseClock

@@ -10,14 +10,16 @@ from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.log import get_logger
-from disttgl_hpc.runs.bench import ScalingPlan, measure_scaling, medians, stream_facts
+from disttgl_hpc.runs.bench import ScalingPlan, measure_scaling, stream_facts
 from disttgl_hpc.runs.bench_alone import ALONE
+from disttgl_hpc.runs.bench_figures import medians
+from disttgl_hpc.runs.plan import batching_of
 
 log = get_logger(__name__)
 
 _FACTORS = (0.25, 0.5, 1, 2, 4)
 _WARMUP_EVENTS, _MEASURED_EVENTS = 4_800, 9_600
-_ROUNDS = 3
+_ROUNDS, _PLACES = 3, 4
 _COSTLY = (
     "dim_memory",
     "dim_time",
@@ -44,8 +46,8 @@ def calibrate(
 ) -> list[dict[str, Any]]:
     """Train the same events with each local batch in this process; records as ``disttgl bench scaling`` makes them.
 
-    alone: an MPI communicator of this process only. Sizes take turns, so that a machine that drifts disturbs all of
-    them alike; each turn takes about a second.
+    Events are taken from several places of the stream. alone: an MPI communicator of this process only. Sizes take
+    turns, so that a machine that drifts disturbs all of them alike; each turn takes about a second.
     """
     turns = [[_measure(stream, config, size, alone) for size in local_batches] for _ in range(_ROUNDS)]
     records = []
@@ -58,15 +60,28 @@ def calibrate(
 def _measure(stream: EventStream, config: TrainConfig, local_batch: int, alone: Any) -> dict[str, Any]:
     """One turn of one size."""
     own = replace(config, local_batch=local_batch, grid="")
-    steps = ScalingPlan(
-        grids=(ALONE,),
-        steps=max(4, _MEASURED_EVENTS // local_batch),
-        warmup=max(1, _WARMUP_EVENTS // local_batch),
-        rounds=1,
-    )
+    steps = -(-_MEASURED_EVENTS // (_PLACES * local_batch))
+    warmup = -(-_WARMUP_EVENTS // (_PLACES * local_batch))
+    places = _places(batching_of(stream, own, ALONE).num_batches, warmup + steps)
+    plan = ScalingPlan(grids=(ALONE,), steps=steps, warmup=warmup, rounds=1, first_steps=places)
     log.info("measuring a trainer with local batches of %d", local_batch)
-    record = measure_scaling(stream, own, steps, alone) or {}
+    record = measure_scaling(stream, own, plan, alone) or {}
     return record | {"settings": own.as_dict()}
+
+
+def _places(num_batches: int, steps: int) -> tuple[int, ...]:
+    """Batches from which to measure so many steps: the middles of equal parts of a sweep, inside it if possible.
+
+    Where a stream begins neighbourhoods are empty, and a step is cheaper than it ever is again.
+    """
+    latest = max(0, num_batches - steps)
+    return tuple(min(latest, (2 * part + 1) * num_batches // (2 * _PLACES)) for part in range(_PLACES))
+
+
+def cores_of(record: Mapping[str, Any]) -> int:
+    """Cores of a node of the machine that was measured."""
+    machine = record["machine"]
+    return max(1, int(machine["cores"]) // int(machine["nodes"]))
 
 
 def sizes_to_try(base: int, num_events: int) -> list[int]:
@@ -87,9 +102,10 @@ def check_calibration(
             name: record[name] for name in stream_facts(stream) if name in record
         }
         then = known | _costs_of(saved)
-    except (LookupError, TypeError) as error:
+        cores_of(record)
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise ConfigError(
-            f"{where}: a measurement names its stream and settings, not found: {error}; make it with "
+            f"{where}: a measurement names its stream, settings and machine, not found: {error}; make it with "
             "disttgl plan EVENTS.h5 --json FILE"
         ) from error
     now = {"stream": stream.name} | stream_facts(stream) | _costs_of(config.as_dict())

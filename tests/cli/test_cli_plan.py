@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -12,6 +13,9 @@ from disttgl_hpc.cli.plan import plan
 from disttgl_hpc.cli.prepare import prepare
 from disttgl_hpc.errors import ConfigError, DisttglError
 from disttgl_hpc.runs import calibration
+from disttgl_hpc.runs.machine import own_cores
+from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.store.static import StaticOrigin, write_static_store
 
 
 @pytest.fixture
@@ -127,7 +131,8 @@ def test_a_calibration_is_measured_once_and_used_again(store, measured):
     again = invoke(store, "--trainers-per-node", 2, "--calibration", file, "--base-batch", 20, *SMALL)
     assert again.exit_code == 0, again.output
     told = first.output.replace("are measured here", f"were measured before ({file})")
-    assert told != first.output
+    told = told.replace("(those of this machine)", "(those of the machine that was measured)")
+    assert told.count("measured before") == told.count("that was measured") == 1
     assert again.output.splitlines()[:-2] == told.splitlines()[:-2]
     assert "20" in first.output.splitlines()[1].split(), "the local batch that was measured"
 
@@ -140,6 +145,7 @@ def test_a_calibration_is_measured_once_and_used_again(store, measured):
         ({"edge_bytes": 8}, [], "edge_bytes was 8, is 0"),
         ({"dim_static": 8}, [], "dim_static was 8, is 0"),
         ({"settings": {}}, [], "dim_memory was 100, is 8"),
+        ({"machine": {}}, [], "names its stream, settings and machine, not found: 'cores'"),
         ({}, ["--num-neighbors", 3], "num_neighbors was 10, is 3"),
         ({}, ["--pair-features"], "pair_features was False, is True; give the same"),
         ({}, ["--local-batch", 40], "--local-batch that is given, 40: measured were 20"),
@@ -156,6 +162,26 @@ def test_another_measurement_is_refused(store, measured, changed, options, messa
         assert message in str(done.exception)
     else:
         assert done.exit_code == 0, done.output
+
+
+def test_cores_are_those_of_the_machine_that_was_measured_or_given(store, measured, tmp_path):
+    first, file = measured
+    own = len(own_cores())
+    assert f"nodes of {own} cores (those of this machine)" in first.output
+    assert json.loads(file.read_text())["cores_per_node"] == own
+    given = invoke(store, "--calibration", file, "--base-batch", 20, *SMALL, "--cores", 77)
+    assert "nodes of 77 cores (--cores)" in given.output
+
+
+def test_static_memory_is_opened_and_counts(store, measured, tmp_path):
+    rows = np.ones((12, 6), np.float32)
+    learned = {"method": "embedding", "name": "x", "train_end": 140, "learned_end": 100}
+    origin = StaticOrigin(events=EventStore.open(store).checksum, settings={}, report={}, **learned)
+    write_static_store(tmp_path / "x.static.h5", rows, origin)
+    options = [*SMALL, "--base-batch", 20, "--static"]
+    assert "/nowhere" in str(invoke(store, *options, "/nowhere.static.h5", "--no-calibration").exception)
+    done = invoke(store, *options, tmp_path / "x.static.h5", "--calibration", measured[1])
+    assert "dim_static was 0, is 6" in str(done.exception)
 
 
 def test_a_given_local_batch_is_taken_from_a_calibration_of_several(store, measured, tmp_path):
@@ -192,7 +218,9 @@ def test_settings_of_a_file_count_but_for_the_grid(store, tmp_path):
     done = invoke(store, "--config", settings, "--no-calibration")
     assert done.output.splitlines()[-1].endswith("--local-batch 35 --dim-memory 8 --grid 1x1x1")
     settings.write_text('grid = "1x1x1"\n')
-    assert "leave it out" in str(invoke(store, "--config", settings, "--no-calibration").exception)
+    for grid in (["--config", settings], ["--set", "grid=1x1x1"]):
+        error = str(invoke(store, *grid, "--no-calibration").exception)
+        assert error == "grid is what is planned, and is set to '1x1x1': leave it out of --config and --set"
 
 
 @pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")

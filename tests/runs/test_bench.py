@@ -8,7 +8,9 @@ from run_helpers import SMALL, make_store
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import GridError
-from disttgl_hpc.runs.bench import Counters, Measure, ScalingPlan, figures, measure_scaling, medians
+from disttgl_hpc.runs.bench import ScalingPlan, measure_scaling
+from disttgl_hpc.runs.bench_figures import Counters, Measure, figures, medians
+from disttgl_hpc.runs.trainer import Trainer
 
 ALONE = GridShape(1, 1, 1)
 
@@ -48,6 +50,21 @@ def test_gradients_of_several_nodes_cross_and_daemons_send_for_all_their_steps()
 def test_medians_are_taken_figure_by_figure_and_trainer_by_trainer():
     runs = [{"a": 1, "each": [1, 9]}, {"a": 5, "each": [2, 8]}, {"a": 2, "each": [7, 7]}]
     assert medians(runs) == {"a": 2, "each": [2, 8]}
+
+
+def test_a_measurement_goes_on_from_several_places(tmp_path, monkeypatch):
+    taken = []
+    step = Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda self, number: taken.append(number) or step(self, number))
+    plan = ScalingPlan(grids=(ALONE,), steps=2, warmup=1, rounds=1, first_steps=(0, 4))
+    record = measure_scaling(make_store(tmp_path).stream, TrainConfig(**SMALL), plan, MPI.COMM_SELF)
+    assert taken == [0, 1, 2, 4, 5, 6]
+    (one,) = record["grids"][0]["rounds"]
+    assert (record["steps"], len(one["step_s"][0])) == (4, 4)
+    assert one["events_per_s"] * one["elapsed_s"] == pytest.approx(79), (
+        "three batches of 25, and the last of 4"
+    )
+    assert 0.5 * one["elapsed_s"] < sum(one["step_s"][0]) <= one["elapsed_s"]
 
 
 def test_events_count_each_time_they_are_trained(tmp_path):

@@ -40,13 +40,25 @@ def test_a_calibration_measures_every_size_on_the_same_events(stream, monkeypatc
     monkeypatch.setattr(calibration, "_WARMUP_EVENTS", 50)
     records = calibration.calibrate(stream, CONFIG, [10, 25], MPI.COMM_SELF)
     assert [record["settings"]["local_batch"] for record in records] == [10, 25]
-    for record, steps in zip(records, (15, 6), strict=True):
+    for record, steps in zip(records, (16, 8), strict=True):
         (entry,) = record["grids"]
         assert [len(one["step_s"][0]) for one in entry["rounds"]] == [steps] * 3
+        assert record["steps"] == steps
         assert Costs.of(record).events_per_s == pytest.approx(entry["events_per_s"], rel=0.3)
     plan = planned(stream, records)
     assert {one["local_batch"] for one in plan["local_batches"]} == {10, 25}
     assert all(one["events_per_s"] > 0 for one in plan["candidates"])
+
+
+def test_a_calibration_looks_at_the_whole_stream(stream, monkeypatch):
+    monkeypatch.setattr(calibration, "_MEASURED_EVENTS", 40)
+    monkeypatch.setattr(calibration, "_WARMUP_EVENTS", 40)
+    (record,) = calibration.calibrate(stream, CONFIG, [10], MPI.COMM_SELF)
+    batches = record["grids"][0]["batches_per_sweep"]
+    assert record["first_steps"] == [part * batches // 8 for part in (1, 3, 5, 7)]
+    assert calibration._places(100, 2) == (12, 37, 62, 87)
+    assert calibration._places(20, 9) == (2, 7, 11, 11), "within a sweep"
+    assert calibration._places(3, 9) == (0, 0, 0, 0)
 
 
 def test_without_a_calibration_no_speed_is_predicted(stream):
