@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from disttgl_hpc.core.schedule import GridShape
+from disttgl_hpc.core.schedule import GridShape, num_steps
 from disttgl_hpc.errors import GridError
 from disttgl_hpc.planning.costs import Costs, Machine
 from disttgl_hpc.planning.scaling import predict
@@ -20,6 +20,9 @@ MAX_LOSS = 0.1
 """Doubling a batch of 600 costs 8 to 28 % of what it captures on the streams looked at, and accuracy with it."""
 NEARLY_BEST = 0.95
 """Share of the best speed from which on a larger local batch no longer counts as a gain."""
+
+FEW_STEPS = 200
+"""Gradient steps below which a plan warns: Adam's are of the learning rate's size, however large the batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,8 @@ class Candidate:
     """A grid and what speaks for or against it.
 
     share, loss: captured share and information loss of its global batch. memory: bytes on each node. events_per_s:
-    predicted, None without a calibration. reason: why it was taken or not.
+    predicted, None without a calibration. passes, steps: over each event, and gradient steps, of the whole run.
+    reason: why it was taken or not.
     """
 
     shape: GridShape
@@ -61,6 +65,8 @@ class Candidate:
     loss: float
     memory: int
     events_per_s: float | None
+    passes: int
+    steps: int
     is_chosen: bool
     reason: str
 
@@ -101,13 +107,15 @@ def choose_grid(
     memory_of: Callable[[GridShape], int],
     *,
     num_events: int,
+    epochs: int,
     speed_of: Callable[[GridShape], float | None] = lambda _: None,
     max_loss: float = MAX_LOSS,
 ) -> tuple[Candidate, ...]:
     """Every grid that fills ``cluster``, one of them chosen.
 
     ``losses`` knows the sizes i·local_batch for all i that divide a node's trainers. memory_of: bytes of a grid on
-    each node. num_events: of a sweep. Raises GridError if not even one replica fits a node.
+    each node. num_events: of a sweep. epochs: asked for; a run trains whole sweeps. Raises GridError if
+    not even one replica fits a node.
     """
 
     def num_batches(shape: GridShape) -> int:
@@ -123,6 +131,9 @@ def choose_grid(
         if shape.minibatch > 1 and losses.of(global_batch) > max_loss:
             return f"loses {losses.of(global_batch):.1%}, more than {max_loss:.1%}"
         return ""
+
+    def passes(shape: GridShape) -> int:
+        return num_steps(epochs, shape, 1) * shape.epoch * shape.memory
 
     def rank(shape: GridShape) -> tuple[int, int]:
         """Order of preference; replicas beyond the number of batches begin at the same ones, and are no gain."""
@@ -154,11 +165,33 @@ def choose_grid(
             losses.of(shape.minibatch * local_batch),
             memory_of(shape),
             speed_of(shape),
+            passes(shape),
+            num_steps(epochs, shape, num_batches(shape)),
             shape == chosen,
             objection(shape) or preference(shape),
         )
         for shape in shapes
     )
+
+
+def cautions(chosen: Candidate, epochs: int) -> list[str]:
+    """What may go wrong with a chosen grid that the rules do not look at, with remedies."""
+    is_alone = chosen.shape.num_trainers == 1
+    others = "a smaller --local-batch" if is_alone else "--scale-lr sqrt, fewer trainers"
+    remedy = f"{others}, or more --epochs"
+    passes_a_sweep = chosen.shape.epoch * chosen.shape.memory
+    found = []
+    if passes_a_sweep > epochs:
+        found.append(
+            f"{chosen.shape} trains whole sweeps of {passes_a_sweep:,} passes, more than the {epochs:,} epochs "
+            f"asked for: trainers beyond j·k = {epochs:,} save no time; take {remedy}"
+        )
+    if chosen.steps < FEW_STEPS:
+        found.append(
+            f"{chosen.shape} takes {chosen.steps:,} gradient steps in all, fewer than {FEW_STEPS}: a model hardly "
+            f"learns in so few; take {remedy}"
+        )
+    return found
 
 
 def _shapes(cluster: Cluster) -> list[GridShape]:

@@ -49,7 +49,9 @@ def plan_table(record: dict[str, Any]) -> str:
             for one in record["local_batches"]
         ]
         lines += [*_last_to_the_left(rows), ""]
-    rows = [["", "grid", "global batch", "captured", "loss", "MiB a node", "events/s", "why"]]
+    rows = [
+        ["", "grid", "global batch", "captured", "loss", "MiB a node", "events/s", "passes", "steps", "why"]
+    ]
     for one in record["candidates"]:
         speed = one["events_per_s"]
         rows.append(
@@ -60,6 +62,8 @@ def plan_table(record: dict[str, Any]) -> str:
                 *_shares(one),
                 f"{one['memory'] / 2**20:,.0f}",
                 "–" if speed is None else f"{speed:,.0f}",
+                f"{one['passes']:,}",
+                f"{one['steps']:,}",
                 one["reason"],
             ]
         )
@@ -68,6 +72,8 @@ def plan_table(record: dict[str, Any]) -> str:
         f"{record['stream']}: {record['nodes']} × {record['trainers_per_node']} trainers. Captured: mails that the "
         f"memory learns of; loss: how many fewer than in batches of {record['base_batch']:,}.",
         "MiB: node memory and its slots in shared memory; what trainers need for themselves comes on top.",
+        f"Passes over each event, and gradient steps: of a run of {record['epochs']:,} epochs, in whole sweeps of "
+        "j·k passes.",
     ]
     if record["local_batches"]:
         files = ", ".join(record["calibration_files"])
@@ -76,6 +82,7 @@ def plan_table(record: dict[str, Any]) -> str:
         lines.append(
             f"Predicted for nodes of {record['cores_per_node']:,} cores ({record['cores_from']}); others: --cores."
         )
+    lines += [f"Mind: {caution}." for caution in record["cautions"]]
     return "\n".join(lines)
 
 

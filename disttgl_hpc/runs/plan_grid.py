@@ -19,6 +19,7 @@ from disttgl_hpc.planning.planner import (
     Candidate,
     Cluster,
     Losses,
+    cautions,
     choose_grid,
     choose_local_batch,
     divisors,
@@ -65,6 +66,7 @@ def plan_grid(
         max_loss=max_loss,
         speed_of=predicted_speed(costs[local_batch], machine, cluster.nodes) if costs else lambda _: None,
     )
+    chosen = _chosen(candidates)
     return {
         "stream": stream.name,
         "events": stream.split.train_end,
@@ -85,8 +87,10 @@ def plan_grid(
             }
             for size in speeds
         ],
+        "epochs": config.epochs,
         "candidates": [candidate.as_dict() for candidate in candidates],
-        "grid": _chosen(candidates).option,
+        "grid": chosen.shape.option,
+        "cautions": cautions(chosen, config.epochs),
         "calibration": list(calibrations),
     }
 
@@ -113,8 +117,11 @@ def auto_grid(stream: EventStream, config: TrainConfig, world: Any) -> GridShape
     base = config.local_batch
     losses = _losses(stream, {i * base for i in divisors(per_node)}, base)
     candidates = _choose(stream, config, cluster, losses)
-    shape = _chosen(candidates)
+    chosen = _chosen(candidates)
+    shape = chosen.shape
     log.info("grid %s, of %d that these ranks could lay; disttgl plan says why", shape, len(candidates))
+    for caution in cautions(chosen, config.epochs):
+        log.warning("%s", caution)
     return shape
 
 
@@ -143,8 +150,10 @@ def _choose(
         return memory
 
     num_events = stream.split.train_end
-    return choose_grid(cluster, config.local_batch, losses, memory_of, num_events=num_events, **rules)
+    return choose_grid(
+        cluster, config.local_batch, losses, memory_of, num_events=num_events, epochs=config.epochs, **rules
+    )
 
 
-def _chosen(candidates: Sequence[Candidate]) -> GridShape:
-    return next(candidate.shape for candidate in candidates if candidate.is_chosen)
+def _chosen(candidates: Sequence[Candidate]) -> Candidate:
+    return next(candidate for candidate in candidates if candidate.is_chosen)

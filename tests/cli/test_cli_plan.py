@@ -164,6 +164,20 @@ def test_another_measurement_is_refused(store, measured, changed, options, messa
         assert done.exit_code == 0, done.output
 
 
+def test_epochs_count(store, tmp_path):
+    file = tmp_path / "plan.json"
+    options = ["--trainers-per-node", 4, "--no-calibration", "--local-batch", 35, "--epochs", 3, *SMALL]
+    done = invoke(store, *options, "--json", file)
+    assert done.exit_code == 0, done.output
+    record = json.loads(file.read_text())
+    assert {one["grid"]: (one["passes"], one["steps"]) for one in record["candidates"]}["1x1x4"] == (4, 4)
+    told = [line.removeprefix("Mind: ") for line in done.output.splitlines() if line.startswith("Mind: ")]
+    assert told == [f"{caution}." for caution in record["cautions"]]
+    assert len(told) == 2
+    line = next(line for line in done.output.splitlines() if "1x1x4" in line)
+    assert line.split()[7:9] == ["4", "4"]
+
+
 def test_cores_are_those_of_the_machine_that_was_measured_or_given(store, measured, tmp_path):
     first, file = measured
     own = len(own_cores())

@@ -6,13 +6,15 @@ from hypothesis import strategies as st
 
 from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import GridError
-from disttgl_hpc.planning.planner import Cluster, Losses, choose_grid, choose_local_batch, divisors
+from disttgl_hpc.planning.planner import Cluster, Losses, cautions, choose_grid, choose_local_batch, divisors
 
 SHARES = {75: 0.8, 150: 0.75, 300: 0.6, 600: 0.5, 1200: 0.46, 2400: 0.4, 4800: 0.3}
 LOSSES = Losses(SHARES, 600)
 
 
-def grids(nodes, trainers_per_node, *, memory=10**9, replica=10, losses=LOSSES, batches=1000, **options):
+def grids(
+    nodes, trainers_per_node, *, memory=10**9, replica=10, losses=LOSSES, batches=1000, epochs=10, **options
+):
     """Candidates where a replica takes ``replica`` bytes of a node's."""
     cluster = Cluster(nodes=nodes, trainers_per_node=trainers_per_node, memory_per_node=memory)
     return choose_grid(
@@ -21,6 +23,7 @@ def grids(nodes, trainers_per_node, *, memory=10**9, replica=10, losses=LOSSES, 
         losses,
         lambda shape: shape.memory // nodes * replica,
         num_events=600 * batches,
+        epochs=epochs,
         **options,
     )
 
@@ -72,6 +75,42 @@ def test_replicas_are_no_more_than_batches():
     assert str(chosen(found).shape) == "1×2×4"
     assert reasons(found)["1x1x8"] == "more replicas than the 4 batches of a sweep"
     assert str(chosen(grids(8, 2, batches=4, max_loss=0)).shape) == "1×2×8", "every node needs one"
+
+
+def test_passes_and_steps_are_those_of_whole_sweeps():
+    found = {one.shape.option: (one.passes, one.steps) for one in grids(1, 4, batches=50)}
+    assert found == {
+        "1x1x4": (12, 150),
+        "1x2x2": (12, 150),
+        "1x4x1": (12, 150),
+        "2x1x2": (10, 125),
+        "2x2x1": (10, 125),
+        "4x1x1": (10, 130),
+    }
+    assert [one.as_dict()["steps"] for one in grids(1, 1, batches=50)] == [500]
+
+
+@pytest.mark.parametrize(
+    ("trainers", "epochs", "batches", "expected"),
+    [
+        (4, 10, 1000, []),
+        (4, 3, 200, ["1×1×4 trains whole sweeps of 4 passes, more than the 3 epochs"]),
+        (4, 4, 199, ["1×1×4 takes 199 gradient steps"]),
+        (4, 1, 10, ["whole sweeps of 4 passes", "10 gradient steps in all, fewer than 200"]),
+    ],
+)
+def test_more_passes_than_epochs_and_few_steps_are_told(trainers, epochs, batches, expected):
+    one = chosen(grids(1, trainers, epochs=epochs, batches=batches, max_loss=0))
+    told = cautions(one, epochs)
+    assert len(told) == len(expected)
+    for text, part in zip(told, expected, strict=True):
+        assert part in text
+        assert text.endswith("--scale-lr sqrt, fewer trainers, or more --epochs")
+
+
+def test_a_single_trainer_is_not_told_to_take_fewer():
+    (caution,) = cautions(chosen(grids(1, 1, epochs=1, batches=50)), 1)
+    assert caution.endswith("take a smaller --local-batch, or more --epochs")
 
 
 def test_speeds_are_told():
