@@ -8,18 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from mpi4py import MPI
 
 from disttgl_hpc.cli.options import output_options, read_json, write_json
+from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.planning.costs import EXCHANGES, Machine
 from disttgl_hpc.planning.forecast import forecast
 from disttgl_hpc.planning.plots import plot_predictions
-from disttgl_hpc.planning.scaling import doublings
+from disttgl_hpc.planning.scaling import doublings, grids_on_nodes
 from disttgl_hpc.planning.tables import comparison_table, prediction_table
+from disttgl_hpc.runs.run_costs import run_costs
 
 _EXAMPLES = """\b
 Examples:
   mpiexec -n 2 disttgl bench scaling flights.events.h5 --grids 1x1x1 --json one.json
+  disttgl simulate runs/one-trainer --grids 1x1x3,1x1x6@2,1x2x9@3
+  disttgl simulate plan.json --trainers-per-node 4 --max-trainers 64
   disttgl simulate one.json --trainers-per-node 8 --bandwidth 12.5e9 --plot scaling.svg
   disttgl simulate one.json --trainers-per-node 8 --minibatch 2 --collective ring --storage-bandwidth 2e9
   disttgl simulate one.json --trainers-per-node 8 --faster 20    # a GPU's speed beside a processor's daemon
@@ -52,6 +57,7 @@ def _machine_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("record", type=click.Path(path_type=Path))
+@click.option("--grids", help="IxJxK@NODES,…: predict these, on any number of nodes, and no doublings.")
 @click.option(
     "--trainers-per-node", type=_AT_LEAST_ONE, default=8, help="Of every node, if there are several."
 )
@@ -68,6 +74,7 @@ def _machine_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def simulate(
     *,
     record: Path,
+    grids: str | None,
     trainers_per_node: int,
     max_trainers: int,
     minibatch: int,
@@ -82,14 +89,48 @@ def simulate(
     """Predict speed, idle time and bottleneck of 1 to thousands of trainers from the one in RECORD.
 
     RECORD is what `disttgl bench scaling --json` wrote. Of its grids only 1x1x1 calibrates the model; all are
-    compared with what the model makes of them, on the cores that they had.
+    compared with what the model makes of them, on the cores that they had. Or it is what `disttgl plan --json`
+    wrote, whose chosen local batch calibrates, or the directory of a run of one trainer (1x1x1), with its phases.
     """
     if MPI.COMM_WORLD.rank:
         return  # said once, however many processes were started
-    grids = doublings(trainers_per_node, max_trainers, minibatch=minibatch, epoch=epoch)
+    if grids:
+        _refuse_beside_grids()
+        wanted = grids_on_nodes(grids)
+        trainers_per_node = max(-(-shape.num_trainers // nodes) for shape, nodes in wanted)
+    else:
+        wanted = doublings(trainers_per_node, max_trainers, minibatch=minibatch, epoch=epoch)
     machine = Machine(cores=cores or trainers_per_node + 1, **figures)
-    told = forecast(read_json(record, "disttgl bench scaling"), machine, grids, epochs=epochs, faster=faster)
+    told = forecast(_measured(record), machine, wanted, epochs=epochs, faster=faster)
     if plot_file:
         plot_predictions(told, plot_file)
     write_json(told, json_file)
     click.echo(f"{comparison_table(told)}\n\n{prediction_table(told)}")
+
+
+def _refuse_beside_grids() -> None:
+    """Raise ConfigError for an option that only doublings heed."""
+    context = click.get_current_context()
+    for name in ("trainers_per_node", "max_trainers", "minibatch", "epoch"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(
+                f"--grids names whole grids and their nodes, and {flag} is given too: leave one out"
+            )
+
+
+def _measured(path: Path) -> dict[str, Any]:
+    """The measurement of one trainer in a file or run directory. Raises ConfigError or StoreError."""
+    if path.is_dir():
+        return run_costs(path)
+    record = read_json(path, "disttgl bench scaling")
+    if "calibration" not in record:
+        return record
+    try:
+        chosen = record["local_batch"]
+        return dict(next(one for one in record["calibration"] if one["settings"]["local_batch"] == chosen))
+    except (LookupError, TypeError, ValueError, StopIteration) as error:
+        raise ConfigError(
+            f"{path}: a plan calibrates with the measurement of its local batch, which it lacks: make it with "
+            "disttgl plan EVENTS.h5 --json FILE, without --no-calibration"
+        ) from error

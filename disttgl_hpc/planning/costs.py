@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from disttgl_hpc.errors import ConfigError
 
 Seconds = NDArray[np.float64]
-_ALONE = "1x1x1"
+ALONE = "1x1x1"
 _BEFORE_WRITING = ("sample", "read", "inputs", "forward", "write")
 
 
@@ -60,10 +60,11 @@ class Costs:
     def of(cls, record: Mapping[str, Any]) -> Costs:
         """Costs in a record of ``disttgl bench scaling``, of which only the grid 1×1×1 is looked at.
 
+        steps_together, if it is there: of how many steps each of the single ones is the mean.
         Raises ConfigError for a record without it or of another kind.
         """
         try:
-            entry = next(entry for entry in record["grids"] if entry["grid"] == _ALONE)
+            entry = next(entry for entry in record["grids"] if entry["grid"] == ALONE)
             rounds = entry["rounds"]
             steps_s = np.array([one["step_s"][0] for one in rounds])
             phases_s = {
@@ -76,7 +77,7 @@ class Costs:
             daemon_s = 1e-6 * entry["daemon_cpu_us"] * events if entry["daemons"] else _copying_s(rounds)
             return cls(
                 events=events,
-                **_taken_apart(steps_s),
+                **_taken_apart(steps_s, record.get("steps_together", 1)),
                 before_write=sum(phases_s[phase] for phase in _BEFORE_WRITING) / total_s,
                 backward=phases_s["backward"] / total_s,
                 reply_s=entry["memory_wait_s"][0] / record["steps"],
@@ -89,7 +90,7 @@ class Costs:
         except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, StopIteration) as error:
             raise ConfigError(
                 f"a model is calibrated with a measurement of one trainer that has its single steps, not found: "
-                f"{error or _ALONE}; make one with disttgl bench scaling EVENTS.h5 --grids 1x1x1 --json FILE"
+                f"{error or ALONE}; make one with disttgl bench scaling EVENTS.h5 --grids 1x1x1 --json FILE"
             ) from error
 
 
@@ -99,21 +100,22 @@ def _copying_s(rounds: list[dict[str, Any]]) -> float:
     return float(sum(one["phases_s"]["read"] + one["phases_s"]["write"] for one in rounds)) / steps
 
 
-def _taken_apart(steps_s: Seconds) -> dict[str, Seconds]:
+def _taken_apart(steps_s: Seconds, together: int) -> dict[str, Seconds]:
     """What batches cost, and how steps deviate from it. steps_s: (rounds, S), the same steps in each round.
 
     Rounds are brought to one speed first: a machine that drifts does so for all trainers. A single round cannot
-    tell a dear batch from a disturbed step, and all its unevenness counts as deviations.
+    tell a dear batch from a disturbed step, and all its unevenness counts as deviations. Means over some steps
+    ``together`` deviate less than the steps do, by the root of their number.
     """
     means_s = steps_s.mean(axis=1, keepdims=True)
     steps_s = steps_s * (np.median(means_s) / means_s)
     num_rounds = len(steps_s)
     if num_rounds == 1:
         batch_s = np.full_like(steps_s[0], steps_s.mean())
-        return {"batch_s": batch_s, "noise_s": steps_s[0] - batch_s}
+        return {"batch_s": batch_s, "noise_s": (steps_s[0] - batch_s) * np.sqrt(together)}
     batch_s = steps_s.mean(axis=0)
     deviations_s = (steps_s - batch_s) * np.sqrt(
-        num_rounds / (num_rounds - 1)
+        together * num_rounds / (num_rounds - 1)
     )  # the mean has a share in each
     return {"batch_s": batch_s, "noise_s": deviations_s.ravel()}
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from disttgl_hpc.core.schedule import GridShape
-from disttgl_hpc.planning.costs import Costs, Machine
+from disttgl_hpc.planning.costs import ALONE, Costs, Machine
 from disttgl_hpc.planning.scaling import predict
 
 GridOnNodes = tuple[GridShape, int]
@@ -27,6 +27,7 @@ def forecast(
     trainers of ``grids`` compute. Raises ConfigError for a record that cannot calibrate.
     """
     costs = Costs.of(record)
+    alone_per_s = next(entry["events_per_s"] for entry in record["grids"] if entry["grid"] == ALONE)
     imagined = costs.faster(faster)
     return {
         "stream": record["stream"],
@@ -40,21 +41,20 @@ def forecast(
             "deviation_s": float(costs.noise_s.std()),
             "daemon_s": costs.daemon_s,
             "model_bytes": costs.model_bytes,
+            "assumed": record.get("assumed", []),
         },
-        "measured": [_compared(entry, record, costs, machine) for entry in record["grids"]],
+        "measured": [_compared(entry, alone_per_s, costs, machine) for entry in record["grids"]],
         "predicted": [_predicted(imagined, machine, shape, nodes, epochs) for shape, nodes in grids],
     }
 
 
-def _compared(
-    entry: dict[str, Any], record: dict[str, Any], costs: Costs, machine: Machine
-) -> dict[str, Any]:
-    """A measured grid and its prediction on the cores that it ran on."""
+def _compared(entry: dict[str, Any], alone_per_s: float, costs: Costs, machine: Machine) -> dict[str, Any]:
+    """A measured grid, compared with one trainer's events/s, and its prediction on the cores that it ran on."""
     own = replace(machine, cores=max(1, entry["cores"] // entry["nodes"]))
     found = predict(costs, own, GridShape.parse(entry["grid"]), entry["nodes"])
     kept = ("grid", "trainers", "events_per_s", "waiting_share", "oversubscribed")
     return {name: entry[name] for name in kept} | {
-        "speed_up": entry["events_per_s"] / record["grids"][0]["events_per_s"],
+        "speed_up": entry["events_per_s"] / alone_per_s,
         "predicted_events_per_s": found.events_per_s,
         "predicted_speed_up": found.events_per_s / costs.events_per_s,
         "predicted_waiting_share": found.idle_share,

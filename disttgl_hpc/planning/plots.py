@@ -85,7 +85,7 @@ def plot_predictions(record: dict[str, Any], path: Path) -> None:
     _name_decades(steps, found)
     runs.plot(trainers, [one["run_s"] for one in found], marker="o", markersize=3.5)
     runs.set(xscale="log", yscale="log", xlabel="trainers", ylabel="seconds")
-    runs.set_title(f"a run of {record['epochs']} epochs, in whole sweeps")
+    runs.set_title(f"training {record['epochs']} epochs, in whole sweeps")
     figure.savefig(path)
 
 

@@ -203,6 +203,20 @@ class _Walk:
         return self._loaded if self._loading_s else 0.0
 
 
+def grids_on_nodes(text: str) -> list[tuple[GridShape, int]]:
+    """Grids and nodes written as ``1x1x4,2x1x12@3``, one node unless told, those of few trainers first.
+
+    Raises ConfigError or GridError where they are not.
+    """
+    found = []
+    for part in text.split(","):
+        grid, is_told, nodes = part.partition("@")
+        if is_told and not (nodes.strip().isdecimal() and 0 < int(nodes) < 1 << 31):
+            raise ConfigError(f"grids are written IxJxK@NODES,…: got {part!r}; try {grid}@2")
+        found.append((GridShape.parse(grid), int(nodes) if is_told else 1))
+    return sorted(found, key=lambda one: one[0].num_trainers)
+
+
 def doublings(
     trainers_per_node: int, most: int, *, minibatch: int = 1, epoch: int = 1
 ) -> list[tuple[GridShape, int]]:

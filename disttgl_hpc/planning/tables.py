@@ -103,7 +103,7 @@ def prediction_table(record: dict[str, Any]) -> str:
     first = found[0]["events_per_s"] / found[0]["trainers"]
     title = f"{record['epochs']} epochs"
     rows = [
-        ["", "", "", "", "of", "step,", "", "losing", "most", f"{title}:", ""],
+        ["", "", "", "", "of", "step,", "", "losing", "most", f"{title}:", "training"],
         ["grid", "nodes", "trainers", "events/s", "ideal", "ms", "idle", "most", "to", "passes", "time"],
     ]
     for one in found:
@@ -128,14 +128,16 @@ def prediction_table(record: dict[str, Any]) -> str:
             *aligned(rows),
             "Ideal: as many trainers as the first row's, without any loss. Idle: waiting for other trainers, "
             "gradients, memory or storage. *: more replicas than a sweep has batches: some work on the same one.",
-            f"A run trains whole sweeps of j·k passes over the events, which may be more than {title}.",
+            f"A run trains whole sweeps of j·k passes over the events, which may be more than {title}. Its time "
+            "is of training: validation after each sweep and the test come on top.",
             _calibration(record),
+            *(f"Assumed: {text}." for text in record["calibration"]["assumed"]),
         ]
     )
 
 
 def comparison_table(record: dict[str, Any]) -> str:
-    """Table of measured grids beside what the model, which has seen the first of them only, makes of them."""
+    """Table of measured grids beside what the model, which has seen one trainer only, makes of them."""
     rows = [["", "events/s:", "", "", "speed-up:", "", "waiting:", ""]]
     rows += [["grid", "measured", "predicted", "error", "measured", "predicted", "measured", "predicted"]]
     rows += [

@@ -10,7 +10,7 @@ from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import ConfigError, GridError
 from disttgl_hpc.planning.costs import Costs, Machine
 from disttgl_hpc.planning.forecast import forecast
-from disttgl_hpc.planning.scaling import LOSSES, _Walk, doublings, predict
+from disttgl_hpc.planning.scaling import LOSSES, _Walk, doublings, grids_on_nodes, predict
 
 STEADY = Costs.of(scaling_record([[0.06] * 10] * 2, daemon_us=0.0))
 FREE = {"cores": 10_000, "meeting_s": 0.0, "poll_s": 0.0, "local_bandwidth": 1e18, "crowding": 0.0}
@@ -182,6 +182,33 @@ def test_a_run_trains_whole_sweeps():
     found = predict(STEADY, IDEAL, GridShape(1, 2, 16))
     assert found.batches == 100
     assert found.run(100) == (128, pytest.approx(4 * 100 * 0.06)), "four sweeps of 32 passes each"
+
+
+def test_speed_ups_are_over_one_trainer_wherever_it_stands():
+    record = scaling_record([[0.06] * 10] * 2)
+    (one,) = record["grids"]
+    record["grids"] = [one | {"grid": "1x1x2", "trainers": 2, "events_per_s": 1.5 * one["events_per_s"]}, one]
+    told = forecast(record, Machine(cores=9), [], epochs=1)
+    assert [entry["speed_up"] for entry in told["measured"]] == [1.5, 1]
+
+
+def test_means_of_several_steps_deviate_less_than_steps():
+    record = scaling_record([[0.05, 0.07], [0.06, 0.08]])
+    alone = Costs.of(record)
+    together = Costs.of(record | {"steps_together": 9})
+    assert together.noise_s == pytest.approx(3 * alone.noise_s)
+    assert together.batch_s == pytest.approx(alone.batch_s)
+
+
+def test_grids_are_named_with_any_number_of_nodes():
+    assert grids_on_nodes("2x1x9@3, 1x1x2,1x2x3@3") == [
+        (GridShape(1, 1, 2), 1),
+        (GridShape(1, 2, 3), 3),
+        (GridShape(2, 1, 9), 3),
+    ]
+    for text in ("1x1x2@", "1x1x2@0", "1x1x2@two", "1x1@2"):
+        with pytest.raises((ConfigError, GridError), match="IxJxK"):
+            grids_on_nodes(text)
 
 
 def test_a_forecast_reaches_thousands_of_trainers():
