@@ -147,7 +147,7 @@ def train(events: Path, against: str | None, json_file: Path | None, **options: 
     _tell(record, config, json_file, training_table)
 
 
-def _taken_apart(json_file: Path | None, options: dict[str, Any]) -> tuple[TrainConfig, dict[str, int]]:
+def _taken_apart(json_file: Path | None, options: dict[str, Any]) -> tuple[TrainConfig, dict[str, Any]]:
     """Options of a measurement as settings of training and numbers of steps, warm-up steps and rounds."""
     if json_file and not json_file.parent.is_dir():
         raise click.BadParameter(f"{json_file}: no such folder: make it first", param_hint="--json")

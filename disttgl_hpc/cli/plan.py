@@ -28,7 +28,7 @@ from disttgl_hpc.planning.planner import MAX_LOSS, Cluster
 from disttgl_hpc.planning.plots import plot_captured
 from disttgl_hpc.planning.tables import captured_table, plan_table
 from disttgl_hpc.runs.calibration import calibrate, check_calibration, cores_of, sizes_to_try
-from disttgl_hpc.runs.machine import free_shared_memory
+from disttgl_hpc.runs.machine import DAEMON_MIB, TRAINER_MIB, room_for_node_memory
 from disttgl_hpc.runs.output import stem
 from disttgl_hpc.runs.plan_grid import plan_grid
 from disttgl_hpc.runs.static_memory import with_static_memory
@@ -67,7 +67,10 @@ class _Bytes(click.ParamType):  # type: ignore[type-arg]
 @click.option("--nodes", type=_AT_LEAST_ONE, default=1, help="Nodes to plan for.")
 @click.option("--trainers-per-node", type=_AT_LEAST_ONE, default=1, help="Beside the memory daemon.")
 @click.option(
-    "--memory-per-node", type=_Bytes(), help="For node memory.  [default: what is free on this one]"
+    "--memory-per-node",
+    type=_Bytes(),
+    help=f"For node memory.  [default: what is free on this one, less {TRAINER_MIB} MiB for each trainer and "
+    f"{DAEMON_MIB} for the daemon]",
 )
 @click.option(
     "--cores", type=_AT_LEAST_ONE, help="Of a node.  [default: those of the machine that is measured]"
@@ -162,7 +165,9 @@ def _planned(
     cluster = Cluster(
         nodes=nodes,
         trainers_per_node=trainers_per_node,
-        memory_per_node=free_shared_memory() if memory_per_node is None else memory_per_node,
+        memory_per_node=room_for_node_memory(trainers_per_node)
+        if memory_per_node is None
+        else memory_per_node,
     )
     wanted = config.local_batch if "local_batch" in given else None
     records = _measured_before(calibration_files, stream, config, wanted)

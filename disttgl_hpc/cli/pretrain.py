@@ -10,7 +10,7 @@ import click
 from mpi4py import MPI
 
 from disttgl_hpc.cli.options import config_options, given_settings
-from disttgl_hpc.config import read_toml
+from disttgl_hpc.config import CO_TRAINED, read_toml
 from disttgl_hpc.runs.pretrain import pretrain as run_pretraining
 from disttgl_hpc.runs.pretrain_settings import DEFAULTS, FIXED, METHODS, pretrain_config
 from disttgl_hpc.runs.signals import EXIT_STATUS, ignore_stop_signals
@@ -27,10 +27,22 @@ _OWN_DEFAULTS = {
 }
 
 
+class _Kind(click.Choice):  # type: ignore[type-arg]
+    """A way to learn beforehand; the one that is none is told where it belongs."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """One of the choices."""
+        if value == CO_TRAINED:
+            self.fail(
+                "is learned along with the model: disttgl train EVENTS.h5 --static co-trained", param, ctx
+            )
+        return super().convert(value, param, ctx)
+
+
 @click.command(epilog=_EXAMPLES)
 @click.argument("events", type=click.Path(path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path), metavar="OUT.static.h5")
-@click.option("--kind", type=click.Choice(METHODS), required=True, help="How to learn.")
+@click.option("--kind", type=_Kind(METHODS), required=True, help="How to learn.")
 @click.option(
     "--share",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),

@@ -110,6 +110,7 @@ def choose_grid(
     epochs: int,
     speed_of: Callable[[GridShape], float | None] = lambda _: None,
     max_loss: float = MAX_LOSS,
+    remedy: str = "a larger --memory-per-node, or a smaller --dim-memory",
 ) -> tuple[Candidate, ...]:
     """Every grid that fills ``cluster``, one of them chosen.
 
@@ -154,7 +155,7 @@ def choose_grid(
     if not possible:
         raise GridError(
             f"a node holds at least one replica of the node memory with its slots, {min(map(memory_of, shapes)):,} "
-            f"bytes, and has {cluster.memory_per_node:,}: a larger --memory-per-node, or a smaller --dim-memory"
+            f"bytes, and has {cluster.memory_per_node:,}: {remedy}"
         )
     chosen = max(possible, key=rank)
     return tuple(

@@ -71,7 +71,8 @@ def plan_table(record: dict[str, Any]) -> str:
     lines += [
         f"{record['stream']}: {record['nodes']} × {record['trainers_per_node']} trainers. Captured: mails that the "
         f"memory learns of; loss: how many fewer than in batches of {record['base_batch']:,}.",
-        "MiB: node memory and its slots in shared memory; what trainers need for themselves comes on top.",
+        f"MiB: node memory and its slots in shared memory; {record['memory_per_node'] / 2**20:,.0f} are there for "
+        "them, and what trainers need for themselves comes on top.",
         f"Passes over each event, and gradient steps: of a run of {record['epochs']:,} epochs, in whole sweeps of "
         "j·k passes.",
     ]

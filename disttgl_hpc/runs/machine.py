@@ -26,14 +26,23 @@ def own_cores() -> frozenset[int]:
     return frozenset(range(os.cpu_count() or 1))
 
 
-def free_shared_memory() -> int:
-    """Bytes that shared memory can still take on this node, which has to have them free as well."""
+TRAINER_MIB, DAEMON_MIB = 470, 400
+"""What a process takes for itself, measured without features; mostly libraries."""
+
+
+def room_for_node_memory(trainers: int) -> int:
+    """Bytes of this node that node memory may take beside the processes of so many trainers and a daemon."""
+    return max(0, free_shared_memory((trainers * TRAINER_MIB + DAEMON_MIB) * 2**20))
+
+
+def free_shared_memory(reserved: int = 0) -> int:
+    """Bytes that shared memory can still take on this node, which has to have them and ``reserved`` ones free."""
     limits = [sys.maxsize]
     with suppress(OSError):
         limits.append(shutil.disk_usage(_SHARED_MEMORY).free)
     with suppress(OSError):
         fields = dict(line.split(":") for line in _MEMORY.read_text().splitlines())
-        limits.append(int(fields["MemAvailable"].removesuffix("kB")) * 1024)
+        limits.append(int(fields["MemAvailable"].removesuffix("kB")) * 1024 - reserved)
     return min(limits)
 
 

@@ -26,7 +26,7 @@ from disttgl_hpc.planning.planner import (
     predicted_speed,
 )
 from disttgl_hpc.runs.bench_alone import ALONE
-from disttgl_hpc.runs.machine import free_shared_memory
+from disttgl_hpc.runs.machine import DAEMON_MIB, TRAINER_MIB, room_for_node_memory
 from disttgl_hpc.runs.plan import RunPlan
 
 log = get_logger(__name__)
@@ -105,6 +105,7 @@ def grid_shape(stream: EventStream, config: TrainConfig, world: Any) -> GridShap
 def auto_grid(stream: EventStream, config: TrainConfig, world: Any) -> GridShape:
     """Grid for the ranks that were started, without a calibration: the paper's rules at the given local batch.
 
+    Node memory gets what trainers and daemons leave of the memory, see :func:`~.machine.room_for_node_memory`.
     Collective over ``world``; the same on all ranks. Unequal nodes get what the smallest could take, which laying
     the grid then refuses. Raises GridError if no replica fits the free shared memory of each node.
     """
@@ -112,11 +113,15 @@ def auto_grid(stream: EventStream, config: TrainConfig, world: Any) -> GridShape
     per_node = min(map(len, nodes)) - 1
     if world.size == 1 or per_node < 1:
         return ALONE
-    free = min(world.allgather(free_shared_memory()))
-    cluster = Cluster(nodes=len(nodes), trainers_per_node=per_node, memory_per_node=free)
+    room = min(world.allgather(room_for_node_memory(per_node)))
+    cluster = Cluster(nodes=len(nodes), trainers_per_node=per_node, memory_per_node=room)
     base = config.local_batch
     losses = _losses(stream, {i * base for i in divisors(per_node)}, base)
-    candidates = _choose(stream, config, cluster, losses)
+    remedy = (
+        f"what is free, in /dev/shm and beside {TRAINER_MIB} MiB for each trainer and {DAEMON_MIB} for the daemon; "
+        "free some, start fewer ranks a node, or take a smaller --dim-memory"
+    )
+    candidates = _choose(stream, config, cluster, losses, remedy=remedy)
     chosen = _chosen(candidates)
     shape = chosen.shape
     log.info("grid %s, of %d that these ranks could lay; disttgl plan says why", shape, len(candidates))

@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from command_line import disttgl, needs_mpi
 from run_records import records
 
+from disttgl_hpc.cli.pretrain import pretrain
 from disttgl_hpc.store.static import StaticStore
 
 SMALL_TEXT = (
@@ -102,6 +104,12 @@ def test_defaults_of_training_in_a_file_are_no_wish(tmp_path, events):
     assert "[default: 0.001; static-gnn: 0.03]" in told
     assert "--static-dropout" in told
     assert "--task" not in told
+
+
+def test_a_table_that_learns_along_is_a_matter_of_training(tmp_path, events):
+    done = CliRunner().invoke(pretrain, [str(events), str(tmp_path / "x.static.h5"), "--kind", "co-trained"])
+    assert done.exit_code == 2
+    assert "disttgl train EVENTS.h5 --static co-trained" in done.output
 
 
 @needs_mpi

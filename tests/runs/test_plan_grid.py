@@ -1,6 +1,7 @@
 """Planning for a stream: a calibration on this machine, sizes of node memory, grids for the ranks at hand."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from mpi4py import MPI
@@ -13,7 +14,7 @@ from disttgl_hpc.parallel.shared import num_bytes, table_shapes
 from disttgl_hpc.parallel.static_table import static_shapes
 from disttgl_hpc.planning.costs import Costs, Machine
 from disttgl_hpc.planning.planner import Cluster
-from disttgl_hpc.runs import calibration
+from disttgl_hpc.runs import calibration, machine
 from disttgl_hpc.runs import plan_grid as planning
 from disttgl_hpc.runs.machine import free_shared_memory
 from disttgl_hpc.runs.plan import RunPlan
@@ -100,7 +101,9 @@ def test_one_process_is_one_trainer(stream):
 @pytest.mark.ranks(3)
 def test_a_grid_for_the_ranks_that_were_started(comm, tmp_path, on_all_ranks, monkeypatch):
     stream = make_store(tmp_path).stream
-    monkeypatch.setattr(planning, "free_shared_memory", lambda: 10**9 - comm.rank)
+    monkeypatch.setattr(
+        planning, "room_for_node_memory", lambda trainers: 10**9 * (trainers == 2) - comm.rank
+    )
 
     def body():
         assert planning.auto_grid(stream, CONFIG, comm) == GridShape(1, 1, 2)
@@ -108,5 +111,28 @@ def test_a_grid_for_the_ranks_that_were_started(comm, tmp_path, on_all_ranks, mo
     on_all_ranks(body)
 
 
+@pytest.mark.ranks(3)
+def test_the_refusal_of_a_started_job_names_what_it_can_change(comm, tmp_path, on_all_ranks, monkeypatch):
+    stream = make_store(tmp_path).stream
+    monkeypatch.setattr(planning, "room_for_node_memory", lambda trainers: 1000)
+
+    def body():
+        with pytest.raises(GridError, match=r"and has 1,000: .*start fewer ranks") as refused:
+            planning.auto_grid(stream, CONFIG, comm)
+        assert "--memory-per-node" not in str(refused.value)
+
+    on_all_ranks(body)
+
+
 def test_shared_memory_is_limited():
     assert 0 < free_shared_memory() < 2**60
+
+
+def test_trainers_and_daemon_keep_memory_for_themselves(monkeypatch, tmp_path):
+    (tmp_path / "meminfo").write_text(f"MemTotal: 9 kB\nMemAvailable: {3000 * 1024} kB\n")
+    monkeypatch.setattr(machine, "_MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: SimpleNamespace(free=2000 * 2**20))
+    assert free_shared_memory() == 2000 * 2**20
+    assert machine.room_for_node_memory(1) == 2000 * 2**20, "3,000 less 870 are more than /dev/shm has"
+    assert machine.room_for_node_memory(4) == (3000 - 4 * 470 - 400) * 2**20
+    assert machine.room_for_node_memory(9) == 0
