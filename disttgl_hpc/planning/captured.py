@@ -30,7 +30,8 @@ class Captured:
     self-loop is one node with one mail. It is 1 for a batch of one event.
     cold: of all nodes of events, the share that the memory knows nothing of when their batch begins.
     age_events, age_time: how far back lies the last event that the memory of the others has seen, at levels from
-    the least to the most, in events and in the stream's unit of time.
+    the least to the most, in events and in the stream's unit of time. age_stride: the ages are those of every n-th
+    mail; 1: of all.
     """
 
     batch: int
@@ -38,6 +39,7 @@ class Captured:
     cold: float
     age_events: Quantiles
     age_time: Quantiles
+    age_stride: int = 1
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -69,6 +71,7 @@ def captured_events(
             cold[index].item() / mails,
             quantiles(events[index, : ages[index]]),
             quantiles(times[index, : ages[index]]),
+            stride,
         )
         for index, batch in enumerate(batches)
     )

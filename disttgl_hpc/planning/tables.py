@@ -19,9 +19,8 @@ def captured_table(record: dict[str, Any]) -> str:
     for found in record["captured"]:
         ages = [found[kind].get(level) for kind in ("age_events", "age_time") for level in _AGES]
         shares = [f"{found['share']:.1%}", f"{found['cold']:.1%}"]
-        rows.append(
-            [f"{found['batch']:,}", *shares, *("–" if age is None else f"{age:,.0f}" for age in ages)]
-        )
+        rows.append([f"{found['batch']:,}", *shares, *map(_age, ages)])
+    stride = max(found["age_stride"] for found in record["captured"])
     return "\n".join(
         [
             *aligned(rows),
@@ -29,8 +28,20 @@ def captured_table(record: dict[str, Any]) -> str:
             "node's last one at the end of the batch, so that its memory learns of them.",
             "Age: of what the memory knows of a node when the node's batch begins, in events and in the stream's "
             "unit of time; without memory: nodes with no event in earlier batches.",
+            *(
+                [f"Ages are from a sample, every {stride:,}th mail's; the shares are exact."]
+                if stride > 1
+                else []
+            ),
         ]
     )
+
+
+def _age(age: float | None) -> str:
+    """An age in events or in time, which may be fractions of a unit."""
+    if age is None:
+        return "–"
+    return f"{age:,.0f}" if age >= 10 else f"{age:.4g}"
 
 
 def plan_table(record: dict[str, Any]) -> str:

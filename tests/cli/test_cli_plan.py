@@ -79,6 +79,7 @@ def test_usage_errors(store, options, message):
 
 
 SMALL = ["--dim-memory", "8", "--dim-time", "4", "--dim-embedding", "8"]
+TWO = ["--trainers-per-node", 2, "--memory-per-node", "1G"]
 
 
 def test_a_plan_has_every_grid_its_reason_and_the_commands(store, tmp_path):
@@ -121,14 +122,14 @@ def measured(store, tmp_path, monkeypatch):
     monkeypatch.setattr(calibration, "_WARMUP_EVENTS", 100)
     monkeypatch.setattr(calibration, "_MEASURED_EVENTS", 200)
     file = tmp_path / "plan.json"
-    done = invoke(store, "--trainers-per-node", 2, "--local-batch", 20, *SMALL, "--json", file)
+    done = invoke(store, *TWO, "--local-batch", 20, *SMALL, "--json", file)
     assert done.exit_code == 0, done.output
     return done, file
 
 
 def test_a_calibration_is_measured_once_and_used_again(store, measured):
     first, file = measured
-    again = invoke(store, "--trainers-per-node", 2, "--calibration", file, "--base-batch", 20, *SMALL)
+    again = invoke(store, *TWO, "--calibration", file, "--base-batch", 20, *SMALL)
     assert again.exit_code == 0, again.output
     told = first.output.replace("are measured here", f"were measured before ({file})")
     told = told.replace("(those of this machine)", "(those of the machine that was measured)")

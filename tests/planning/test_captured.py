@@ -72,6 +72,7 @@ def test_a_sample_of_the_ages_leaves_the_shares_alone():
     assert (few.share, few.cold) == (every.share, every.cold)
     assert few.age_events["median"] == pytest.approx(every.age_events["median"], rel=0.15)
     assert few.age_events != every.age_events
+    assert (every.as_dict()["age_stride"], few.as_dict()["age_stride"]) == (1, 16)
 
 
 def test_batch_sizes():
