@@ -80,7 +80,8 @@ def test_the_settings_of_a_run_are_printed(tmp_path):
     disttgl("generate", stream, "--events", 300)
     disttgl("train", stream, "--run", run, "--epochs", 1, "--set", "dim_memory=8", "--seed", 5)
     found = settings_in(printed(run), tmp_path)
-    assert found == TrainConfig(epochs=1, dim_memory=8, seed=5, grid="1x1x1")
+    assert found.time_unit > 0  # it was chosen, as the grid was
+    assert found == TrainConfig(epochs=1, dim_memory=8, seed=5, grid="1x1x1", time_unit=found.time_unit)
     assert settings_in(printed(run, "--seed", 6), tmp_path).seed == 6
 
 
