@@ -98,32 +98,6 @@ def test_one_process_is_one_trainer(stream):
     assert planning.auto_grid(stream, CONFIG, MPI.COMM_SELF) == GridShape(1, 1, 1)
 
 
-@pytest.mark.ranks(3)
-def test_a_grid_for_the_ranks_that_were_started(comm, tmp_path, on_all_ranks, monkeypatch):
-    stream = make_store(tmp_path).stream
-    monkeypatch.setattr(
-        planning, "room_for_node_memory", lambda trainers: 10**9 * (trainers == 2) - comm.rank
-    )
-
-    def body():
-        assert planning.auto_grid(stream, CONFIG, comm) == GridShape(1, 1, 2)
-
-    on_all_ranks(body)
-
-
-@pytest.mark.ranks(3)
-def test_the_refusal_of_a_started_job_names_what_it_can_change(comm, tmp_path, on_all_ranks, monkeypatch):
-    stream = make_store(tmp_path).stream
-    monkeypatch.setattr(planning, "room_for_node_memory", lambda trainers: 1000)
-
-    def body():
-        with pytest.raises(GridError, match=r"and has 1,000: .*start fewer ranks") as refused:
-            planning.auto_grid(stream, CONFIG, comm)
-        assert "--memory-per-node" not in str(refused.value)
-
-    on_all_ranks(body)
-
-
 def test_shared_memory_is_limited():
     assert 0 < free_shared_memory() < 2**60
 
