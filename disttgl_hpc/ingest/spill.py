@@ -178,7 +178,9 @@ class Spill:
         return int8_scale(self.largest_features)
 
     def _as_feature_dtype(self, features: NDArray[np.float32], origin: Origin) -> NDArray[Any]:
-        self.largest_features = np.maximum(np.abs(features).max(axis=0, initial=0), self.largest_features)
+        # No array of absolute values: it would be another chunk.
+        largest = np.maximum(features.max(axis=0, initial=0), -features.min(axis=0, initial=0))
+        self.largest_features = np.maximum(largest, self.largest_features)
         if self.feature_dtype == np.int8:
             return features
         with np.errstate(over="ignore"):
