@@ -48,8 +48,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig, train_config
-from disttgl_hpc.ingest.columns import Columns, parse_columns
-from disttgl_hpc.ingest.log_features import parse_names
+from disttgl_hpc.ingest.columns import Columns, joined_names, parse_columns
 from disttgl_hpc.ingest.tables import Pairs
 from disttgl_hpc.parallel.alone import alone
 from disttgl_hpc.runs import prepare as preparing
@@ -104,7 +103,7 @@ def prepare(
         output=Path(output),
         columns=parse_columns(columns) if isinstance(columns, str) else columns,
         split_times=split_times,
-        log_features=parse_names(log_features),
+        log_features=joined_names(log_features),
         **options,
     )
     return preparing.prepare(settings)

@@ -73,6 +73,6 @@ def _compile(loop: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         cached = njit(cache=True, **options)(loop)
     except RuntimeError:  # numba: no locator available
         return cast(Callable[..., Any], njit(**options)(loop))
-    if hasattr(cached, "_cache"):
+    if hasattr(cached, "_cache"):  # it has none where nothing is compiled (NUMBA_DISABLE_JIT)
         cached._cache._cache_file.__class__ = CacheFile
     return cast(Callable[..., Any], cached)

@@ -107,7 +107,7 @@ def scaling(events: Path, grids: str, json_file: Path | None, **options: Any) ->
     plan = ScalingPlan(grids=shapes, **measured)
     record = measure_scaling(_opened(events, config).stream, config, plan, MPI.COMM_WORLD)
     if record is not None:
-        _tell(record, config, json_file, scaling_table)
+        _tell(record, json_file, scaling_table)
 
 
 @bench.command(epilog=_LOADER_EXAMPLE)
@@ -123,7 +123,7 @@ def loader(events: Path, batches: Path | None, json_file: Path | None, **options
     config, measured = _taken_apart(json_file, options)
     plan = LoaderPlan(**measured)
     record = measure_loader(_opened(events, config), config, plan, MPI.COMM_WORLD, batches)
-    _tell(record, config, json_file, loader_table)
+    _tell(record, json_file, loader_table)
 
 
 @bench.command(epilog=_TRAIN_EXAMPLE)
@@ -144,7 +144,7 @@ def train(events: Path, against: str | None, json_file: Path | None, **options: 
     config, measured = _taken_apart(json_file, options)
     plan = TrainingPlan(**measured, against_pyg=against == "pyg")
     record = measure_training(_opened(events, config).stream, config, plan, MPI.COMM_WORLD)
-    _tell(record, config, json_file, training_table)
+    _tell(record, json_file, training_table)
 
 
 def _taken_apart(json_file: Path | None, options: dict[str, Any]) -> tuple[TrainConfig, dict[str, Any]]:
@@ -163,12 +163,10 @@ def _opened(events: Path, config: TrainConfig) -> EventStore:
 
 def _tell(
     record: dict[str, Any],
-    config: TrainConfig,
     json_file: Path | None,
     table: Callable[[dict[str, Any]], str],
 ) -> None:
-    """Write a record to its file, with what else belongs to it, and print its table."""
+    """Write a record to its file, with the MPI library that ran it, and print its table."""
     record["machine"]["versions"]["mpi"] = mpi_library()
-    record["settings"] = config.as_dict() | record.get("settings", {})
     write_json(record, json_file)
     click.echo(table(record))

@@ -9,9 +9,8 @@ from typing import Any
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.ingest.columns import parse_columns
+from disttgl_hpc.ingest.columns import joined_names, parse_columns
 from disttgl_hpc.ingest.formats import FORMATS
-from disttgl_hpc.ingest.log_features import parse_names
 from disttgl_hpc.runs.prepare import PrepareSettings, parse_split, parse_split_times
 from disttgl_hpc.runs.prepare import prepare as run_prepare
 
@@ -103,7 +102,7 @@ def _parsed(options: dict[str, Any]) -> dict[str, Any]:
         "columns": parse_columns,
         "split": parse_split,
         "split_times": parse_split_times,
-        "log_features": parse_names,
+        "log_features": joined_names,
     }
     given = {name: value for name, value in options.items() if value is not None}
     return given | {name: parse(given[name]) for name, parse in parsers.items() if name in given}

@@ -59,14 +59,14 @@ def parse_columns(text: str) -> Columns:
         raise InputError(
             "--columns: events have one class, label=, or several, labels=, not both: leave one out"
         )
-    several = {part: _pieces(parts.get(part, "")) for part in ("features", "labels")}
+    several = {part: joined_names(parts.get(part, "")) for part in ("features", "labels")}
     return Columns(
         parts["src"], parts["dst"], parts["time"], parts.get("label"), parts.get("node_label"), **several
     )
 
 
-def _pieces(text: str) -> tuple[str, ...]:
-    """Names joined by '+'."""
+def joined_names(text: str) -> tuple[str, ...]:
+    """Column names, or their numbers, joined by '+'."""
     return tuple(piece.strip() for piece in text.split("+") if piece.strip())
 
 

@@ -15,9 +15,9 @@ from disttgl_hpc.ingest.raw import Origin
 ALL = "all"
 
 
-def parse_names(text: str) -> tuple[str, ...]:
-    """Column names, or numbers from 0, joined by '+'."""
-    return tuple(name.strip() for name in text.split("+") if name.strip())
+def known_names(names: Sequence[str], width: int) -> tuple[str, ...]:
+    """The names of ``width`` columns, or nothing where ``names`` are not one for each: ranges."""
+    return tuple(names) if len(names) == width else ()
 
 
 def log_scaled(
@@ -31,16 +31,19 @@ def log_scaled(
         raise origin.error(
             0, "--log-features needs edge features, found none: name them with --columns …,features="
         )
-    by_name = {str(number): number for number in range(features.shape[1])}
-    if len(names) == features.shape[1]:
-        by_name |= {name: number for number, name in enumerate(names)}
-    chosen = list(by_name.values()) if tuple(wanted) == (ALL,) else [by_name.get(name, -1) for name in wanted]
+    width = features.shape[1]
+    known = known_names(names, width)
+    by_name = {str(number): number for number in range(width)}
+    by_name |= {name: number for number, name in enumerate(known)}
+    chosen = list(range(width)) if tuple(wanted) == (ALL,) else [by_name.get(name, -1) for name in wanted]
     if -1 in chosen:
-        there = ", ".join(names) if len(names) == features.shape[1] else f"0 to {features.shape[1] - 1}"
+        there = ", ".join(known) or f"0 to {width - 1}"
         raise origin.error(
             0,
             f"--log-features: no feature column '{wanted[chosen.index(-1)]}', there are {there}: correct the name",
         )
     scaled = features.copy()
-    scaled[:, chosen] = np.copysign(np.log1p(np.abs(features[:, chosen])), features[:, chosen])
+    for column in chosen:  # one by one: a chunk may be most of what memory is meant for
+        values = features[:, column]
+        scaled[:, column] = np.copysign(np.log1p(np.abs(values)), values)
     return scaled

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from disttgl_hpc.errors import ConfigError
 
 Seconds = NDArray[np.float64]
-ALONE = "1x1x1"
+_ALONE = "1x1x1"
 _BEFORE_WRITING = ("sample", "read", "inputs", "forward", "write")
 
 
@@ -64,7 +64,7 @@ class Costs:
         Raises ConfigError for a record without it or of another kind.
         """
         try:
-            entry = next(entry for entry in record["grids"] if entry["grid"] == ALONE)
+            entry = of_one_trainer(record)
             rounds = entry["rounds"]
             steps_s = np.array([one["step_s"][0] for one in rounds])
             phases_s = {
@@ -90,8 +90,13 @@ class Costs:
         except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, StopIteration) as error:
             raise ConfigError(
                 f"a model is calibrated with a measurement of one trainer that has its single steps, not found: "
-                f"{error or ALONE}; make one with disttgl bench scaling EVENTS.h5 --grids 1x1x1 --json FILE"
+                f"{error or _ALONE}; make one with disttgl bench scaling EVENTS.h5 --grids 1x1x1 --json FILE"
             ) from error
+
+
+def of_one_trainer(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record of ``disttgl bench scaling`` has of the grid 1×1×1. Raises StopIteration without it."""
+    return next(entry for entry in record["grids"] if entry["grid"] == _ALONE)
 
 
 def _copying_s(rounds: list[dict[str, Any]]) -> float:

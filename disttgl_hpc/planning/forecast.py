@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from disttgl_hpc.core.schedule import GridShape
-from disttgl_hpc.planning.costs import ALONE, Costs, Machine
+from disttgl_hpc.planning.costs import Costs, Machine, of_one_trainer
 from disttgl_hpc.planning.scaling import predict
 
 GridOnNodes = tuple[GridShape, int]
@@ -27,7 +27,7 @@ def forecast(
     trainers of ``grids`` compute. Raises ConfigError for a record that cannot calibrate.
     """
     costs = Costs.of(record)
-    alone_per_s = next(entry["events_per_s"] for entry in record["grids"] if entry["grid"] == ALONE)
+    alone_per_s = of_one_trainer(record)["events_per_s"]
     imagined = costs.faster(faster)
     return {
         "stream": record["stream"],

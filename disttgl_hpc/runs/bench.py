@@ -57,10 +57,10 @@ def measure_scaling(
 ) -> dict[str, Any] | None:
     """Train by ``plan`` on the ranks of ``world``, an MPI communicator (collective).
 
-    Returns plan, machine and figures of each grid (see :func:`figures`) on rank 0, None on the others. Of config
-    the grid, the epochs and evaluation do not matter. Raises ConfigError without training events, and GridError,
-    before anything is trained, for a grid that the started ranks cannot hold or that cuts a batch into more slices
-    than there are events.
+    Returns plan, machine, settings and figures of each grid (see :func:`figures`) on rank 0, None on the others. Of
+    config the grid, the epochs and evaluation do not matter. Raises ConfigError without training events, and
+    GridError, before anything is trained, for a grid that the started ranks cannot hold or that cuts a batch into
+    more slices than there are events.
     """
     check_training(stream)
     prepare_process(config.threads)
@@ -102,7 +102,14 @@ def measure_scaling(
         "warmup": plan.warmup,
         "first_steps": list(plan.first_steps),
     }
-    return {"stream": stream.name, **stream_facts(stream), **plan_facts, "machine": machine, "grids": grids}
+    return {
+        "stream": stream.name,
+        **stream_facts(stream),
+        **plan_facts,
+        "machine": machine,
+        "settings": config.as_dict(),
+        "grids": grids,
+    }
 
 
 def stream_facts(stream: EventStream) -> dict[str, int]:

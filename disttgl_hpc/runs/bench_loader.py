@@ -73,7 +73,8 @@ def measure_loader(
     ]
     machine = {"processor": processor(), "versions": versions()}
     plan_facts = {"steps": plan.steps, "warmup": plan.warmup, "rounds": plan.rounds}
-    return {"stream": store.stream.name, **plan_facts, "machine": machine, "ways": results}
+    facts = {"stream": store.stream.name, **plan_facts, "machine": machine, "settings": config.as_dict()}
+    return {**facts, "ways": results}
 
 
 def _train(

@@ -169,18 +169,16 @@ def _work(trainer: Trainer, sampler: BatchSampler, steps: Sequence[int]) -> dict
         roots, nodes, slots = len(mfg.roots), len(np.unique(mfg.roots)), int(mfg.counts.sum())
         # Two products where the inputs have no gradient, three where they have. The head multiplies each root once.
         twice = mailed * (3 * d * (2 * d + e) + d * d)
-        if learned:
-            thrice = len(mfg.nodes) * (given + learned) * d
-        else:
-            twice, thrice = twice + len(mfg.nodes) * given * d, 0
-        thrice += mailed * 3 * d * t + (nodes + roots) * dim * wide + 2 * (nodes * d + roots * dim) * dim
+        seen = len(mfg.nodes) * (given + learned) * d
+        thrice = mailed * 3 * d * t + (nodes + roots) * dim * wide + 2 * (nodes * d + roots * dim) * dim
         if config.pair_features:
             candidates = batch.num_events * (1 + config.negatives_per_event)
             twice += candidates * DIM_PAIR * dim
             thrice += candidates * dim * dim
         read = (2 * slots + mailed) * e * item + len(mfg.nodes) * (8 * d + given_bytes + 4 * learned)
         written = 4 * 4 * roots * heads * wide
-        totals += 2 * (2 * twice + 3 * thrice), 2 * slots * heads * (4 * wide + 2 * (d + t)), read + written
+        products = 2 * (2 * twice + 3 * thrice + (3 if learned else 2) * seen)
+        totals += products, 2 * slots * heads * (4 * wide + 2 * (d + t)), read + written
         events += batch.num_events
     product_flop, slot_flop, num_bytes = totals / max(1, events)
     return {"product_mflop": product_flop / 1e6, "slot_mflop": slot_flop / 1e6, "kilobytes": num_bytes / 1e3}

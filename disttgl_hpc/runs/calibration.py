@@ -65,8 +65,7 @@ def _measure(stream: EventStream, config: TrainConfig, local_batch: int, alone: 
     places = _places(batching_of(stream, own, ALONE).num_batches, warmup + steps)
     plan = ScalingPlan(grids=(ALONE,), steps=steps, warmup=warmup, rounds=1, first_steps=places)
     log.info("measuring a trainer with local batches of %d", local_batch)
-    record = measure_scaling(stream, own, plan, alone) or {}
-    return record | {"settings": own.as_dict()}
+    return measure_scaling(stream, own, plan, alone) or {}
 
 
 def _places(num_batches: int, steps: int) -> tuple[int, ...]:

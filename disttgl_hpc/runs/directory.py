@@ -193,8 +193,7 @@ def run_settings(
     if batches is not None:
         inputs["batches"] = str(batches.resolve())
     inputs["train_end"] = store.stream.split.train_end
-    unit = config.time_unit or model_unit(store.stream)
-    chosen = replace(config, grid=shape.option, time_unit=unit)
+    chosen = replace(config, grid=shape.option, time_unit=model_unit(store.stream, config.time_unit))
     return {**inputs, **chosen.as_dict(), **static_settings(config)}
 
 

@@ -60,7 +60,7 @@ def build_model(stream: EventStream, config: TrainConfig) -> Tgn:
         config.dropout,
         seed=config.seed,
         time_mode=TimeMode(config.time_encoding),
-        time_unit=config.time_unit or model_unit(stream),
+        time_unit=model_unit(stream, config.time_unit),
         product=choose_product(config.precision, config.device),
     )
 

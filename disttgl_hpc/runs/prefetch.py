@@ -42,9 +42,8 @@ def prefetched(items: Iterable[Item], depth: int, timeout_s: float, what: str) -
                 return
             made.put((item, None))
 
-    maker = Thread(
-        target=make, name="prefetch", daemon=True
-    )  # else the interpreter would wait for it in the end
+    # A daemon, or the interpreter would wait for it in the end.
+    maker = Thread(target=make, name="prefetch", daemon=True)
     maker.start()
     is_stuck = False
     try:

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from disttgl_hpc.ingest.columns import Columns, parse_columns
+from disttgl_hpc.ingest.columns import Columns, joined_names, parse_columns
 from disttgl_hpc.ingest.formats import BIPARTITE_FORMATS, open_input
 from disttgl_hpc.ingest.frames import given_frame
-from disttgl_hpc.ingest.log_features import parse_names
 from disttgl_hpc.ingest.node_table import NodeTable
 from disttgl_hpc.ingest.saved_arrays import given_temporal_data, is_temporal_data
 from disttgl_hpc.runs.prepare_settings import PrepareSettings, parse_split, parse_split_times
@@ -61,7 +60,7 @@ def prepare_frame(
         output=Path(output),
         columns=columns,
         node_features=file,
-        log_features=parse_names(log_features),
+        log_features=joined_names(log_features),
         **settings,
     )
     if is_temporal_data(frame):

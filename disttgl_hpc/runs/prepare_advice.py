@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from disttgl_hpc.ingest.log_features import known_names
 from disttgl_hpc.ingest.node_table import NodeTable
 from disttgl_hpc.ingest.spill import Spill
 from disttgl_hpc.log import get_logger
@@ -31,9 +32,9 @@ def warn_of_large_features(spill: Spill, settings: PrepareSettings) -> None:
     columns = np.flatnonzero(spill.largest_features > _LARGEST_USEFUL)
     if not len(columns):
         return
-    names = settings.columns.features if settings.columns is not None else ()
-    is_named = len(names) == len(spill.largest_features)
-    told = [names[column] if is_named else str(column) for column in columns]
+    given = settings.columns.features if settings.columns is not None else ()
+    names = known_names(given, len(spill.largest_features))
+    told = [names[column] if names else str(column) for column in columns]
     log.warning(
         "edge features should be of the order of 1, column %s reaches %.3g%s: prepare again with "
         "--log-features %s, or scale them yourself",

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from disttgl_hpc.errors import InputError
+from disttgl_hpc.ingest.columns import joined_names
 from disttgl_hpc.ingest.inputs import row_place
-from disttgl_hpc.ingest.log_features import log_scaled, parse_names
+from disttgl_hpc.ingest.log_features import log_scaled
 from disttgl_hpc.ingest.raw import Origin
 
 ORIGIN = Origin("loans.csv", 0, row_place)
@@ -35,7 +36,7 @@ def test_the_scale_keeps_sign_order_and_small_numbers(x):
 )
 def test_columns_are_chosen_by_name_or_number_and_the_others_stay(wanted, names, chosen):
     before = ROWS.copy()
-    found = log_scaled(ROWS, parse_names(wanted), names, ORIGIN)
+    found = log_scaled(ROWS, joined_names(wanted), names, ORIGIN)
     expected = ROWS.copy()
     expected[:, chosen] = (np.sign(ROWS) * np.log1p(np.abs(ROWS)))[:, chosen]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
@@ -53,4 +54,4 @@ def test_columns_are_chosen_by_name_or_number_and_the_others_stay(wanted, names,
 )
 def test_columns_that_are_not_there_are_told(features, wanted, names, complaint):
     with pytest.raises(InputError, match=complaint):
-        log_scaled(features, parse_names(wanted), names, ORIGIN)
+        log_scaled(features, joined_names(wanted), names, ORIGIN)
