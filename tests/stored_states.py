@@ -1,6 +1,6 @@
 """The newest checkpoints of two runs, compared bit for bit."""
 
-from disttgl_hpc.store.checkpoint import read_checkpoint
+from disttgl_hpc.store.checkpoint_files import read_checkpoint
 from disttgl_hpc.store.checkpoint_manifest import read_manifest
 
 

@@ -1,10 +1,10 @@
 import importlib
 import pkgutil
 
+import disttgl_hpc.nn
 import numba
 import pytest
 
-import disttgl_hpc.nn
 from disttgl_hpc import compiled as module
 from disttgl_hpc.compiled import CacheFile, compiled, vectorized
 

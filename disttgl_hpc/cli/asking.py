@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from disttgl_hpc.ingest.tables import write_table
-from disttgl_hpc.runs.answers import TABLE_KINDS, check_kind, write_table_file
+from disttgl_hpc.inference.answer_tables import write_table
+from disttgl_hpc.inference.answers import TABLE_KINDS, check_kind, write_table_file
 
 
 def _time(_context: click.Context, _option: click.Parameter, text: str | None) -> int | float | None:

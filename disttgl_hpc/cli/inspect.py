@@ -12,15 +12,15 @@ import click
 import numpy as np
 from mpi4py import MPI
 
-from disttgl_hpc.core.statistics import count_values, describe
-from disttgl_hpc.core.stream import EventStream
-from disttgl_hpc.store.batches import KIND, SCHEMA_VERSION, BatchStore
-from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.events.statistics import count_values, describe
+from disttgl_hpc.events.stream import EventStream
+from disttgl_hpc.store.batch_store import KIND, SCHEMA_VERSION, BatchStore
+from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.files import is_kind
 from disttgl_hpc.store.kept_memory import KIND as MEMORY_KIND
 from disttgl_hpc.store.kept_memory import KeptMemory
-from disttgl_hpc.store.static import KIND as STATIC_KIND
-from disttgl_hpc.store.static import StaticStore
+from disttgl_hpc.store.node_rows import KIND as STATIC_KIND
+from disttgl_hpc.store.node_rows import StaticStore
 
 _EXAMPLES = """\b
 Examples:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from disttgl_hpc.ingest.id_hash import TextCodes
-from disttgl_hpc.ingest.raw import Origin, first_true, is_text
+from disttgl_hpc.ingest.raw_events import Origin, first_true, is_text
 
 _INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from disttgl_hpc.ingest.raw import Origin
+from disttgl_hpc.ingest.raw_events import Origin
 
 ALL = "all"
 

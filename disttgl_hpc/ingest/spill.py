@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from disttgl_hpc.core.compact import int8_scale
-from disttgl_hpc.core.tcsr import Times
+from disttgl_hpc.events.compact import int8_scale
+from disttgl_hpc.events.tcsr import Times
 from disttgl_hpc.ingest.ids import IdTable
-from disttgl_hpc.ingest.raw import Origin, RawEvents, first_true
+from disttgl_hpc.ingest.raw_events import Origin, RawEvents, first_true
 
 _LARGEST_EXACT = 2**53
 _REWRITE_CHUNK = 1 << 20

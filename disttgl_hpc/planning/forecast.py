@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from disttgl_hpc.core.schedule import GridShape
+from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.planning.costs import Costs, Machine, of_one_trainer
 from disttgl_hpc.planning.scaling import predict
 

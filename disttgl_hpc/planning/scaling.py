@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from disttgl_hpc.core.schedule import GridShape, num_steps
 from disttgl_hpc.errors import ConfigError, GridError
+from disttgl_hpc.grid.schedule import GridShape, num_steps
 from disttgl_hpc.planning.costs import Costs, Machine, Seconds
 
 LOSSES = {

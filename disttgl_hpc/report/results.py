@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from disttgl_hpc.report.facts import Group, Record, RunFacts
 from disttgl_hpc.report.names import METRICS, MODELS, PARTS, parts_of
+from disttgl_hpc.report.run_facts import Group, Record, RunFacts
 
 MODEL = "TGN"
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.errors import StoreError
+from disttgl_hpc.events.stream import EventStream
 
 _PIECE = 1 << 18  # rows at a time: temporary arrays stay in cache
 

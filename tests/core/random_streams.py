@@ -3,8 +3,8 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from disttgl_hpc.core.stream import EventStream, Split
-from disttgl_hpc.core.tcsr import build_tcsr
+from disttgl_hpc.events.stream import EventStream, Split
+from disttgl_hpc.events.tcsr import build_tcsr
 
 
 def make_stream(src, dst, time, num_nodes, *, num_src=0, split=None):

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disttgl_hpc.core.batch import NodeIndex
-from disttgl_hpc.core.sampler import Neighborhood
+from disttgl_hpc.sampling.mfg import NodeIndex
+from disttgl_hpc.sampling.neighbors import Neighborhood
 
 ids = st.lists(st.integers(0, 9), min_size=1, max_size=40)
 

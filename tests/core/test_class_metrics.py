@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disttgl_hpc.core.class_metrics import class_metrics
-from disttgl_hpc.core.metrics import average_precision, roc_auc
+from disttgl_hpc.evaluation.classes import class_metrics
+from disttgl_hpc.evaluation.ranking import average_precision, roc_auc
 
 
 def f1_of(truth, told):

@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_streams import make_stream, streams
 
-from disttgl_hpc.core.class_baselines import (
+from disttgl_hpc.evaluation.class_baselines import (
     class_baselines,
     last_label_scores,
     majority_scores,
     share_scores,
 )
-from disttgl_hpc.core.class_facts import (
+from disttgl_hpc.events.stream import Targets
+from disttgl_hpc.sampling.class_features import (
     WINDOW,
     WINDOWS,
     class_codes,
@@ -23,8 +24,7 @@ from disttgl_hpc.core.class_facts import (
     forerunners,
     told_classes,
 )
-from disttgl_hpc.core.sampler import event_bounds
-from disttgl_hpc.core.stream import Targets
+from disttgl_hpc.sampling.neighbors import event_bounds
 
 
 @st.composite

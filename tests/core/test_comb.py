@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_streams import make_stream, streams
 
-from disttgl_hpc.core.batch import NodeIndex
-from disttgl_hpc.core.batching import Batching
-from disttgl_hpc.core.comb import Groups, MeanMail, graph_with_partners, partners_between
-from disttgl_hpc.core.mail import pending_mail
-from disttgl_hpc.core.sampler import event_bounds, recent_neighbors
-from disttgl_hpc.core.schedule import slice_bounds
-from disttgl_hpc.core.stream import Split
+from disttgl_hpc.events.stream import Split
+from disttgl_hpc.grid.batching import Batching
+from disttgl_hpc.grid.schedule import slice_bounds
+from disttgl_hpc.sampling.comb import Groups, MeanMail, graph_with_partners, partners_between
+from disttgl_hpc.sampling.mail import pending_mail
+from disttgl_hpc.sampling.mfg import NodeIndex
+from disttgl_hpc.sampling.neighbors import event_bounds, recent_neighbors
 
 
 def events_of(stream, node, first, last):

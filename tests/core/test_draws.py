@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disttgl_hpc.core.draws import Purpose, bounded, event_words, keep_mask, node_mask, philox_words
+from disttgl_hpc.draws import Purpose, bounded, event_words, keep_mask, node_mask, philox_words
 
 MASK = 2**64 - 1
 WORD = st.integers(0, MASK)

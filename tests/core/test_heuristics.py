@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_streams import make_stream, streams
 
-from disttgl_hpc.core import heuristics
-from disttgl_hpc.core.heuristics import (
+from disttgl_hpc.evaluation import heuristics
+from disttgl_hpc.evaluation.heuristics import (
     HALF_LIVES,
     PopTrack,
     best_half_life,
@@ -17,8 +17,8 @@ from disttgl_hpc.core.heuristics import (
     recency_scores,
     windowed_edgebank_scores,
 )
-from disttgl_hpc.core.metrics import link_metrics
-from disttgl_hpc.core.stream import Split
+from disttgl_hpc.evaluation.ranking import link_metrics
+from disttgl_hpc.events.stream import Split
 
 
 @st.composite

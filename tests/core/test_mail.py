@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disttgl_hpc.core.batching import Batching
-from disttgl_hpc.core.mail import batch_first_of, pending_mail
-from disttgl_hpc.core.stream import Split
-from disttgl_hpc.core.tcsr import build_tcsr
+from disttgl_hpc.events.stream import Split
+from disttgl_hpc.events.tcsr import build_tcsr
+from disttgl_hpc.grid.batching import Batching
+from disttgl_hpc.sampling.mail import batch_first_of, pending_mail
 
 
 class StoredTimes:

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disttgl_hpc.core.memory import MemorySizes, NodeMemory, OrderedMemory, SerialMemory
-from disttgl_hpc.core.schedule import GridShape, OperationKind, replica_operations
 from disttgl_hpc.errors import ProtocolError
+from disttgl_hpc.grid.schedule import GridShape, OperationKind, replica_operations
+from disttgl_hpc.memory.node_memory import MemorySizes, NodeMemory, OrderedMemory, SerialMemory
 
 ONE = GridShape(1, 1, 1)
 

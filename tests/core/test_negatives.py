@@ -6,15 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_streams import make_stream, streams
 
-from disttgl_hpc.core.draws import Purpose, bounded, event_words
-from disttgl_hpc.core.negatives import (
+from disttgl_hpc.draws import Purpose, bounded, event_words
+from disttgl_hpc.errors import ConfigError
+from disttgl_hpc.events.stream import Split
+from disttgl_hpc.sampling.negatives import (
     NegativeSampler,
     Strategy,
     evaluation_candidates,
     training_candidates,
 )
-from disttgl_hpc.core.stream import Split
-from disttgl_hpc.errors import ConfigError
 
 
 def met_at_that_time(stream, event):

@@ -5,8 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_streams import make_stream, streams
 
-from disttgl_hpc.core.pairs import COMMON_WINDOW, DIM_PAIR, MEETINGS_WINDOW, PAIR_FEATURES, pair_features
-from disttgl_hpc.core.sampler import event_bounds
+from disttgl_hpc.sampling.neighbors import event_bounds
+from disttgl_hpc.sampling.pair_features import (
+    COMMON_WINDOW,
+    DIM_PAIR,
+    MEETINGS_WINDOW,
+    PAIR_FEATURES,
+    pair_features,
+)
 
 
 def past_of(stream, node, bound):

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disttgl_hpc.core.batch import Mfg, NodeIndex
-from disttgl_hpc.core.records import ALIGNMENT, RecordFormat, join_graph, split_graph
-from disttgl_hpc.core.sampler import Neighborhood
+from disttgl_hpc.sampling.graph_records import ALIGNMENT, RecordFormat, join_graph, split_graph
+from disttgl_hpc.sampling.mfg import Mfg, NodeIndex
+from disttgl_hpc.sampling.neighbors import Neighborhood
 
 
 def graph(seed, num_roots, num_leading, num_neighbors, num_nodes=30, first_event=0):

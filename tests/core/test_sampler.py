@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disttgl_hpc.core.batching import Batching
-from disttgl_hpc.core.mail import pending_mail
-from disttgl_hpc.core.sampler import event_bounds, recent_neighbors
-from disttgl_hpc.core.stream import Split
-from disttgl_hpc.core.tcsr import build_tcsr
+from disttgl_hpc.events.stream import Split
+from disttgl_hpc.events.tcsr import build_tcsr
+from disttgl_hpc.grid.batching import Batching
+from disttgl_hpc.sampling.mail import pending_mail
+from disttgl_hpc.sampling.neighbors import event_bounds, recent_neighbors
 
 
 @st.composite

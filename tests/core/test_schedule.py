@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disttgl_hpc.core.schedule import (
+from disttgl_hpc.errors import GridError
+from disttgl_hpc.grid.schedule import (
     Coordinates,
     GridShape,
     Operation,
@@ -20,7 +21,6 @@ from disttgl_hpc.core.schedule import (
     replica_operations,
     slice_bounds,
 )
-from disttgl_hpc.errors import GridError
 
 RESET, READ, WRITE, SNAPSHOT = OperationKind
 SHAPES = [GridShape(*axes) for axes in product(range(1, 5), repeat=3)]

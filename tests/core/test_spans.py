@@ -1,6 +1,6 @@
 import pytest
 
-from disttgl_hpc.core.spans import Span, SpanClock, process_memory_mib
+from disttgl_hpc.grid.spans import Span, SpanClock, process_memory_mib
 
 
 class Ticking:

@@ -2,10 +2,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disttgl_hpc.core import statistics
-from disttgl_hpc.core.statistics import count_distinct_pairs, count_ties, describe, quantiles, sampled_gaps
-from disttgl_hpc.core.stream import EventStream, Split
-from disttgl_hpc.core.tcsr import build_tcsr
+from disttgl_hpc.events import statistics
+from disttgl_hpc.events.statistics import count_distinct_pairs, count_ties, describe, quantiles, sampled_gaps
+from disttgl_hpc.events.stream import EventStream, Split
+from disttgl_hpc.events.tcsr import build_tcsr
 
 events = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 9)), min_size=1, max_size=40)
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disttgl_hpc.core.synthetic import WIKIPEDIA, Recipe, synthetic_events
 from disttgl_hpc.errors import ConfigError
+from disttgl_hpc.events.synthetic import WIKIPEDIA, Recipe, synthetic_events
 
 
 def whole(recipe, chunk_events=10**6):

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_streams import streams
 
-from disttgl_hpc.core.tcsr import TCsr, build_tcsr, index_dtype
+from disttgl_hpc.events.tcsr import TCsr, build_tcsr, index_dtype
 
 
 def entries_of(stream, node):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from disttgl_hpc.errors import InputError
-from disttgl_hpc.ingest.flights import CLASSES, flights_file, read_flights
 from disttgl_hpc.ingest.formats import BIPARTITE_FORMATS, READERS, format_of
+from disttgl_hpc.ingest.readers.flights import CLASSES, flights_file, read_flights
 
 HEADER = "tailnum,origin,dest,distance,time_hour,hour,minute,arr_delay\n"
 

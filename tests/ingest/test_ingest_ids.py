@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from disttgl_hpc.errors import InputError
 from disttgl_hpc.ingest.ids import IdTable, number_nodes
-from disttgl_hpc.ingest.raw import Origin
+from disttgl_hpc.ingest.raw_events import Origin
 
 ORIGIN = Origin(Path("x.csv"), 10, lambda row: f"line {row + 1}")
 

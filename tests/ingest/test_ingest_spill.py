@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from disttgl_hpc.errors import InputError
-from disttgl_hpc.ingest.raw import Origin, RawEvents
+from disttgl_hpc.ingest.raw_events import Origin, RawEvents
 from disttgl_hpc.ingest.spill import FlatColumn, Spill
 
 ORIGIN = Origin(Path("x.csv"), 0, lambda row: f"line {row + 1}")

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disttgl_hpc.errors import InputError
-from disttgl_hpc.ingest import text
-from disttgl_hpc.ingest.text import TextLayout, first_line, line_of_row, open_text, read_text
+from disttgl_hpc.ingest.readers import text_files as text
+from disttgl_hpc.ingest.readers.text_files import TextLayout, first_line, line_of_row, open_text, read_text
 
 LAYOUT = TextLayout(",", ("a", "b"), header=True)
 

@@ -5,8 +5,8 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
-from disttgl_hpc.nn.inputs import EventFeatures, GraphInputs, ModelDims, NodeInputs
-from disttgl_hpc.nn.model import Tgn
+from disttgl_hpc.model.inputs import EventFeatures, GraphInputs, ModelDims, NodeInputs
+from disttgl_hpc.model.tgn import Tgn
 
 TINY = ModelDims(memory=3, time=2, embedding=4, edge=2, node=2, num_heads=2)
 

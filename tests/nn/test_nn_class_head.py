@@ -5,8 +5,8 @@ import torch
 from nn_oracles import TINY
 
 from disttgl_hpc.errors import ConfigError
-from disttgl_hpc.nn.class_head import class_loss
-from disttgl_hpc.nn.model import Tgn
+from disttgl_hpc.model.heads import class_loss
+from disttgl_hpc.model.tgn import Tgn
 
 CLASSES = replace(TINY, classes=3, facts=2)
 

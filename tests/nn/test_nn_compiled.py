@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nn_oracles import in_float64, random_inputs
 
-from disttgl_hpc.nn.inputs import ModelDims
-from disttgl_hpc.nn.mixing import attend, attended_by_torch
-from disttgl_hpc.nn.model import Tgn
-from disttgl_hpc.nn.products import torch_product
-from disttgl_hpc.nn.slot_loops import exponential, read_features, sigmoid
-from disttgl_hpc.nn.time_encoding import TimeEncoding
+from disttgl_hpc.model.inputs import ModelDims
+from disttgl_hpc.model.loops.slot_loops import exponential, read_features, sigmoid
+from disttgl_hpc.model.mixing import attend, attended_by_torch
+from disttgl_hpc.model.products import torch_product
+from disttgl_hpc.model.tgn import Tgn
+from disttgl_hpc.model.time_encoding import TimeEncoding
 
 WIDTHS = st.builds(
     ModelDims,
@@ -145,7 +145,7 @@ def test_the_map_of_a_table_is_never_gathered_by_the_loops(monkeypatch):
     dims = ModelDims(memory=4, time=3, embedding=4, edge=2)
     nodes, graph = random_inputs(dims)
     model = Tgn(dims, seed=0)
-    monkeypatch.setattr("disttgl_hpc.nn.inputs.EventFeatures.gather", lambda *_: pytest.fail("gathered"))
+    monkeypatch.setattr("disttgl_hpc.model.inputs.EventFeatures.gather", lambda *_: pytest.fail("gathered"))
     model.embed(model.update_memory(nodes), graph)
 
 

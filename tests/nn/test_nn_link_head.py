@@ -3,8 +3,8 @@ from dataclasses import replace
 import torch
 from nn_oracles import TINY
 
-from disttgl_hpc.nn.link_head import link_loss
-from disttgl_hpc.nn.model import Tgn
+from disttgl_hpc.model.link_head import link_loss
+from disttgl_hpc.model.tgn import Tgn
 
 
 def normal(*shape):

@@ -5,9 +5,9 @@ import torch
 from nn_oracles import TINY, in_float64, random_inputs, textbook_memory, textbook_model
 
 from disttgl_hpc.errors import ConfigError
-from disttgl_hpc.nn.inputs import EventFeatures, ModelDims
-from disttgl_hpc.nn.model import Tgn
-from disttgl_hpc.nn.time_encoding import TimeMode
+from disttgl_hpc.model.inputs import EventFeatures, ModelDims
+from disttgl_hpc.model.tgn import Tgn
+from disttgl_hpc.model.time_encoding import TimeMode
 
 WIDTHS = {
     "edge_and_node_features": replace(TINY, memory=20, time=12, embedding=24, edge=17, node=5),

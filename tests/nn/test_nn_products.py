@@ -3,11 +3,9 @@ import torch
 from nn_oracles import random_inputs
 from threadpoolctl import threadpool_info
 
-from disttgl_hpc.nn import products
-from disttgl_hpc.nn.inputs import ModelDims
-from disttgl_hpc.nn.model import Tgn
-from disttgl_hpc.nn.processor import prepare_process
-from disttgl_hpc.nn.products import (
+from disttgl_hpc.model import products
+from disttgl_hpc.model.inputs import ModelDims
+from disttgl_hpc.model.products import (
     bfloat16_product,
     choose_product,
     numpy_product,
@@ -16,6 +14,8 @@ from disttgl_hpc.nn.products import (
     times_transposed,
     torch_product,
 )
+from disttgl_hpc.model.tgn import Tgn
+from disttgl_hpc.model.threads import prepare_process
 
 SHAPES = [((5, 7), (7, 3)), ((2, 5, 7), (2, 7, 3)), ((0, 7), (7, 3)), ((5, 1), (1, 1))]
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nn_oracles import textbook_encoding
 
-from disttgl_hpc.nn.time_encoding import TimeEncoding, TimeMode
+from disttgl_hpc.model.time_encoding import TimeEncoding, TimeMode
 
 
 @settings(max_examples=50, deadline=None)

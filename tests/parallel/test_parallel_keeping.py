@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from test_parallel_daemon import SIZES, TIMEOUT_S, case, emulate, request
 
-from disttgl_hpc.core.lasting import Beginning
-from disttgl_hpc.core.schedule import OperationKind, assignment, first_counter, replica_offset
 from disttgl_hpc.errors import StoreError
-from disttgl_hpc.parallel.client import open_memory
-from disttgl_hpc.parallel.daemon import serve_memory
-from disttgl_hpc.parallel.grid import Grid
+from disttgl_hpc.grid.process_grid import Grid
+from disttgl_hpc.grid.schedule import OperationKind, assignment, first_counter, replica_offset
+from disttgl_hpc.memory.client import open_memory
+from disttgl_hpc.memory.daemon import serve_memory
+from disttgl_hpc.memory.lasting import Beginning
 
 NUM_BATCHES, STEPS, STOP = 5, 15, 8
 SWEEP_ENDS = range(NUM_BATCHES - 1, STEPS, NUM_BATCHES)

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from disttgl_hpc.core.row_adam import RowSum, RowTable
-from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import GridError, PeerError
-from disttgl_hpc.parallel import shared
-from disttgl_hpc.parallel.grid import Grid
-from disttgl_hpc.parallel.static_table import StaticTable
+from disttgl_hpc.grid.process_grid import Grid
+from disttgl_hpc.grid.schedule import GridShape
+from disttgl_hpc.memory import shared_tables as shared
+from disttgl_hpc.memory.co_trained import StaticTable
+from disttgl_hpc.memory.row_adam import RowSum, RowTable
 
 NODES, DIM, STEPS = 29, 3, 5
 

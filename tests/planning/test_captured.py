@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disttgl_hpc.core.statistics import quantiles
 from disttgl_hpc.errors import ConfigError
+from disttgl_hpc.events.statistics import quantiles
 from disttgl_hpc.planning.captured import captured_events, captured_share, powers_of_two
 
 sys.path.append(str(Path(__file__).parents[1] / "core"))

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scaling_records import scaling_record
 
-from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import ConfigError, GridError
+from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.planning.costs import Costs, Machine
 from disttgl_hpc.planning.forecast import forecast
 from disttgl_hpc.planning.scaling import LOSSES, _Walk, doublings, grids_on_nodes, predict

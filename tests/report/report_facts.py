@@ -1,6 +1,6 @@
 """Runs as their files would tell of them, made up."""
 
-from disttgl_hpc.report.facts import RunFacts
+from disttgl_hpc.report.run_facts import RunFacts
 
 METRICS = {"mrr": 0.5, "hits_at_10": 0.8, "average_precision": 0.3, "roc_auc": 0.9, "num_events": 100}
 PHASES = (

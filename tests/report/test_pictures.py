@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disttgl_hpc.core.schedule import GridShape, assignment
 from disttgl_hpc.errors import ConfigError
-from disttgl_hpc.report.pictures import (
+from disttgl_hpc.grid.schedule import GridShape, assignment
+from disttgl_hpc.report.schedule_pictures import (
     check_size,
     grid_picture,
     picture_steps,
@@ -72,7 +72,7 @@ def test_the_grid_shows_every_trainer_once_and_a_daemon_for_each_node():
 
 
 def test_the_trainers_of_the_grid_are_numbered_as_ranks_are():
-    from disttgl_hpc.parallel.grid import coordinates_of
+    from disttgl_hpc.grid.process_grid import coordinates_of
 
     shape = GridShape(2, 3, 2)
     assert trainers_of(shape) == [coordinates_of(number, shape) for number in range(shape.num_trainers)]

@@ -13,12 +13,12 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 
-from disttgl_hpc.core.schedule import GridShape
-from disttgl_hpc.runs.checkpoints import RunCheckpoints
-from disttgl_hpc.runs.directory import RunDirectory
-from disttgl_hpc.runs.plan import Before
-from disttgl_hpc.runs.resume import _newest_whole
-from disttgl_hpc.store.checkpoint import read_checkpoint
+from disttgl_hpc.grid.schedule import GridShape
+from disttgl_hpc.planning.run_plan import Before
+from disttgl_hpc.store.checkpoint_files import read_checkpoint
+from disttgl_hpc.training.checkpoints import RunCheckpoints
+from disttgl_hpc.training.resume import _newest_whole
+from disttgl_hpc.training.run_directory import RunDirectory
 
 PLAN = SimpleNamespace(
     before=Before(), num_batches=3, sweep_ends=range(2, 99, 3), epochs_per_sweep=1, shape=GridShape(1, 1, 2)

@@ -7,11 +7,11 @@ import torch
 from run_helpers import SMALL
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.schedule import GridShape
-from disttgl_hpc.runs.candidates import held_out_parts
-from disttgl_hpc.runs.evaluate import Evaluator, Team
-from disttgl_hpc.runs.inputs import InputBuilder, build_model
-from disttgl_hpc.runs.plan import batching_of
+from disttgl_hpc.evaluation.candidates import held_out_parts
+from disttgl_hpc.evaluation.evaluator import Evaluator, Team
+from disttgl_hpc.grid.schedule import GridShape
+from disttgl_hpc.model.input_builder import InputBuilder, build_model
+from disttgl_hpc.planning.run_plan import batching_of
 
 
 def evaluator_of(stream, team=None, **settings):

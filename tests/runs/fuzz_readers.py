@@ -30,20 +30,20 @@ from mpi4py import MPI
 from run_helpers import SMALL, make_store
 
 from disttgl_hpc.config import TrainConfig, read_toml, train_config
-from disttgl_hpc.core.sampler import event_bounds, recent_neighbors
-from disttgl_hpc.core.schedule import GridShape
-from disttgl_hpc.core.statistics import describe
 from disttgl_hpc.errors import ConfigError, DisttglError, InputError, StoreError
+from disttgl_hpc.events.statistics import describe
+from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.ingest.columns import parse_columns
-from disttgl_hpc.runs.batches import Slice, StoredGraphs
-from disttgl_hpc.runs.directory import RunDirectory, run_settings, saved_config
-from disttgl_hpc.runs.prepare import PrepareSettings, prepare
-from disttgl_hpc.runs.resume import find_start, resumed_config
-from disttgl_hpc.runs.sample import sample
-from disttgl_hpc.store.checkpoint import read_array, read_checkpoint, write_checkpoint
+from disttgl_hpc.ingest.prepare import PrepareSettings, prepare
+from disttgl_hpc.sampling.local_batch import Slice, StoredGraphs
+from disttgl_hpc.sampling.neighbors import event_bounds, recent_neighbors
+from disttgl_hpc.sampling.presample import sample
+from disttgl_hpc.store.checkpoint_files import read_array, read_checkpoint, write_checkpoint
 from disttgl_hpc.store.checkpoint_manifest import _digest, checkpoint_folder, part_path, write_manifest
-from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.kept_memory import KeptMemory, MemoryOrigin, write_memory
+from disttgl_hpc.training.resume import find_start, resumed_config
+from disttgl_hpc.training.run_directory import RunDirectory, run_settings, saved_config
 
 CASES = int(os.environ.get("DISTTGL_FUZZ_CASES", "40"))
 ROOM_BYTES = 2 << 30  # of address space beyond what the process has when it begins

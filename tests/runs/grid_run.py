@@ -13,15 +13,15 @@ from mpi4py import MPI
 from run_helpers import SMALL, assert_same_weights, make_store
 
 from disttgl_hpc.config import CO_TRAINED, TrainConfig
-from disttgl_hpc.core.schedule import GridShape, Operation, num_steps, replica_operations
-from disttgl_hpc.runs import train as training
-from disttgl_hpc.runs.checkpoints import load_memory, load_static, load_weights
-from disttgl_hpc.runs.directory import RunDirectory
-from disttgl_hpc.runs.inputs import build_model
-from disttgl_hpc.runs.plan import batching_of
-from disttgl_hpc.runs.tasks import with_task
-from disttgl_hpc.runs.trainer import Trainer
-from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.grid.schedule import GridShape, Operation, num_steps, replica_operations
+from disttgl_hpc.model.input_builder import build_model
+from disttgl_hpc.planning.run_plan import batching_of
+from disttgl_hpc.store.event_store import EventStore
+from disttgl_hpc.training import train as training
+from disttgl_hpc.training.checkpoints import load_memory, load_static, load_weights
+from disttgl_hpc.training.run_directory import RunDirectory
+from disttgl_hpc.training.run_events import with_task
+from disttgl_hpc.training.trainer import Trainer
 
 
 def main(folder: Path, grid: str, variant: str = "") -> None:

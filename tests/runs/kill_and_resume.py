@@ -24,8 +24,8 @@ from run_records import records  # noqa: E402
 from stored_states import assert_same_state  # noqa: E402
 from watched_job import WatchedJob, wait_for  # noqa: E402
 
-from disttgl_hpc.core.schedule import GridShape  # noqa: E402
-from disttgl_hpc.runs.directory import RunDirectory  # noqa: E402
+from disttgl_hpc.grid.schedule import GridShape  # noqa: E402
+from disttgl_hpc.training.run_directory import RunDirectory  # noqa: E402
 
 OPTIONS = ["--checkpoint-steps", 5]
 SWEEPS = 30

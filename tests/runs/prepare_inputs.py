@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from disttgl_hpc.core.tcsr import build_tcsr
 from disttgl_hpc.errors import InputError
-from disttgl_hpc.runs.prepare import PrepareSettings, prepare
+from disttgl_hpc.events.tcsr import build_tcsr
+from disttgl_hpc.ingest.prepare import PrepareSettings, prepare
 
 REAL = Path(os.environ.get("DISTTGL_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 HEADER = "src,dst,time\n"

@@ -12,12 +12,12 @@ from run_helpers import SMALL, make_store
 from run_records import records
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.runs.directory import RunDirectory
-from disttgl_hpc.runs.results import evaluate_run
-from disttgl_hpc.runs.resume import resumed_config
-from disttgl_hpc.runs.signals import StopRequest
-from disttgl_hpc.runs.train import train
-from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.grid.signals import StopRequest
+from disttgl_hpc.store.event_store import EventStore
+from disttgl_hpc.training.final_results import evaluate_run
+from disttgl_hpc.training.resume import resumed_config
+from disttgl_hpc.training.run_directory import RunDirectory
+from disttgl_hpc.training.train import train
 
 BATCHES = 7
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from disttgl_hpc.core.stream import Split
+from disttgl_hpc.events.stream import Split
 from disttgl_hpc.log import progress
-from disttgl_hpc.store.events import EventStore
-from disttgl_hpc.store.events_writer import Contents, EventPart, write_event_store
+from disttgl_hpc.store.event_store import EventStore
+from disttgl_hpc.store.event_writer import Contents, EventPart, write_event_store
 
 SMALL = {
     "epochs": 2,

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepare_inputs import HEADER
 
-from disttgl_hpc.core.stream import Split
 from disttgl_hpc.errors import ConfigError, InputError, StoreError
+from disttgl_hpc.events.stream import Split
+from disttgl_hpc.ingest.append import AppendSettings, append
 from disttgl_hpc.ingest.columns import parse_columns
-from disttgl_hpc.runs.append import AppendSettings, append
-from disttgl_hpc.runs.longer import find_prefix, prefix_of
-from disttgl_hpc.runs.prepare import PrepareSettings, parse_split, prepare
-from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.ingest.prepare import PrepareSettings, parse_split, prepare
+from disttgl_hpc.store.event_store import EventStore
+from disttgl_hpc.training.longer import find_prefix, prefix_of
 
 COLUMNS = parse_columns("src=a,dst=b,time=t,label=kind,node_label=state,features=x+y")
 ids = st.sampled_from(["3", "12", "007", "x", "10", "9", "0", "é"])

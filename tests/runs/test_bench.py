@@ -5,12 +5,12 @@ import pytest
 from mpi4py import MPI
 from run_helpers import SMALL, make_store
 
+from disttgl_hpc.benchmarks.measuring import Counters, Measure, figures, medians
+from disttgl_hpc.benchmarks.scaling_bench import ScalingPlan, measure_scaling
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import GridError
-from disttgl_hpc.runs.bench import ScalingPlan, measure_scaling
-from disttgl_hpc.runs.bench_figures import Counters, Measure, figures, medians
-from disttgl_hpc.runs.trainer import Trainer
+from disttgl_hpc.grid.schedule import GridShape
+from disttgl_hpc.training.trainer import Trainer
 
 ALONE = GridShape(1, 1, 1)
 
@@ -97,6 +97,8 @@ def test_events_count_each_time_they_are_trained(tmp_path):
 )
 def test_a_grid_that_does_not_fit_is_refused_before_anything_runs(tmp_path, monkeypatch, shape, rule):
     stream = make_store(tmp_path).stream
-    monkeypatch.setattr("disttgl_hpc.runs.bench.Trainer", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(
+        "disttgl_hpc.benchmarks.scaling_bench.Trainer", lambda *_, **__: pytest.fail("trained")
+    )
     with pytest.raises(GridError, match=rule):
         measure_scaling(stream, TrainConfig(**SMALL), ScalingPlan(grids=(ALONE, shape)), MPI.COMM_SELF)

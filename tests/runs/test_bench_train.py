@@ -9,16 +9,16 @@ import torch
 from mpi4py import MPI
 from run_helpers import SMALL, make_store
 
+from disttgl_hpc.benchmarks import train_bench as bench_train
+from disttgl_hpc.benchmarks.bench_alone import timed
+from disttgl_hpc.benchmarks.pyg import PygTrainer
+from disttgl_hpc.benchmarks.train_bench import TrainingPlan, measure_training
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.stream import Split
 from disttgl_hpc.errors import ConfigError
-from disttgl_hpc.nn.products import torch_product
-from disttgl_hpc.report import training_table
-from disttgl_hpc.runs import bench_train
-from disttgl_hpc.runs.bench_alone import timed
-from disttgl_hpc.runs.bench_pyg import PygTrainer
-from disttgl_hpc.runs.bench_train import TrainingPlan, measure_training
-from disttgl_hpc.runs.phases import PHASES
+from disttgl_hpc.events.stream import Split
+from disttgl_hpc.grid.phases import PHASES
+from disttgl_hpc.model.products import torch_product
+from disttgl_hpc.report.result_tables import training_table
 
 PEAK = SimpleNamespace(ru_maxrss=2048)
 PLAN = TrainingPlan(steps=3, warmup=1, rounds=2)
@@ -66,8 +66,8 @@ def test_counted_products_are_those_of_the_steps(stream, monkeypatch, negatives,
         measured.append(sum(done) / figures["events"] / 1e6)
         return figures
 
-    monkeypatch.setattr("disttgl_hpc.runs.inputs.choose_product", lambda *_: counting)
-    monkeypatch.setattr("disttgl_hpc.runs.bench_train.timed", measure)
+    monkeypatch.setattr("disttgl_hpc.model.input_builder.choose_product", lambda *_: counting)
+    monkeypatch.setattr("disttgl_hpc.benchmarks.train_bench.timed", measure)
     if dim_node:
         stream = replace(stream, node_features=np.ones((stream.num_nodes, dim_node), np.float32))
     plan = TrainingPlan(warmup=steps.start, steps=len(steps), rounds=1)
@@ -79,11 +79,11 @@ def test_counted_products_are_those_of_the_steps(stream, monkeypatch, negatives,
 def test_the_peak_is_the_trainers_and_not_the_measurements(stream, monkeypatch):
     order = []
     monkeypatch.setattr(
-        "disttgl_hpc.runs.bench_train.resource.getrusage", lambda _: order.append("peak") or PEAK
+        "disttgl_hpc.benchmarks.train_bench.resource.getrusage", lambda _: order.append("peak") or PEAK
     )
     rates = bench_train._rates
     monkeypatch.setattr(
-        "disttgl_hpc.runs.bench_train._rates", lambda config: order.append("rates") or rates(config)
+        "disttgl_hpc.benchmarks.train_bench._rates", lambda config: order.append("rates") or rates(config)
     )
     assert measure_training(stream, TrainConfig(**SMALL), PLAN, MPI.COMM_SELF)["peak_rss_mib"] == 2
     assert order == ["peak", "rates", "rates"]
@@ -133,6 +133,6 @@ def test_what_the_peer_does_not_have_is_refused_before_anything_is_measured(stre
 
 
 def test_a_missing_peer_is_refused(stream, monkeypatch):
-    monkeypatch.setattr("disttgl_hpc.runs.bench_pyg.find_spec", lambda _: None)
+    monkeypatch.setattr("disttgl_hpc.benchmarks.pyg.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match="pip install"):
         measure_training(stream, TrainConfig(**SMALL), replace(PLAN, against_pyg=True), MPI.COMM_SELF)

@@ -11,8 +11,8 @@ from command_line import DISTTGL
 from run_helpers import make_store, small_options
 from watched_job import WatchedJob, needs_proc, wait_for
 
-from disttgl_hpc.runs.directory import RunDirectory
-from disttgl_hpc.runs.resume import _newest_whole
+from disttgl_hpc.training.resume import _newest_whole
+from disttgl_hpc.training.run_directory import RunDirectory
 
 
 def test_a_kill_at_any_operation_leaves_a_whole_checkpoint(tmp_path):

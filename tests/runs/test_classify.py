@@ -10,14 +10,14 @@ from mpi4py import MPI
 from run_helpers import SMALL, make_store
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.batching import Batching
 from disttgl_hpc.errors import ConfigError, StoreError
-from disttgl_hpc.runs.checkpoints import load_weights
-from disttgl_hpc.runs.classify import HeadSettings, classify, source_embeddings
-from disttgl_hpc.runs.directory import RunDirectory
-from disttgl_hpc.runs.inputs import build_model
-from disttgl_hpc.runs.tasks import with_task
-from disttgl_hpc.runs.train import train
+from disttgl_hpc.grid.batching import Batching
+from disttgl_hpc.inference.classify import HeadSettings, classify, source_embeddings
+from disttgl_hpc.model.input_builder import build_model
+from disttgl_hpc.training.checkpoints import load_weights
+from disttgl_hpc.training.run_directory import RunDirectory
+from disttgl_hpc.training.run_events import with_task
+from disttgl_hpc.training.train import train
 
 FEW = HeadSettings(seeds=2, epochs=3, batch=50)
 

@@ -7,10 +7,10 @@ from click.testing import CliRunner
 from prepare_inputs import run_text
 
 from disttgl_hpc.cli.inspect import inspect
-from disttgl_hpc.core.batch import Mfg
-from disttgl_hpc.core.comb import Groups, MeanMail
 from disttgl_hpc.ingest.columns import parse_columns
-from disttgl_hpc.runs.inputs import InputBuilder
+from disttgl_hpc.model.input_builder import InputBuilder
+from disttgl_hpc.sampling.comb import Groups, MeanMail
+from disttgl_hpc.sampling.mfg import Mfg
 
 FEATURES = np.random.default_rng(5).normal(0, [1e-4, 3, 200], (60, 3)).astype(np.float32)
 TEXT = "src,dst,time,a,b,c\n" + "".join(

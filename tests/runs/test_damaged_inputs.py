@@ -10,13 +10,13 @@ from mpi4py import MPI
 from run_helpers import SMALL, make_store
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.records import Record, check_records
 from disttgl_hpc.errors import StoreError
-from disttgl_hpc.runs.directory import RunDirectory
-from disttgl_hpc.runs.results import evaluate_run
-from disttgl_hpc.runs.sample import sample
-from disttgl_hpc.runs.train import train
-from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.sampling.graph_records import Record, check_records
+from disttgl_hpc.sampling.presample import sample
+from disttgl_hpc.store.event_store import EventStore
+from disttgl_hpc.training.final_results import evaluate_run
+from disttgl_hpc.training.run_directory import RunDirectory
+from disttgl_hpc.training.train import train
 
 
 def test_events_that_point_nowhere_are_neither_trained_on_nor_sampled(tmp_path):

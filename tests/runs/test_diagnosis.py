@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from disttgl_hpc.runs.diagnosis import diagnose
-from disttgl_hpc.runs.doctor import launched_by
-from disttgl_hpc.runs.facts import JobFacts, RankFacts, Verdict
+from disttgl_hpc.benchmarks.diagnosis import diagnose
+from disttgl_hpc.benchmarks.doctor import launched_by
+from disttgl_hpc.benchmarks.facts import JobFacts, RankFacts, Verdict
 
 RANK = RankFacts(
     node="n0",

@@ -10,15 +10,16 @@ from evaluation_team import evaluator_of, memory_of, run_team
 from run_helpers import SMALL, make_store
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.heuristics import last_meetings
-from disttgl_hpc.core.metrics import link_metrics
-from disttgl_hpc.core.schedule import GridShape
-from disttgl_hpc.core.tcsr import build_tcsr
-from disttgl_hpc.runs import evaluate as evaluation
-from disttgl_hpc.runs import part_metrics, walk
-from disttgl_hpc.runs.candidates import Candidates, held_out_parts
-from disttgl_hpc.runs.inputs import build_model
-from disttgl_hpc.runs.plan import batching_of
+from disttgl_hpc.evaluation import evaluator as evaluation
+from disttgl_hpc.evaluation import memory_walk as walk
+from disttgl_hpc.evaluation import part_metrics
+from disttgl_hpc.evaluation.candidates import Candidates, held_out_parts
+from disttgl_hpc.evaluation.heuristics import last_meetings
+from disttgl_hpc.evaluation.ranking import link_metrics
+from disttgl_hpc.events.tcsr import build_tcsr
+from disttgl_hpc.grid.schedule import GridShape
+from disttgl_hpc.model.input_builder import build_model
+from disttgl_hpc.planning.run_plan import batching_of
 
 
 @pytest.fixture

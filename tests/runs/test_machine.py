@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from disttgl_hpc.runs.machine import own_cores, processor, tcp_bytes_sent, versions
+from disttgl_hpc.planning.machine import own_cores, processor, tcp_bytes_sent, versions
 
 
 def test_the_machine_is_named():

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from disttgl_hpc.core.synthetic import Recipe
-from disttgl_hpc.runs.generate import GenerateSettings, generate
+from disttgl_hpc.events.synthetic import Recipe
+from disttgl_hpc.ingest.generate import GenerateSettings, generate
 
 MIB = 1 << 20
 pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's /proc")
 
 _READ_ALL = """
 import sys
-from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.store.event_store import EventStore
 
 stream = EventStore.open(sys.argv[1]).stream
 tcsr = stream.tcsr
@@ -29,9 +29,9 @@ _GATHER_WITH_LITTLE_MEMORY = """
 import resource, sys
 import numpy as np
 import torch
-from disttgl_hpc.core.batch import Mfg
-from disttgl_hpc.runs.inputs import InputBuilder
-from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.sampling.mfg import Mfg
+from disttgl_hpc.model.input_builder import InputBuilder
+from disttgl_hpc.store.event_store import EventStore
 
 torch.set_num_threads(1)
 stream = EventStore.open(sys.argv[1]).stream

@@ -7,17 +7,18 @@ import pytest
 from mpi4py import MPI
 from run_helpers import SMALL, make_store
 
+from disttgl_hpc.benchmarks import calibration
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import GridError
-from disttgl_hpc.parallel.shared import num_bytes, table_shapes
-from disttgl_hpc.parallel.static_table import static_shapes
+from disttgl_hpc.grid.schedule import GridShape
+from disttgl_hpc.memory.co_trained import static_shapes
+from disttgl_hpc.memory.shared_tables import num_bytes, table_shapes
+from disttgl_hpc.planning import grid_choice as planning
+from disttgl_hpc.planning import machine
 from disttgl_hpc.planning.costs import Costs, Machine
+from disttgl_hpc.planning.machine import free_shared_memory
 from disttgl_hpc.planning.planner import Cluster
-from disttgl_hpc.runs import calibration, machine
-from disttgl_hpc.runs import plan_grid as planning
-from disttgl_hpc.runs.machine import free_shared_memory
-from disttgl_hpc.runs.plan import RunPlan
+from disttgl_hpc.planning.run_plan import RunPlan
 
 CONFIG = TrainConfig(**SMALL)
 

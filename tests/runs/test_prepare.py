@@ -16,7 +16,7 @@ from prepare_inputs import HEADER, JODIE, REAL, assert_same_index, refusal, run,
 
 from disttgl_hpc.errors import InputError
 from disttgl_hpc.ingest.columns import Columns, parse_columns
-from disttgl_hpc.runs.prepare import parse_split, parse_split_times
+from disttgl_hpc.ingest.prepare import parse_split, parse_split_times
 
 needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason="no folder of real streams")
 events = st.lists(

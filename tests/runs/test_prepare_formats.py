@@ -15,7 +15,7 @@ from prepare_inputs import REAL, run
 
 from disttgl_hpc.errors import InputError
 from disttgl_hpc.ingest.columns import parse_columns
-from disttgl_hpc.runs.prepare import parse_split, prepare_frame
+from disttgl_hpc.ingest.prepare import parse_split, prepare_frame
 
 NUM_EVENTS, NUM_NODES = 40, 12
 SHARES = parse_split("0.5/0.25/0.25")

@@ -13,7 +13,7 @@ from prepare_inputs import HEADER, JODIE, refusal, run, run_text
 
 from disttgl_hpc.errors import ConfigError, InputError
 from disttgl_hpc.ingest.columns import parse_columns
-from disttgl_hpc.runs.prepare import PrepareSettings, parse_split
+from disttgl_hpc.ingest.prepare import PrepareSettings, parse_split
 
 
 def test_times_that_cannot_be_exact_are_refused(tmp_path):

@@ -10,15 +10,15 @@ from prepare_inputs import run
 from run_helpers import SMALL
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.heuristics import best_half_life, heuristic_scores
-from disttgl_hpc.core.metrics import link_metrics, mid_ranks
-from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import ConfigError, InputError
-from disttgl_hpc.runs.candidates import Candidates, check_negatives, held_out_parts
-from disttgl_hpc.runs.evaluate import Evaluator, Team
-from disttgl_hpc.runs.inputs import InputBuilder, build_model
-from disttgl_hpc.runs.part_metrics import ranked
-from disttgl_hpc.runs.plan import batching_of
+from disttgl_hpc.evaluation.candidates import Candidates, check_negatives, held_out_parts
+from disttgl_hpc.evaluation.evaluator import Evaluator, Team
+from disttgl_hpc.evaluation.heuristics import best_half_life, heuristic_scores
+from disttgl_hpc.evaluation.part_metrics import ranked
+from disttgl_hpc.evaluation.ranking import link_metrics, mid_ranks
+from disttgl_hpc.grid.schedule import GridShape
+from disttgl_hpc.model.input_builder import InputBuilder, build_model
+from disttgl_hpc.planning.run_plan import batching_of
 
 pytest.importorskip("tgb")
 NUM_EVENTS, NUM_USERS, NUM_PAGES = 200, 12, 9
@@ -119,7 +119,7 @@ def test_metrics_are_tgbs(monkeypatch):
 
 def test_an_evaluation_among_given_negatives_is_tgbs(tmp_path, wiki, monkeypatch):
     """The model's scores of the candidates, as TGB would rate them."""
-    from disttgl_hpc.runs import evaluate
+    from disttgl_hpc.evaluation import evaluator as evaluate
 
     stream = run(tmp_path, wiki[0], format="tgb", bipartite=True).stream
     config = TrainConfig(**SMALL, evaluation_strategy="given")

@@ -7,8 +7,8 @@ import pytest
 
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.ingest.columns import parse_columns
-from disttgl_hpc.runs.prepare import PrepareSettings, prepare
-from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.ingest.prepare import PrepareSettings, prepare
+from disttgl_hpc.store.event_store import EventStore
 
 
 @pytest.fixture

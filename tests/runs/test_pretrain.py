@@ -9,15 +9,15 @@ import torch
 from mpi4py import MPI
 from run_helpers import SMALL, make_store, write_events
 
-from disttgl_hpc.core.stream import EventStream, Split
-from disttgl_hpc.core.tcsr import build_tcsr
 from disttgl_hpc.errors import ConfigError, StoreError, TrainingError
-from disttgl_hpc.runs.pretrain import pretrain, training_part
-from disttgl_hpc.runs.pretrain_settings import METHODS, pretrain_config
-from disttgl_hpc.runs.signals import StopRequest
-from disttgl_hpc.runs.static_gnn import smoothed, training_graph
-from disttgl_hpc.store.events import EventStore
-from disttgl_hpc.store.static import StaticStore
+from disttgl_hpc.events.stream import EventStream, Split
+from disttgl_hpc.events.tcsr import build_tcsr
+from disttgl_hpc.grid.signals import StopRequest
+from disttgl_hpc.static_memory.lightgcn import smoothed, training_graph
+from disttgl_hpc.static_memory.pretrain import pretrain, training_part
+from disttgl_hpc.static_memory.pretrain_settings import METHODS, pretrain_config
+from disttgl_hpc.store.event_store import EventStore
+from disttgl_hpc.store.node_rows import StaticStore
 
 SETTINGS = {**SMALL, "local_batch": 50, "epochs": 3, "static_dropout": 0.0}
 

@@ -6,8 +6,8 @@ from run_helpers import SMALL, make_store
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.report.page import render_report
-from disttgl_hpc.runs.reporting import read_run, read_runs
-from disttgl_hpc.runs.tensorboard import write_tensorboard
+from disttgl_hpc.report.run_files import read_run, read_runs
+from disttgl_hpc.report.tensorboard import write_tensorboard
 
 SWEEP = {"record": "sweep", "sweep": 1, "step": 4, "loss": 0.5, "validation": {"mrr": 0.25}}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from disttgl_hpc.core.schedule import GridShape
+from disttgl_hpc.grid.schedule import GridShape
 
 SHAPES = ["1x1x1", "2x1x1", "1x2x1", "1x1x2", "1x2x2", "2x2x2"]
 HERE = Path(__file__).parent

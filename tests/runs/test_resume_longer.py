@@ -10,16 +10,16 @@ from run_records import records
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import ConfigError, StoreError
-from disttgl_hpc.runs.append import AppendSettings, append
-from disttgl_hpc.runs.directory import RunDirectory
-from disttgl_hpc.runs.open_trained import open_trained
-from disttgl_hpc.runs.prepare import PrepareSettings, parse_split, prepare
-from disttgl_hpc.runs.queries import embed
-from disttgl_hpc.runs.results import evaluate_run
-from disttgl_hpc.runs.resume import resumed_config
-from disttgl_hpc.runs.signals import StopRequest
-from disttgl_hpc.runs.train import train
-from disttgl_hpc.store.checkpoint import read_checkpoint
+from disttgl_hpc.grid.signals import StopRequest
+from disttgl_hpc.inference.open_trained import open_trained
+from disttgl_hpc.inference.queries import embed
+from disttgl_hpc.ingest.append import AppendSettings, append
+from disttgl_hpc.ingest.prepare import PrepareSettings, parse_split, prepare
+from disttgl_hpc.store.checkpoint_files import read_checkpoint
+from disttgl_hpc.training.final_results import evaluate_run
+from disttgl_hpc.training.resume import resumed_config
+from disttgl_hpc.training.run_directory import RunDirectory
+from disttgl_hpc.training.train import train
 
 SHORT, LONG = 150, 260
 

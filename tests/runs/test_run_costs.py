@@ -7,13 +7,13 @@ import pytest
 from mpi4py import MPI
 from run_helpers import SMALL, make_store
 
+from disttgl_hpc.benchmarks.run_costs import run_costs
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.planning.costs import Costs, Machine
 from disttgl_hpc.planning.forecast import forecast
-from disttgl_hpc.runs.directory import RunDirectory
-from disttgl_hpc.runs.run_costs import run_costs
-from disttgl_hpc.runs.train import train
+from disttgl_hpc.training.run_directory import RunDirectory
+from disttgl_hpc.training.train import train
 
 
 @pytest.fixture(scope="module")

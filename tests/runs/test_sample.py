@@ -12,13 +12,13 @@ from mpi4py import MPI
 from run_helpers import SMALL, make_store
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.schedule import Coordinates, GridShape, assignment
 from disttgl_hpc.errors import ConfigError, StoreError
-from disttgl_hpc.runs import sample as sampling
-from disttgl_hpc.runs.batches import BatchSampler, StoredGraphs
-from disttgl_hpc.runs.plan import RunPlan
-from disttgl_hpc.runs.sample import sample
-from disttgl_hpc.store.batches import BatchStore
+from disttgl_hpc.grid.schedule import Coordinates, GridShape, assignment
+from disttgl_hpc.planning.run_plan import RunPlan
+from disttgl_hpc.sampling import presample as sampling
+from disttgl_hpc.sampling.local_batch import BatchSampler, StoredGraphs
+from disttgl_hpc.sampling.presample import sample
+from disttgl_hpc.store.batch_store import BatchStore
 
 SETS = {**SMALL, "negative_sets": 3, "negatives_per_event": 2}
 
@@ -116,8 +116,8 @@ import os, signal
 from pathlib import Path
 from mpi4py import MPI
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.runs import sample as sampling
-from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.sampling import presample as sampling
+from disttgl_hpc.store.event_store import EventStore
 
 sampling._PART_SLOTS = 1_600
 write, written = sampling.write_part, []
@@ -223,8 +223,8 @@ import sys
 from pathlib import Path
 from mpi4py import MPI
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.runs import sample as sampling
-from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.sampling import presample as sampling
+from disttgl_hpc.store.event_store import EventStore
 
 sampling._PART_SLOTS = 1_600
 events = EventStore.open(Path("random.events.h5"))

@@ -11,18 +11,18 @@ from run_helpers import SMALL, assert_same_weights, make_store
 from run_records import records
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.metrics import link_metrics
-from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import StoreError
-from disttgl_hpc.runs.candidates import held_out_parts
-from disttgl_hpc.runs.checkpoints import load_memory, load_static, load_weights
-from disttgl_hpc.runs.directory import RunDirectory
-from disttgl_hpc.runs.inputs import build_model
-from disttgl_hpc.runs.results import evaluate_run
-from disttgl_hpc.runs.resume import resumed_config
-from disttgl_hpc.runs.signals import StopRequest
-from disttgl_hpc.runs.train import train
-from disttgl_hpc.store.static import StaticOrigin, write_static_store
+from disttgl_hpc.evaluation.candidates import held_out_parts
+from disttgl_hpc.evaluation.ranking import link_metrics
+from disttgl_hpc.grid.schedule import GridShape
+from disttgl_hpc.grid.signals import StopRequest
+from disttgl_hpc.model.input_builder import build_model
+from disttgl_hpc.store.node_rows import StaticOrigin, write_static_store
+from disttgl_hpc.training.checkpoints import load_memory, load_static, load_weights
+from disttgl_hpc.training.final_results import evaluate_run
+from disttgl_hpc.training.resume import resumed_config
+from disttgl_hpc.training.run_directory import RunDirectory
+from disttgl_hpc.training.train import train
 
 BATCHES = 7  # of a sweep
 

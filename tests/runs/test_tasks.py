@@ -7,14 +7,14 @@ from evaluation_team import evaluator_of, memory_of, run_team
 from run_helpers import SMALL, make_store
 
 from disttgl_hpc.config import TASKS, TrainConfig
-from disttgl_hpc.core.metrics import link_metrics
-from disttgl_hpc.core.stream import Targets
 from disttgl_hpc.errors import ConfigError
-from disttgl_hpc.runs import evaluate as evaluation
-from disttgl_hpc.runs.candidates import held_out_parts
-from disttgl_hpc.runs.inputs import build_model
-from disttgl_hpc.runs.part_metrics import NewNodes, ranked
-from disttgl_hpc.runs.tasks import check_batches_fit, class_weights, with_task
+from disttgl_hpc.evaluation import evaluator as evaluation
+from disttgl_hpc.evaluation.candidates import held_out_parts
+from disttgl_hpc.evaluation.part_metrics import NewNodes, ranked
+from disttgl_hpc.evaluation.ranking import link_metrics
+from disttgl_hpc.events.stream import Targets
+from disttgl_hpc.model.input_builder import build_model
+from disttgl_hpc.training.run_events import check_batches_fit, class_weights, with_task
 
 
 @pytest.fixture(scope="module")

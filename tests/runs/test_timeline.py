@@ -4,11 +4,11 @@ from hypothesis import strategies as st
 from run_helpers import SMALL, make_store
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.schedule import GridShape
-from disttgl_hpc.core.spans import Span
-from disttgl_hpc.runs.course import Course
-from disttgl_hpc.runs.plan import RunPlan
-from disttgl_hpc.runs.timeline import trace_events, traced_steps
+from disttgl_hpc.grid.schedule import GridShape
+from disttgl_hpc.grid.spans import Span
+from disttgl_hpc.planning.run_plan import RunPlan
+from disttgl_hpc.training.course import Course
+from disttgl_hpc.training.timeline import trace_events, traced_steps
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,15 @@ from run_helpers import SMALL, assert_same_weights, make_store, write_events
 from run_records import records
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.schedule import GridShape
-from disttgl_hpc.core.stream import Split
 from disttgl_hpc.errors import ConfigError, StoreError, TrainingError
-from disttgl_hpc.runs.checkpoints import load_weights
-from disttgl_hpc.runs.directory import RunDirectory
-from disttgl_hpc.runs.inputs import build_model
-from disttgl_hpc.runs.results import evaluate_run
-from disttgl_hpc.runs.train import train
-from disttgl_hpc.store.checkpoint import read_checkpoint
+from disttgl_hpc.events.stream import Split
+from disttgl_hpc.grid.schedule import GridShape
+from disttgl_hpc.model.input_builder import build_model
+from disttgl_hpc.store.checkpoint_files import read_checkpoint
+from disttgl_hpc.training.checkpoints import load_weights
+from disttgl_hpc.training.final_results import evaluate_run
+from disttgl_hpc.training.run_directory import RunDirectory
+from disttgl_hpc.training.train import train
 
 
 def run_in(path, store, **settings):

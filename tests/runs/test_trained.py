@@ -10,25 +10,25 @@ from mpi4py import MPI
 from run_helpers import SMALL
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import ConfigError, InputError, StoreError
+from disttgl_hpc.evaluation.evaluator import Evaluator, Team
+from disttgl_hpc.grid.schedule import GridShape
+from disttgl_hpc.inference import open_trained as opening
+from disttgl_hpc.inference import queries
+from disttgl_hpc.inference.node_ids import NodeIds
+from disttgl_hpc.inference.open_trained import open_trained, update
+from disttgl_hpc.inference.queries import embed, recommend, score
+from disttgl_hpc.inference.trained_run import Moment, Trained
+from disttgl_hpc.ingest.append import AppendSettings, append
 from disttgl_hpc.ingest.columns import parse_columns
-from disttgl_hpc.runs import open_trained as opening
-from disttgl_hpc.runs import queries
-from disttgl_hpc.runs.append import AppendSettings, append
-from disttgl_hpc.runs.directory import RunDirectory
-from disttgl_hpc.runs.evaluate import Evaluator, Team
-from disttgl_hpc.runs.inputs import InputBuilder
-from disttgl_hpc.runs.node_ids import NodeIds
-from disttgl_hpc.runs.open_trained import open_trained, update
-from disttgl_hpc.runs.plan import batching_of
-from disttgl_hpc.runs.prepare import PrepareSettings, prepare
-from disttgl_hpc.runs.queries import embed, recommend, score
-from disttgl_hpc.runs.results import evaluate_run
-from disttgl_hpc.runs.resume import resumed_config
-from disttgl_hpc.runs.train import train
-from disttgl_hpc.runs.trained import Moment, Trained
-from disttgl_hpc.store.static import StaticOrigin, write_static_store
+from disttgl_hpc.ingest.prepare import PrepareSettings, prepare
+from disttgl_hpc.model.input_builder import InputBuilder
+from disttgl_hpc.planning.run_plan import batching_of
+from disttgl_hpc.store.node_rows import StaticOrigin, write_static_store
+from disttgl_hpc.training.final_results import evaluate_run
+from disttgl_hpc.training.resume import resumed_config
+from disttgl_hpc.training.run_directory import RunDirectory
+from disttgl_hpc.training.train import train
 
 COLUMNS = parse_columns("src=u,dst=v,time=t,features=x")
 EVERYTHING = {"comb": "mean", "pair_features": True, "static": "co-trained", "static_dropout": 0.0}

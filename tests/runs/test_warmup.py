@@ -13,16 +13,16 @@ from mpi4py import MPI
 from run_helpers import SMALL, make_store
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.schedule import GridShape
-from disttgl_hpc.parallel.client import open_memory
-from disttgl_hpc.parallel.grid import Grid
-from disttgl_hpc.runs.plan import RunPlan
-from disttgl_hpc.runs.trainer import Trainer
-from disttgl_hpc.runs.warmup import compile_once
+from disttgl_hpc.grid.process_grid import Grid
+from disttgl_hpc.grid.schedule import GridShape
+from disttgl_hpc.memory.client import open_memory
+from disttgl_hpc.planning.run_plan import RunPlan
+from disttgl_hpc.training.trainer import Trainer
+from disttgl_hpc.training.warmup import compile_once
 
 COLD = """
 import numpy as np
-from disttgl_hpc.nn.update_loops import read_mail
+from disttgl_hpc.model.loops.update_loops import read_mail
 zero, mail = np.zeros(1, np.int64), np.empty((1, 6), np.float32)
 times = np.zeros(1, np.float32), np.zeros(1), np.zeros(1)
 features = np.arange(3, dtype=np.int8)[np.newaxis], zero, np.full(3, 0.5, np.float32)

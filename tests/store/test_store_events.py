@@ -5,12 +5,12 @@ import h5py
 import numpy as np
 import pytest
 
-from disttgl_hpc.core.stream import Split
-from disttgl_hpc.core.tcsr import build_tcsr
 from disttgl_hpc.errors import StoreError
+from disttgl_hpc.events.stream import Split
+from disttgl_hpc.events.tcsr import build_tcsr
 from disttgl_hpc.log import progress
-from disttgl_hpc.store.events import EventStore
-from disttgl_hpc.store.events_writer import Contents, EventPart, write_event_store
+from disttgl_hpc.store.event_store import EventStore
+from disttgl_hpc.store.event_writer import Contents, EventPart, write_event_store
 
 NUM_EVENTS, NUM_NODES = 40, 9
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from disttgl_hpc.errors import StoreError
-from disttgl_hpc.store.static import StaticOrigin, StaticStore, write_static_store
+from disttgl_hpc.store.node_rows import StaticOrigin, StaticStore, write_static_store
 
 
 def origin(**changes):
