@@ -1,7 +1,6 @@
 """The newest checkpoints of two runs, compared bit for bit."""
 
-from disttgl_hpc.store.checkpoint_files import read_checkpoint
-from disttgl_hpc.store.checkpoint_manifest import read_manifest
+from disttgl_hpc.store.checkpoint_files import read_checkpoint, read_manifest
 
 
 def state_of(run):

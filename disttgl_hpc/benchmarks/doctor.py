@@ -13,16 +13,14 @@ from typing import Any
 import torch
 
 from disttgl_hpc import __version__
-from disttgl_hpc.benchmarks.diagnosis import count_of
-from disttgl_hpc.benchmarks.facts import JobFacts, RankFacts
+from disttgl_hpc.benchmarks.diagnosis import JobFacts, RankFacts, count_of
 from disttgl_hpc.compiled import cache_folder
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import DisttglError, GridError
 from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.grid.mpi_probe import mpi_stack, try_shared_memory
-from disttgl_hpc.grid.process_grid import check_slices, place
+from disttgl_hpc.grid.process_grid import check_slices, nodes_of, place
 from disttgl_hpc.grid.schedule import GridShape
-from disttgl_hpc.grid.subset import nodes_of
 from disttgl_hpc.memory.shared_tables import num_bytes, table_shapes
 from disttgl_hpc.planning.grid_choice import grid_shape
 from disttgl_hpc.planning.machine import free_shared_memory, own_cores, versions

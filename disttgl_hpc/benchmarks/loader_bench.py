@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from disttgl_hpc.benchmarks.bench_alone import ALONE, check_alone, timed, trainer_alone
-from disttgl_hpc.benchmarks.measuring import medians
+from disttgl_hpc.benchmarks.measuring import ALONE, check_alone, medians, timed, trainer_alone
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.log import progress
 from disttgl_hpc.model.threads import prepare_process

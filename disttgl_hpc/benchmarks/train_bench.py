@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from disttgl_hpc.benchmarks.bench_alone import ALONE, check_alone, timed, trainer_alone
-from disttgl_hpc.benchmarks.measuring import medians
+from disttgl_hpc.benchmarks.measuring import ALONE, check_alone, medians, timed, trainer_alone
 from disttgl_hpc.benchmarks.pyg import PygTrainer, check_comparable
 from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.events.stream import EventStream
-from disttgl_hpc.grid.phases import PhaseClock
 from disttgl_hpc.grid.schedule import Coordinates
+from disttgl_hpc.grid.spans import PhaseClock
 from disttgl_hpc.log import progress
 from disttgl_hpc.model.products import choose_product
 from disttgl_hpc.model.threads import prepare_process

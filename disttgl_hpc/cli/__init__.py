@@ -23,7 +23,7 @@ from disttgl_hpc.errors import (
     StoreError,
 )
 from disttgl_hpc.grid.collectives import wait_request
-from disttgl_hpc.grid.leftovers import drop_names_of_segments
+from disttgl_hpc.grid.job import drop_names_of_segments
 
 _COMMANDS = {
     "prepare": "Make an event store of raw events.",

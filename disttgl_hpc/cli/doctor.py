@@ -12,9 +12,8 @@ from typing import Any
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.benchmarks.diagnosis import diagnose
+from disttgl_hpc.benchmarks.diagnosis import Check, Verdict, diagnose
 from disttgl_hpc.benchmarks.doctor import examine, launched_by
-from disttgl_hpc.benchmarks.facts import Check, Verdict
 from disttgl_hpc.cli.options import config_options, given_settings
 from disttgl_hpc.config import train_config
 

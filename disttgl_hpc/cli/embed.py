@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.cli.asking import at_option, events_options
+from disttgl_hpc.cli.options import at_option, events_options
 from disttgl_hpc.inference.answers import (
     EMBEDDING_KINDS,
     check_kind,
@@ -16,8 +16,8 @@ from disttgl_hpc.inference.answers import (
     write_embeddings_file,
 )
 from disttgl_hpc.inference.node_ids import read_ids
-from disttgl_hpc.inference.open_trained import open_trained
 from disttgl_hpc.inference.queries import embed as run_embed
+from disttgl_hpc.inference.trained_run import open_trained
 from disttgl_hpc.training.run_directory import RunDirectory
 
 _EXAMPLES = """\b

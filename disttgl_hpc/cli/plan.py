@@ -32,7 +32,7 @@ from disttgl_hpc.planning.planning_tables import captured_table, plan_table
 from disttgl_hpc.planning.plots import plot_captured
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.output import stem
-from disttgl_hpc.training.run_static import with_static_memory
+from disttgl_hpc.training.run_events import with_static_memory
 
 _EXAMPLES = """\b
 Examples:

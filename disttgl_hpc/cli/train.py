@@ -10,7 +10,7 @@ from mpi4py import MPI
 
 from disttgl_hpc.cli.options import config_options, given_settings
 from disttgl_hpc.config import train_config
-from disttgl_hpc.grid.signals import EXIT_STATUS, ignore_stop_signals
+from disttgl_hpc.grid.job import EXIT_STATUS, ignore_stop_signals
 from disttgl_hpc.report.result_tables import results_table
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.training.resume import resumed_config

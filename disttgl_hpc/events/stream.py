@@ -1,8 +1,14 @@
-"""The event stream: what a training run knows of its input, wherever the arrays lie."""
+"""The event stream: what a training run knows of its input, wherever the arrays lie.
+
+Features in a byte each: a column's largest value becomes 127, and the store keeps what a unit stands for.
+
+In which unit the model sees times: its encoding tells elapsed times from 1 to 10^9 apart.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import floor, log10
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,3 +114,44 @@ class EventStream:
     def dim_static(self) -> int:
         """Width of the static memory; 0 without it."""
         return 0 if self.static_memory is None else self.static_memory.shape[1]
+
+
+_LARGEST = 127
+
+
+_LEAST_SCALE = float(np.finfo(np.float32).tiny)  # below it a division would lose its digits, or be by zero
+
+
+def int8_scale(largest: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Scale (dim,) float32 of columns whose largest absolute values are ``largest`` (dim,)."""
+    return np.maximum(largest / _LARGEST, _LEAST_SCALE).astype(np.float32)
+
+
+def to_int8(features: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.int8]:
+    """Nearest multiples (n, dim) of the scale: what they stand for, value · scale, is off by half of it at most."""
+    stored: NDArray[np.int8] = np.rint(features / scale).astype(np.int8)
+    return stored
+
+
+_LEAST, _MOST = 1e4, 1e9  # spans that the encoding sees well as they are
+
+
+_AIM = 7  # decades of a span that had to be changed
+
+
+def model_unit(stream: EventStream, wanted: float = 0.0) -> float:
+    """How many units of a stream's times make one of the model's: as many as are wanted, if that is not 0.
+
+    Else a second, where the store knows its unit, else the unit itself, as long as the training events span 10^4 to
+    10^9 of these: three hours to thirty years in seconds. Else a power of ten of them, so that they span 10^7 to
+    10^8.
+    """
+    if wanted:
+        return wanted
+    second = stream.units_of_a_second
+    times = stream.time[: stream.split.train_end]
+    span = (float(times[-1]) - float(times[0])) / second if len(times) else 0.0
+    if span == 0 or _LEAST <= span <= _MOST:
+        return second
+    power: float = 10.0 ** (floor(log10(span)) - _AIM)
+    return second * power

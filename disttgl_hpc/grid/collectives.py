@@ -2,18 +2,24 @@
 
 MPI libraries spin in their blocking calls. Here a waiting rank must leave its core to one that works, so
 every wait is a non-blocking call that is tested between sleeps, and a wait that lasts too long says for what.
+
+Fail together: an error on one rank becomes an error on all, instead of a hang.
+
+The communicator of whoever asks for none.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from mpi4py import MPI
 
-from disttgl_hpc.errors import DeadlineError
+from disttgl_hpc.errors import DeadlineError, DisttglError, PeerError
 
 DEFAULT_TIMEOUT_S = 1800.0
 
@@ -87,3 +93,49 @@ def sleeping_sum(comm: MPI.Intracomm, values: Any, timeout_s: float, what: str) 
     A sum takes several rounds, each of which moves on only when it is tested: sleeps stay short here.
     """
     wait_request(comm.Iallreduce(MPI.IN_PLACE, values, MPI.SUM), timeout_s, what, longest_s=2e-4)
+
+
+def raise_together(
+    comm: MPI.Intracomm, error: Exception | None, timeout_s: float = DEFAULT_TIMEOUT_S
+) -> None:
+    """Raise on every rank of ``comm`` if any rank has an error. Collective; returns where nobody has one.
+
+    A failing rank raises its own error, its peers PeerError("rank 1: …") of the lowest failing rank.
+    """
+    failed = np.array([error is not None], np.int64)
+    sleeping_sum(comm, failed, timeout_s, "the other ranks' verdict")
+    if not failed[0]:
+        return
+    messages = comm.allgather(None if error is None else f"{error}")
+    if error is not None:
+        raise error
+    rank, message = next((rank, text) for rank, text in enumerate(messages) if text is not None)
+    raise PeerError(f"rank {rank}: {message}")
+
+
+@contextmanager
+def together(comm: MPI.Intracomm, timeout_s: float = DEFAULT_TIMEOUT_S) -> Iterator[None]:
+    """Do something on this rank, and fail on all ranks of ``comm`` if it fails on one. Collective."""
+    failure = None
+    try:
+        yield
+    except DisttglError as error:
+        failure = error
+    raise_together(comm, failure, timeout_s)
+
+
+def decide_together(comm: MPI.Intracomm, decide: Callable[[], Any]) -> Any:
+    """What ``decide()`` returns on the first rank, on all ranks of ``comm``. Collective.
+
+    Its error is raised on the first rank, and PeerError on the others.
+    """
+    decision = None
+    with together(comm):
+        if comm.rank == 0:
+            decision = decide()
+    return comm.bcast(decision)
+
+
+def alone() -> MPI.Intracomm:
+    """Communicator of this process by itself, however many were started."""
+    return MPI.COMM_SELF

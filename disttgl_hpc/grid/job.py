@@ -5,6 +5,10 @@ asks, and may name one of those. So every rank holds a robust mutex in memory th
 waits for it: when an owner dies the kernel hands its mutex on first of all, while the launcher only notices once
 the dead process' memory has been taken apart. That leaves some milliseconds for a line, so whoever waits does so
 in machine code, with the line ready: it needs neither the interpreter's lock nor the log.
+
+Requests to stop: a scheduler's signal before the time limit, or Ctrl-C.
+
+Leave nothing in /dev/shm, however the job ends.
 """
 
 from __future__ import annotations
@@ -12,10 +16,15 @@ from __future__ import annotations
 import ctypes
 import errno
 import math
+import re
+import signal
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import getpid
+from pathlib import Path
+from types import FrameType
 from typing import Any, cast
 
 import numpy as np
@@ -26,6 +35,8 @@ from disttgl_hpc.compiled import compiled
 from disttgl_hpc.grid.collectives import sleeping_barrier
 
 _MUTEX_BYTES = 64  # room for a pthread_mutex_t or its attributes, of whatever C library
+
+
 _SHARED, _ROBUST = 1, 1
 
 
@@ -50,6 +61,8 @@ def watching(world: MPI.Intracomm, role: str) -> Iterator[list[str]]:
 
 
 _lock: Any = types.ExternalFunction("pthread_mutex_lock", types.intc(types.uintp))
+
+
 _write: Any = types.ExternalFunction("write", types.intp(types.intc, types.uintp, types.uintp))
 
 
@@ -108,3 +121,76 @@ class _Watch:
         for thread in self._threads:
             thread.join()
         self._window.Free()
+
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+EXIT_STATUS = 75  # EX_TEMPFAIL: try again later
+
+
+_ONE_KEYPRESS_S = 0.5  # in which it may arrive twice, from the terminal and from the launcher
+
+
+class StopRequest:
+    """Whether this process was asked to stop at the next step."""
+
+    def __init__(self) -> None:
+        self._is_made = False
+        self._interrupted_s = math.inf  # when Ctrl-C was first pressed
+
+    def is_made(self) -> bool:
+        """Whether a signal has come."""
+        return self._is_made
+
+    def make(self, number: int, _: FrameType | None = None) -> None:
+        """Note a signal. Raises KeyboardInterrupt at a second Ctrl-C: whoever is at the keyboard will not wait."""
+        self._is_made = True
+        if number == signal.SIGINT:
+            now_s = time.monotonic()
+            if now_s - self._interrupted_s > _ONE_KEYPRESS_S:
+                raise KeyboardInterrupt
+            self._interrupted_s = min(self._interrupted_s, now_s)
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopRequest]:
+    """While the context lasts SIGTERM, SIGUSR1 and SIGINT ask to stop and do nothing else."""
+    request = StopRequest()
+    before = {number: signal.signal(number, request.make) for number in STOP_SIGNALS}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def ignore_stop_signals() -> None:
+    """For a process about to end with a status of its own, which launchers hurry when one rank has ended."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+_MAPS = Path("/proc/self/maps")
+
+
+_MPICH_SEGMENT = re.compile(r"\S*/dev/shm/mpich_shm_\w+$")
+
+
+def drop_names_of_segments(world: MPI.Intracomm) -> None:
+    """Unlink the segments through which MPICH's ranks of a node talk; they live on for those who have them mapped.
+
+    MPICH unlinks them when the job ends regularly, so a rank that is killed would leave one behind for good.
+    Collective over all ranks of the job, which have mapped theirs since MPI's start. Windows need no such care
+    (MPICH and UCX unlink theirs at once), and other libraries' files are left alone: they may be opened later.
+    """
+    node_comm = world.Split_type(MPI.COMM_TYPE_SHARED)
+    node_comm.Barrier()
+    is_first = node_comm.rank == 0
+    node_comm.Free()
+    if is_first and _MAPS.exists():
+        for line in _MAPS.read_text().splitlines():
+            segment = _MPICH_SEGMENT.search(line)
+            if segment:
+                with suppress(FileNotFoundError):
+                    Path(segment.group()).unlink()

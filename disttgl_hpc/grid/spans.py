@@ -1,4 +1,7 @@
-"""What a rank spends its time on: seconds by name and, while somebody asks for them, the single spans."""
+"""What a rank spends its time on: seconds by name and, while somebody asks for them, the single spans.
+
+Where a trainer's time goes.
+"""
 
 from __future__ import annotations
 
@@ -74,3 +77,23 @@ def process_memory_mib() -> tuple[float, float]:
         return 0.0, peak_mib
     resident_mib = pages * resource.getpagesize() / 2**20
     return resident_mib, max(peak_mib, resident_mib)  # the kernel updates the peak now and then only
+
+
+PHASES = (
+    "sample",
+    "read",
+    "inputs",
+    "forward",
+    "write",
+    "backward",
+    "reduce",
+    "optimiser",
+    "checkpoint",
+)
+
+
+class PhaseClock(SpanClock):
+    """Seconds per phase of a training step, one of PHASES."""
+
+    def __init__(self, timer: Callable[[], float] = time.perf_counter) -> None:
+        super().__init__(PHASES, timer)

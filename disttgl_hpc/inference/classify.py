@@ -19,13 +19,10 @@ from torch import Tensor
 
 from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.errors import ConfigError
-from disttgl_hpc.evaluation.class_baselines import class_baselines
-from disttgl_hpc.evaluation.classes import ClassMetrics, class_metrics
-from disttgl_hpc.evaluation.evaluator import EVENTS_AT_ONCE
-from disttgl_hpc.evaluation.memory_walk import MemoryWalk, units, write
+from disttgl_hpc.evaluation.classes import ClassMetrics, class_baselines, class_metrics
+from disttgl_hpc.evaluation.evaluator import EVENTS_AT_ONCE, MemoryWalk, units, write
 from disttgl_hpc.events.stream import EventStream, Split, Targets
-from disttgl_hpc.grid.batching import Batching
-from disttgl_hpc.grid.schedule import GridShape, batch_bounds
+from disttgl_hpc.grid.schedule import Batching, GridShape, batch_bounds
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.model.heads import ClassHead, class_loss
 from disttgl_hpc.model.initial_weights import WeightDraws
@@ -40,8 +37,7 @@ from disttgl_hpc.store.files import replacing
 from disttgl_hpc.training.checkpoints import load_static, load_weights
 from disttgl_hpc.training.final_results import best_grid, check_files
 from disttgl_hpc.training.run_directory import RunDirectory, open_events, saved_config
-from disttgl_hpc.training.run_events import with_task
-from disttgl_hpc.training.run_static import with_static_memory
+from disttgl_hpc.training.run_events import with_static_memory, with_task
 
 log = get_logger(__name__)
 

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from disttgl_hpc.errors import ConfigError
-from disttgl_hpc.evaluation.memory_walk import units
+from disttgl_hpc.evaluation.evaluator import units
 from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.events.tcsr import Ints
 from disttgl_hpc.inference.trained_run import Moment, Trained
 from disttgl_hpc.log import progress
 from disttgl_hpc.model.inputs import GraphInputs
-from disttgl_hpc.sampling.comb import partners_between
+from disttgl_hpc.sampling.mail import partners_between
 from disttgl_hpc.sampling.neighbors import recent_neighbors
 from disttgl_hpc.sampling.pair_features import pair_features
 

@@ -1,26 +1,47 @@
-"""From a recipe to an event store, or to raw events as csv."""
+"""From a recipe to an event store, or to raw events as csv.
+
+Events written as csv, compressed or not: what ``disttgl prepare`` reads with a header line.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.events.stream import Split
 from disttgl_hpc.events.synthetic import Recipe, SyntheticEvents, synthetic_events
-from disttgl_hpc.ingest.csv_output import write_csv
 from disttgl_hpc.log import Progress, progress
 from disttgl_hpc.store.event_writer import KIND, Contents, EventPart, write_event_store
 from disttgl_hpc.store.files import replacing, telling_why
 from disttgl_hpc.store.output import check_output, stem
 
+
+def write_csv(path: Path, chunks: Iterable[Mapping[str, NDArray[Any]]], *, compressed: bool) -> None:
+    """Write chunks of equally named columns (n,), the first one's names as header; with gzip if ``compressed``."""
+    with pa.OSFile(str(path), "wb") as file:
+        stream = pa.CompressedOutputStream(file, "gzip") if compressed else file
+        header = True
+        for columns in chunks:
+            table = pa.table(dict(columns))
+            pa_csv.write_csv(table, stream, pa_csv.WriteOptions(include_header=header, quoting_header="none"))
+            header = False
+        stream.close()
+
+
 _CHUNK_EVENTS = 1 << 20
+
+
 _CHUNK_BYTES = 128 << 20
+
+
 _ENTRIES_PER_EVENT = 3  # an event is written once, and twice in the index
 
 

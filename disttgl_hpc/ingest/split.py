@@ -11,10 +11,9 @@ from disttgl_hpc.errors import InputError
 from disttgl_hpc.events.stream import Split
 from disttgl_hpc.events.tcsr import index_dtype
 from disttgl_hpc.ingest.ids import NodeNumbers
-from disttgl_hpc.ingest.order import stable_time_order
 from disttgl_hpc.ingest.settings import SHARES, PrepareSettings
 from disttgl_hpc.ingest.source import PARTS
-from disttgl_hpc.ingest.spill import FlatColumn, Spill
+from disttgl_hpc.ingest.spill import FlatColumn, Spill, stable_time_order
 from disttgl_hpc.log import get_logger
 
 log = get_logger(__name__)

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from disttgl_hpc.grid.collectives import wait_request, wait_until
 from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.schedule import OperationKind
-from disttgl_hpc.memory.lasting import CheckpointWriter
-from disttgl_hpc.memory.messages import CHECKPOINT, PART_WRITTEN
-from disttgl_hpc.memory.node_memory import OrderedMemory, Rows
+from disttgl_hpc.memory.node_memory import CheckpointWriter, OrderedMemory, Rows
+from disttgl_hpc.memory.requests import CHECKPOINT, PART_WRITTEN
 
 
 class CheckpointKeeper:

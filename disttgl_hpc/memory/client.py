@@ -13,12 +13,20 @@ from disttgl_hpc.grid.collectives import DEFAULT_TIMEOUT_S, sleeping_barrier, wa
 from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.schedule import OperationKind, replica_operations
 from disttgl_hpc.grid.spans import DaemonFigures
-from disttgl_hpc.memory.board import read_board
-from disttgl_hpc.memory.doorbell import Doorbell
-from disttgl_hpc.memory.lasting import Arrays, Beginning, CheckpointWriter, NoCheckpoints
-from disttgl_hpc.memory.messages import CHECKPOINT, CLOSE, FLUSH, NUM_FIELDS, REQUEST_TAG, post
-from disttgl_hpc.memory.node_memory import MemoryService, MemorySizes, NodeMemory, Nodes, Rows, SerialMemory
-from disttgl_hpc.memory.shared_tables import SharedTables, close_tables, open_tables
+from disttgl_hpc.memory.node_memory import (
+    Arrays,
+    Beginning,
+    CheckpointWriter,
+    MemoryService,
+    MemorySizes,
+    NoCheckpoints,
+    NodeMemory,
+    Nodes,
+    Rows,
+    SerialMemory,
+)
+from disttgl_hpc.memory.requests import CHECKPOINT, CLOSE, FLUSH, NUM_FIELDS, REQUEST_TAG, Doorbell, post
+from disttgl_hpc.memory.shared_tables import SharedTables, close_tables, open_tables, read_board
 
 
 def open_memory(

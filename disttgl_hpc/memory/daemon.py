@@ -13,14 +13,18 @@ from disttgl_hpc.errors import ProtocolError
 from disttgl_hpc.grid.collectives import DEFAULT_TIMEOUT_S, Pause
 from disttgl_hpc.grid.process_grid import Grid, coordinates_of
 from disttgl_hpc.grid.schedule import Operation, OperationKind, first_counter, replica_operations
-from disttgl_hpc.memory.board import BoardWriter
 from disttgl_hpc.memory.checkpoint_copies import CheckpointKeeper
-from disttgl_hpc.memory.doorbell import Doorbell
-from disttgl_hpc.memory.lasting import Beginning, CheckpointWriter, NoCheckpoints
-from disttgl_hpc.memory.messages import CHECKPOINT, CLOSE, FLUSH, post
-from disttgl_hpc.memory.node_memory import MemorySizes, NodeMemory, OrderedMemory, describe
-from disttgl_hpc.memory.requests import Desk, Inbox
-from disttgl_hpc.memory.shared_tables import SharedTables, close_tables, open_tables
+from disttgl_hpc.memory.node_memory import (
+    Beginning,
+    CheckpointWriter,
+    MemorySizes,
+    NoCheckpoints,
+    NodeMemory,
+    OrderedMemory,
+    describe,
+)
+from disttgl_hpc.memory.requests import CHECKPOINT, CLOSE, FLUSH, Desk, Doorbell, Inbox, post
+from disttgl_hpc.memory.shared_tables import BoardWriter, SharedTables, close_tables, open_tables
 
 
 def serve_memory(

@@ -1,4 +1,7 @@
-"""Classification: the head that tells the classes of an event from the embeddings of its ends, and its loss."""
+"""Classification: the head that tells the classes of an event from the embeddings of its ends, and its loss.
+
+Link prediction: the head that scores pairs of embeddings, and its loss.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,45 @@ from torch import Tensor, nn
 
 from disttgl_hpc.model.initial_weights import Linear, WeightDraws
 from disttgl_hpc.model.products import Product
+
+
+class LinkHead(nn.Module):
+    """W(ReLU(W_s h_src + W_d h_dst + W_p ReLU(W_q pair))): the logit of an event between two nodes.
+
+    dim_pair: width of the features of a pair of nodes; without any, 0, the third term is missing. All layers are
+    of width ``dim`` and have biases.
+    """
+
+    def __init__(self, dim: int, dim_pair: int, draws: WeightDraws, product: Product):
+        super().__init__()
+        self.src = Linear(dim, dim, draws, product)
+        self.dst = Linear(dim, dim, draws, product)
+        self.out = Linear(dim, 1, draws)
+        self.pair: nn.Module | None = None
+        if dim_pair:
+            layers = Linear(dim_pair, dim, draws, product), nn.ReLU(), Linear(dim, dim, draws, product)
+            self.pair = nn.Sequential(*layers)
+
+    def forward(self, h_src: Tensor, h_dst: Tensor, pairs: Tensor | None = None) -> Tensor:
+        """Logits (…,) of h_src (…, D) with h_dst (…, D), which broadcast against each other.
+
+        To rank n candidates, give h_src (b, 1, D) and h_dst (b, n, D): each source is projected once.
+        pairs: (…, dim_pair), the features of each pair, where the model was made for some.
+        """
+        hidden = self.src(h_src) + self.dst(h_dst)
+        if self.pair is not None and pairs is not None:
+            hidden = hidden + self.pair(pairs)
+        logits: Tensor = self.out(hidden.relu())
+        return logits.squeeze(-1)
+
+
+def link_loss(positive: Tensor, negative: Tensor) -> Tensor:
+    """Binary cross entropy summed over the b events: positive (b,), negative (m, b) logits → scalar.
+
+    The m negatives of an event weigh as much as its positive. Summed, not averaged: trainers add up their
+    sums and divide once by the number of events of the step.
+    """
+    return F.softplus(-positive).sum() + F.softplus(negative).sum() / len(negative)
 
 
 class ClassHead(nn.Module):

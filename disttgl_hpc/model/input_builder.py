@@ -14,16 +14,14 @@ from torch import Tensor
 
 from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.errors import ConfigError
-from disttgl_hpc.events.stream import EventStream, Targets
-from disttgl_hpc.events.time_unit import model_unit
+from disttgl_hpc.events.stream import EventStream, Targets, model_unit
 from disttgl_hpc.model.inputs import EventFeatures, GraphInputs, ModelDims, NodeInputs
 from disttgl_hpc.model.products import choose_product
 from disttgl_hpc.model.tgn import Tgn
 from disttgl_hpc.model.time_encoding import TimeMode
 from disttgl_hpc.sampling.class_features import dim_facts
-from disttgl_hpc.sampling.comb import Groups, MeanMail
 from disttgl_hpc.sampling.local_batch import Pass
-from disttgl_hpc.sampling.mail import PendingMail
+from disttgl_hpc.sampling.mail import Groups, MeanMail, PendingMail
 from disttgl_hpc.sampling.mfg import Mfg
 from disttgl_hpc.sampling.pair_features import DIM_PAIR
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from disttgl_hpc.model.parts import in_parts
+from disttgl_hpc.model.threads import in_parts
 
 Product = Callable[[Tensor, Tensor], Tensor]
 """(…, m, k) times (…, k, n) → (…, m, n), in the dtype of the first; of values, without a graph."""

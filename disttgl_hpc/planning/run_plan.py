@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.events.stream import EventStream
-from disttgl_hpc.grid.batching import Batching
-from disttgl_hpc.grid.schedule import GridShape, num_steps
+from disttgl_hpc.grid.schedule import Batching, GridShape, num_steps
 from disttgl_hpc.memory.node_memory import MemorySizes
 
 

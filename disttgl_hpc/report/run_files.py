@@ -13,7 +13,7 @@ from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.planning.captured import captured_events
 from disttgl_hpc.report.run_facts import RunFacts
-from disttgl_hpc.store.checkpoint_manifest import step_of
+from disttgl_hpc.store.checkpoint_files import step_of
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.output import stem
 from disttgl_hpc.training.run_directory import RunDirectory

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from disttgl_hpc.errors import ConfigError
-from disttgl_hpc.report.names import METRICS, parts_of
-from disttgl_hpc.report.run_facts import RunFacts
+from disttgl_hpc.report.run_facts import METRICS, RunFacts, parts_of
 
 
 def check_tensorboard() -> None:

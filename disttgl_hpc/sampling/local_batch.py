@@ -24,9 +24,8 @@ from disttgl_hpc.grid.schedule import (
 )
 from disttgl_hpc.planning.run_plan import RunPlan
 from disttgl_hpc.sampling.class_features import class_facts
-from disttgl_hpc.sampling.comb import Groups, MeanMail, graph_with_partners
 from disttgl_hpc.sampling.graph_records import RecordFormat, check_records, join_graph
-from disttgl_hpc.sampling.mail import PendingMail, pending_mail
+from disttgl_hpc.sampling.mail import Groups, MeanMail, PendingMail, graph_with_partners, pending_mail
 from disttgl_hpc.sampling.mfg import LastEvents, Mfg, NodeIndex
 from disttgl_hpc.sampling.negatives import NegativeSampler, Strategy, training_candidates
 from disttgl_hpc.sampling.neighbors import event_bounds, recent_neighbors

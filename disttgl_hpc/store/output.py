@@ -10,7 +10,7 @@ from disttgl_hpc.store import event_writer as events_writer
 from disttgl_hpc.store import node_rows as static
 from disttgl_hpc.store.files import is_kind
 
-_NAMES = {events_writer.KIND: "event store", batches.KIND: "batch store", static.KIND: "static memory"}
+_NAMES = {events_writer.KIND: "event store", batches.KIND: "batch store", static.STATIC_KIND: "static memory"}
 
 
 def check_output(output: Path, kind: str | None, *, force: bool, inputs: tuple[Path, ...] = ()) -> None:

@@ -15,18 +15,20 @@ from torch import nn
 from disttgl_hpc.errors import DisttglError, StoreError
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.log import get_logger
-from disttgl_hpc.memory.lasting import Arrays
-from disttgl_hpc.memory.row_adam import RowTable
+from disttgl_hpc.memory.co_trained import RowTable
+from disttgl_hpc.memory.node_memory import Arrays
 from disttgl_hpc.model.optimiser import Adam
 from disttgl_hpc.planning.run_plan import RunPlan
-from disttgl_hpc.store.checkpoint_files import read_array, read_checkpoint, write_checkpoint
-from disttgl_hpc.store.checkpoint_manifest import (
+from disttgl_hpc.store.checkpoint_files import (
     Manifest,
     checkpoint_folder,
     part_path,
+    read_array,
+    read_checkpoint,
     read_manifest,
     remove_checkpoint,
     step_of,
+    write_checkpoint,
     write_manifest,
 )
 from disttgl_hpc.training.run_directory import RunDirectory, saved_config

@@ -11,28 +11,28 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.config import CO_TRAINED
 from disttgl_hpc.evaluation.candidates import Candidates, Part, held_out_parts
-from disttgl_hpc.evaluation.class_baselines import class_baselines
+from disttgl_hpc.evaluation.classes import class_baselines
 from disttgl_hpc.evaluation.evaluator import Evaluator, Team
 from disttgl_hpc.evaluation.heuristics import best_half_life, heuristic_scores
 from disttgl_hpc.evaluation.part_metrics import NewNodes, ranked
 from disttgl_hpc.events.stream import EventStream
+from disttgl_hpc.grid.collectives import decide_together
 from disttgl_hpc.grid.job import watching
 from disttgl_hpc.grid.schedule import GridShape
-from disttgl_hpc.grid.together import decide_together
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.model.input_builder import InputBuilder, build_model, device_of
 from disttgl_hpc.model.tgn import Tgn
 from disttgl_hpc.model.threads import prepare_process
 from disttgl_hpc.planning.run_plan import batching_of
-from disttgl_hpc.store.checkpoint_manifest import read_manifest, verify_parts
+from disttgl_hpc.store.checkpoint_files import read_manifest, verify_parts
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.training.checkpoints import check_attributes, load_memory, load_static, load_weights
 from disttgl_hpc.training.run_directory import RunDirectory, open_events, saved_config
-from disttgl_hpc.training.run_events import with_task
-from disttgl_hpc.training.run_static import (
+from disttgl_hpc.training.run_events import (
     check_same_static_memory,
     static_settings,
     with_static_memory,
+    with_task,
 )
 
 log = get_logger(__name__)

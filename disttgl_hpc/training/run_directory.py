@@ -14,10 +14,10 @@ from typing import Any
 
 from disttgl_hpc.config import TrainConfig, train_config
 from disttgl_hpc.errors import ConfigError, StoreError
-from disttgl_hpc.events.time_unit import model_unit
+from disttgl_hpc.events.stream import model_unit
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.log import get_logger
-from disttgl_hpc.store.checkpoint_manifest import (
+from disttgl_hpc.store.checkpoint_files import (
     checkpoint_folder,
     checkpoint_folders,
     has_manifest,
@@ -28,7 +28,7 @@ from disttgl_hpc.store.checkpoint_manifest import (
 )
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.files import replacing
-from disttgl_hpc.training.run_static import static_settings
+from disttgl_hpc.training.run_events import static_settings
 
 log = get_logger(__name__)
 

@@ -1,23 +1,93 @@
-"""The timeline of a few steps of all ranks, as a Chrome trace: what overlaps with what."""
+"""The timeline of a few steps of all ranks, as a Chrome trace: what overlaps with what.
+
+What each rank spent a sweep on, and how much memory it takes: gathered once a sweep, in columns.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.grid.clocks import clock_offsets
+from disttgl_hpc.grid.mpi_probe import clock_offsets
 from disttgl_hpc.grid.process_grid import Grid
-from disttgl_hpc.grid.spans import Span
+from disttgl_hpc.grid.spans import DaemonFigures, Span, process_memory_mib
+from disttgl_hpc.memory.client import MemoryClient
 from disttgl_hpc.memory.node_memory import MemoryService
 from disttgl_hpc.planning.run_plan import RunPlan
-from disttgl_hpc.training.rank_figures import daemon_figures
 from disttgl_hpc.training.run_directory import RunDirectory
 from disttgl_hpc.training.trainer import Trainer
 
+Columns = dict[str, list[Any]]
+
+
+class RankFigures:
+    """Figures of this trainer and, on the first one of a node, of the node's daemon, since the last gathering."""
+
+    def __init__(self, grid: Grid, trainer: Trainer, memory: MemoryService) -> None:
+        self._grid, self._trainer, self._memory = grid, trainer, memory
+        trainer.loading.take()  # what was loaded to compile the loops
+        found = daemon_figures(memory)
+        self._daemon_before: Mapping[str, float] = {} if found is None else found.seconds
+
+    def gather(self, train_s: float, evaluate_s: float) -> dict[str, Columns]:
+        """{"trainers": columns, "daemons": columns} with an entry for each rank; empty but on the first trainer.
+
+        Columns of trainers: rank, node, seconds of each phase, load (what the loading thread worked beside them),
+        train, evaluate, and resident_mib and peak_mib. Of daemons: rank, node, seconds by work, and memory.
+        Collective over all trainers.
+        """
+        resident_mib, peak_mib = process_memory_mib()
+        own = {
+            "rank": self._grid.world.rank,
+            "node": self._grid.node,
+            **_rounded(self._trainer.clock.take()),
+            **_rounded(self._trainer.loading.take()),
+            "train": round(train_s, 4),
+            "evaluate": round(evaluate_s, 4),
+            "resident_mib": round(resident_mib, 1),
+            "peak_mib": round(peak_mib, 1),
+        }
+        rows = self._grid.trainer_comm.gather((own, self._daemon()))
+        if rows is None:
+            return {}
+        daemons = [daemon for _, daemon in rows if daemon]
+        return {"trainers": _columns([trainer for trainer, _ in rows]), "daemons": _columns(daemons)}
+
+    def _daemon(self) -> dict[str, Any]:
+        """Figures of the node's daemon for one of its trainers to bring along; nothing for the others."""
+        found = daemon_figures(self._memory)
+        if found is None or self._grid.local_trainer:
+            return {}
+        before, self._daemon_before = self._daemon_before, found.seconds
+        spent = {work: seconds - before.get(work, 0.0) for work, seconds in found.seconds.items()}
+        return {
+            "rank": self._grid.placement.daemons[self._grid.node],
+            "node": self._grid.node,
+            **_rounded(spent),
+            "resident_mib": round(found.resident_mib, 1),
+            "peak_mib": round(found.peak_mib, 1),
+        }
+
+
+def daemon_figures(memory: MemoryService) -> DaemonFigures | None:
+    """What the node's daemon has done so far; None for a single process, which has none."""
+    return memory.daemon_figures if isinstance(memory, MemoryClient) else None
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(spent_s, 4) for name, spent_s in seconds.items()}
+
+
+def _columns(rows: list[dict[str, Any]]) -> Columns:
+    return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+
+
 TRACE_VERSION = 1
+
+
 _STEPS, _LOADING = 0, 1  # tracks of a trainer; those of a daemon are its replicas
 
 
@@ -98,6 +168,8 @@ class Timeline:
 
 
 Track = tuple[int, str, list[Span]]
+
+
 Rank = tuple[int, int, str, list[Track]]
 
 

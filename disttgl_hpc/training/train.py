@@ -1,7 +1,11 @@
-"""Training: every rank either serves the node memory or walks the schedule, step by step."""
+"""Training: every rank either serves the node memory or walks the schedule, step by step.
+
+What happens when a loss or a gradient is no number any more.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.errors import PeerError, TrainingError
 from disttgl_hpc.evaluation.candidates import check_negatives
-from disttgl_hpc.grid.job import watching
+from disttgl_hpc.grid.collectives import decide_together, together
+from disttgl_hpc.grid.gradients import GradientSum
+from disttgl_hpc.grid.job import StopRequest, stop_signals, watching
 from disttgl_hpc.grid.process_grid import Grid, check_slices
-from disttgl_hpc.grid.signals import StopRequest, stop_signals
-from disttgl_hpc.grid.together import decide_together, together
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.memory.client import open_memory
 from disttgl_hpc.memory.daemon import serve_memory
@@ -28,17 +33,40 @@ from disttgl_hpc.planning.run_plan import RunPlan, check_split
 from disttgl_hpc.sampling.local_batch import GraphSource, StoredGraphs
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.training.checkpoints import RunCheckpoints, model_arrays, static_arrays, trainer_arrays
-from disttgl_hpc.training.numbers import fail_together
 from disttgl_hpc.training.resume import Start, find_start
 from disttgl_hpc.training.run_directory import RunDirectory, run_settings
-from disttgl_hpc.training.run_events import check_batches_fit, with_task
-from disttgl_hpc.training.run_static import with_static_memory
+from disttgl_hpc.training.run_events import check_batches_fit, with_static_memory, with_task
 from disttgl_hpc.training.sweep_ends import SweepEnds
 from disttgl_hpc.training.timeline import Timeline, traced_steps
-from disttgl_hpc.training.trainer import Trainer
-from disttgl_hpc.training.warmup import compile_once
+from disttgl_hpc.training.trainer import Trainer, compile_once
 
 log = get_logger(__name__)
+
+
+def fail_together(comm: Any, run: RunDirectory, gradients: GradientSum, step: int, loss: float) -> None:
+    """End training in ``step``, after whose sum all trainers know that something was no number. Collective.
+
+    Raises TrainingError on the first trainer of ``comm`` whose own loss or gradients are to blame, and PeerError on
+    the others.
+    """
+    own = ""
+    if not gradients.is_own_finite:
+        own = (
+            f"loss must be a number, it is {loss}" if not math.isfinite(loss) else "gradients must be numbers"
+        )
+    complaints = comm.allgather(own)
+    guilty = next((trainer for trainer, complaint in enumerate(complaints) if complaint), 0)
+    folders = run.whole_checkpoints
+    intact = (
+        f"the last checkpoint, {folders[-1].name}, is intact" if folders else "there is no checkpoint yet"
+    )
+    text = (
+        f"the {complaints[guilty] or 'sum of all gradients must be a number'} in step {step}: lower --lr and train "
+        f"again, or look for extreme features; {intact}"
+    )
+    if comm.rank == guilty:
+        raise TrainingError(text)
+    raise PeerError(f"trainer {guilty}: {text}")
 
 
 def train(

@@ -1,11 +1,20 @@
-"""One trainer of the grid: takes batches as the schedule assigns them and turns them into gradients."""
+"""One trainer of the grid: takes batches as the schedule assigns them and turns them into gradients.
+
+Compiling once per node: its first trainer compiles all loops, the others load what it has left on disk.
+
+Machine code is kept in a cache (``compiled.compiled``). With a cold one, trainers that start together would each
+compile the same; the results are equal and replace each other whole, but it takes every core as long. A node that
+shares its cache with others compiles for itself all the same: nodes need not be of one processor type.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,19 +23,17 @@ from torch import Tensor
 
 from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.events.stream import EventStream
+from disttgl_hpc.grid.collectives import sleeping_barrier
 from disttgl_hpc.grid.gradients import GradientSum
-from disttgl_hpc.grid.phases import PhaseClock
 from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.schedule import Assignment, assignment, first_counter
-from disttgl_hpc.grid.spans import SpanClock
+from disttgl_hpc.grid.spans import PhaseClock, SpanClock
 from disttgl_hpc.log import get_logger
-from disttgl_hpc.memory.co_trained import StaticTable
+from disttgl_hpc.memory.co_trained import RowGradients, StaticTable
 from disttgl_hpc.memory.node_memory import MemoryService
-from disttgl_hpc.memory.row_adam import RowGradients
-from disttgl_hpc.model.heads import class_loss
+from disttgl_hpc.model.heads import class_loss, link_loss
 from disttgl_hpc.model.input_builder import InputBuilder, PassInputs, build_model, device_of
 from disttgl_hpc.model.inputs import GraphInputs, NodeInputs
-from disttgl_hpc.model.link_head import link_loss
 from disttgl_hpc.model.optimiser import Adam
 from disttgl_hpc.planning.run_plan import RunPlan
 from disttgl_hpc.sampling.local_batch import BatchSampler, GraphSource, LocalBatch, Pass
@@ -266,3 +273,18 @@ def scaled_rate(config: TrainConfig, num_trainers: int) -> float:
     """
     factors = {"none": 1.0, "linear": float(num_trainers), "sqrt": math.sqrt(num_trainers)}
     return config.lr * factors[config.scale_lr]
+
+
+_WORTH_TELLING_S = 2.0
+
+
+def compile_once(trainer: Trainer, node_trainers: Any, timeout_s: float) -> None:
+    """Have rank 0 of ``node_trainers`` rehearse a step, then the others. Collective over this communicator."""
+    started_s = time.perf_counter()
+    for is_turn in (node_trainers.rank == 0, node_trainers.rank > 0):
+        if is_turn:
+            trainer.rehearse()
+        sleeping_barrier(node_trainers, timeout_s, "the node's first trainer to compile its loops")
+    spent_s = time.perf_counter() - started_s
+    if node_trainers.rank == 0 and spent_s > _WORTH_TELLING_S:
+        log.info("compiled for this processor in %.0f s; the next start loads it", spent_s)

@@ -8,10 +8,8 @@ from hypothesis import strategies as st
 from random_streams import make_stream, streams
 
 from disttgl_hpc.events.stream import Split
-from disttgl_hpc.grid.batching import Batching
-from disttgl_hpc.grid.schedule import slice_bounds
-from disttgl_hpc.sampling.comb import Groups, MeanMail, graph_with_partners, partners_between
-from disttgl_hpc.sampling.mail import pending_mail
+from disttgl_hpc.grid.schedule import Batching, slice_bounds
+from disttgl_hpc.sampling.mail import Groups, MeanMail, graph_with_partners, partners_between, pending_mail
 from disttgl_hpc.sampling.mfg import NodeIndex
 from disttgl_hpc.sampling.neighbors import event_bounds, recent_neighbors
 

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from disttgl_hpc.events.compact import int8_scale, to_int8
+from disttgl_hpc.events.stream import int8_scale, to_int8
 
 values = arrays.arrays(
     np.float32, (5, 3), elements=st.floats(allow_nan=False, allow_infinity=False, width=32)

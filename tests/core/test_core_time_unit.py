@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from random_streams import make_stream
 
-from disttgl_hpc.events.stream import Split
-from disttgl_hpc.events.time_unit import model_unit
+from disttgl_hpc.events.stream import Split, model_unit
 
 
 def unit_of(times, known="", train_end=None):

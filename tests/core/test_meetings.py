@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_streams import streams
 
-from disttgl_hpc.sampling.meetings import FirstMeetings
+from disttgl_hpc.sampling.negatives import FirstMeetings
 
 
 def first_meetings(stream, node):

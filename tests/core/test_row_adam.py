@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disttgl_hpc.memory.row_adam import RowSum, RowTable
+from disttgl_hpc.memory.co_trained import RowSum, RowTable
 
 
 def new_table(num_nodes, dim):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from disttgl_hpc.events.stream import Split
 from disttgl_hpc.events.tcsr import build_tcsr
-from disttgl_hpc.grid.batching import Batching
+from disttgl_hpc.grid.schedule import Batching
 from disttgl_hpc.sampling.mail import pending_mail
 from disttgl_hpc.sampling.neighbors import event_bounds, recent_neighbors
 

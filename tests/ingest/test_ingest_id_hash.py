@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disttgl_hpc.ingest.id_hash import TextCodes
+from disttgl_hpc.ingest.ids import TextCodes
 
 # Texts around the length up to which a text is its own key, some of them beginning alike or holding NUL.
 texts = st.text(alphabet="ab\0ü9", max_size=10) | st.integers(0, 99).map(lambda number: f"customer-{number}")
@@ -36,7 +36,7 @@ def test_many_texts_keep_their_codes_as_the_table_grows(prefix):
 
 
 def test_texts_of_one_hash_are_told_apart():
-    from disttgl_hpc.ingest import id_hash
+    from disttgl_hpc.ingest import ids as id_hash
 
     table = id_hash._Table(
         np.frombuffer(b"first one", np.uint8).copy(), np.array([0, 9]), np.zeros((4, 2), np.uint64)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from disttgl_hpc.errors import InputError
 from disttgl_hpc.ingest.columns import joined_names
-from disttgl_hpc.ingest.log_features import log_scaled
+from disttgl_hpc.ingest.prepare import log_scaled
 from disttgl_hpc.ingest.raw_events import Origin
 from disttgl_hpc.ingest.source import row_place
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disttgl_hpc.ingest.order import stable_time_order
+from disttgl_hpc.ingest.spill import stable_time_order
 
 extremes = st.sampled_from([np.iinfo(np.int64).min, -1, 0, 1, 2, np.iinfo(np.int64).max])
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import torch
 from nn_oracles import TINY
 
-from disttgl_hpc.model.link_head import link_loss
+from disttgl_hpc.model.heads import link_loss
 from disttgl_hpc.model.tgn import Tgn
 
 

@@ -18,8 +18,8 @@ from disttgl_hpc.grid.schedule import (
 from disttgl_hpc.memory import shared_tables as shared
 from disttgl_hpc.memory.client import open_memory
 from disttgl_hpc.memory.daemon import serve_memory
-from disttgl_hpc.memory.doorbell import Doorbell
 from disttgl_hpc.memory.node_memory import MemorySizes
+from disttgl_hpc.memory.requests import Doorbell
 from disttgl_hpc.memory.shared_tables import SharedTables, num_bytes, table_shapes
 
 SIZES = MemorySizes(num_nodes=40, dim_memory=3, read_rows=25, write_rows=10)

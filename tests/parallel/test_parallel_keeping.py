@@ -11,7 +11,7 @@ from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.schedule import OperationKind, assignment, first_counter, replica_offset
 from disttgl_hpc.memory.client import open_memory
 from disttgl_hpc.memory.daemon import serve_memory
-from disttgl_hpc.memory.lasting import Beginning
+from disttgl_hpc.memory.node_memory import Beginning
 
 NUM_BATCHES, STEPS, STOP = 5, 15, 8
 SWEEP_ENDS = range(NUM_BATCHES - 1, STEPS, NUM_BATCHES)

@@ -7,8 +7,7 @@ from disttgl_hpc.errors import GridError, PeerError
 from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.memory import shared_tables as shared
-from disttgl_hpc.memory.co_trained import StaticTable
-from disttgl_hpc.memory.row_adam import RowSum, RowTable
+from disttgl_hpc.memory.co_trained import RowSum, RowTable, StaticTable
 
 NODES, DIM, STEPS = 29, 3, 5
 

@@ -3,9 +3,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disttgl_hpc.errors import GridError
-from disttgl_hpc.grid.process_grid import place
+from disttgl_hpc.grid.process_grid import choose_ranks, nodes_of, place
 from disttgl_hpc.grid.schedule import GridShape
-from disttgl_hpc.grid.subset import choose_ranks, nodes_of
 
 ONE_NODE = (tuple(range(9)),)
 TWO_NODES = ((0, 1, 2), (3, 4, 5))

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from disttgl_hpc.errors import DeadlineError, GridError, PeerError
-from disttgl_hpc.grid.collectives import Pause, sleeping_barrier, sleeping_sum, wait_until
-from disttgl_hpc.grid.together import raise_together
-from disttgl_hpc.memory.doorbell import Doorbell
+from disttgl_hpc.grid.collectives import Pause, raise_together, sleeping_barrier, sleeping_sum, wait_until
+from disttgl_hpc.memory.requests import Doorbell
 
 
 def test_a_wait_ends_when_its_condition_holds():

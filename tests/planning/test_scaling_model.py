@@ -9,8 +9,7 @@ from scaling_records import scaling_record
 from disttgl_hpc.errors import ConfigError, GridError
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.planning.costs import Costs, Machine
-from disttgl_hpc.planning.forecast import forecast
-from disttgl_hpc.planning.scaling import LOSSES, _Walk, doublings, grids_on_nodes, predict
+from disttgl_hpc.planning.scaling import LOSSES, _Walk, doublings, forecast, grids_on_nodes, predict
 
 STEADY = Costs.of(scaling_record([[0.06] * 10] * 2, daemon_us=0.0))
 FREE = {"cores": 10_000, "meeting_s": 0.0, "poll_s": 0.0, "local_bandwidth": 1e18, "crowding": 0.0}

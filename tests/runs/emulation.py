@@ -16,10 +16,9 @@ import torch
 from disttgl_hpc.config import CO_TRAINED
 from disttgl_hpc.draws import Purpose
 from disttgl_hpc.evaluation.candidates import Candidates
-from disttgl_hpc.model.heads import class_loss
+from disttgl_hpc.model.heads import class_loss, link_loss
 from disttgl_hpc.model.input_builder import build_model
 from disttgl_hpc.model.inputs import EventFeatures, GraphInputs, NodeInputs
-from disttgl_hpc.model.link_head import link_loss
 from disttgl_hpc.sampling.negatives import NegativeSampler, training_candidates
 from disttgl_hpc.sampling.pair_features import pair_features
 

@@ -38,10 +38,17 @@ from disttgl_hpc.ingest.prepare import PrepareSettings, prepare
 from disttgl_hpc.sampling.local_batch import Slice, StoredGraphs
 from disttgl_hpc.sampling.neighbors import event_bounds, recent_neighbors
 from disttgl_hpc.sampling.presample import sample
-from disttgl_hpc.store.checkpoint_files import read_array, read_checkpoint, write_checkpoint
-from disttgl_hpc.store.checkpoint_manifest import _digest, checkpoint_folder, part_path, write_manifest
+from disttgl_hpc.store.checkpoint_files import (
+    _digest,
+    checkpoint_folder,
+    part_path,
+    read_array,
+    read_checkpoint,
+    write_checkpoint,
+    write_manifest,
+)
 from disttgl_hpc.store.event_store import EventStore
-from disttgl_hpc.store.kept_memory import KeptMemory, MemoryOrigin, write_memory
+from disttgl_hpc.store.node_rows import KeptMemory, MemoryOrigin, write_memory
 from disttgl_hpc.training.resume import find_start, resumed_config
 from disttgl_hpc.training.run_directory import RunDirectory, run_settings, saved_config
 

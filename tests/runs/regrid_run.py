@@ -12,7 +12,7 @@ from run_helpers import SMALL, make_store
 from run_records import records
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.grid.signals import StopRequest
+from disttgl_hpc.grid.job import StopRequest
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.training.final_results import evaluate_run
 from disttgl_hpc.training.resume import resumed_config

@@ -13,8 +13,8 @@ from run_records import records
 from stored_states import assert_same_state
 
 from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.grid.job import StopRequest
 from disttgl_hpc.grid.schedule import GridShape
-from disttgl_hpc.grid.signals import StopRequest
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.training import train as training
 from disttgl_hpc.training.run_directory import RunDirectory

@@ -14,7 +14,7 @@ from disttgl_hpc.ingest.append import AppendSettings, append
 from disttgl_hpc.ingest.columns import parse_columns
 from disttgl_hpc.ingest.prepare import PrepareSettings, parse_split, prepare
 from disttgl_hpc.store.event_store import EventStore
-from disttgl_hpc.training.longer import find_prefix, prefix_of
+from disttgl_hpc.training.resume import find_prefix, prefix_of
 
 COLUMNS = parse_columns("src=a,dst=b,time=t,label=kind,node_label=state,features=x+y")
 ids = st.sampled_from(["3", "12", "007", "x", "10", "9", "0", "é"])

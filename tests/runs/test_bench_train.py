@@ -10,13 +10,13 @@ from mpi4py import MPI
 from run_helpers import SMALL, make_store
 
 from disttgl_hpc.benchmarks import train_bench as bench_train
-from disttgl_hpc.benchmarks.bench_alone import timed
+from disttgl_hpc.benchmarks.measuring import timed
 from disttgl_hpc.benchmarks.pyg import PygTrainer
 from disttgl_hpc.benchmarks.train_bench import TrainingPlan, measure_training
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.events.stream import Split
-from disttgl_hpc.grid.phases import PHASES
+from disttgl_hpc.grid.spans import PHASES
 from disttgl_hpc.model.products import torch_product
 from disttgl_hpc.report.result_tables import training_table
 

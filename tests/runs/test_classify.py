@@ -11,7 +11,7 @@ from run_helpers import SMALL, make_store
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import ConfigError, StoreError
-from disttgl_hpc.grid.batching import Batching
+from disttgl_hpc.grid.schedule import Batching
 from disttgl_hpc.inference.classify import HeadSettings, classify, source_embeddings
 from disttgl_hpc.model.input_builder import build_model
 from disttgl_hpc.training.checkpoints import load_weights

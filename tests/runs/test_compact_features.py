@@ -9,7 +9,7 @@ from prepare_inputs import run_text
 from disttgl_hpc.cli.inspect import inspect
 from disttgl_hpc.ingest.columns import parse_columns
 from disttgl_hpc.model.input_builder import InputBuilder
-from disttgl_hpc.sampling.comb import Groups, MeanMail
+from disttgl_hpc.sampling.mail import Groups, MeanMail
 from disttgl_hpc.sampling.mfg import Mfg
 
 FEATURES = np.random.default_rng(5).normal(0, [1e-4, 3, 200], (60, 3)).astype(np.float32)

@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from disttgl_hpc.benchmarks.diagnosis import diagnose
+from disttgl_hpc.benchmarks.diagnosis import JobFacts, RankFacts, Verdict, diagnose
 from disttgl_hpc.benchmarks.doctor import launched_by
-from disttgl_hpc.benchmarks.facts import JobFacts, RankFacts, Verdict
 
 RANK = RankFacts(
     node="n0",

@@ -11,7 +11,7 @@ from run_helpers import SMALL, make_store
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.evaluation import evaluator as evaluation
-from disttgl_hpc.evaluation import memory_walk as walk
+from disttgl_hpc.evaluation import evaluator as walk
 from disttgl_hpc.evaluation import part_metrics
 from disttgl_hpc.evaluation.candidates import Candidates, held_out_parts
 from disttgl_hpc.evaluation.heuristics import last_meetings

@@ -12,10 +12,9 @@ from run_helpers import SMALL, make_store, write_events
 from disttgl_hpc.errors import ConfigError, StoreError, TrainingError
 from disttgl_hpc.events.stream import EventStream, Split
 from disttgl_hpc.events.tcsr import build_tcsr
-from disttgl_hpc.grid.signals import StopRequest
+from disttgl_hpc.grid.job import StopRequest
 from disttgl_hpc.static_memory.lightgcn import smoothed, training_graph
-from disttgl_hpc.static_memory.pretrain import pretrain, training_part
-from disttgl_hpc.static_memory.pretrain_settings import METHODS, pretrain_config
+from disttgl_hpc.static_memory.pretrain import METHODS, pretrain, pretrain_config, training_part
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.node_rows import StaticStore
 

@@ -6,7 +6,7 @@ import pytest
 
 from disttgl_hpc.config import TrainConfig, toml_text
 from disttgl_hpc.errors import ConfigError
-from disttgl_hpc.static_memory.pretrain_settings import DEFAULTS, log, pretrain_config
+from disttgl_hpc.static_memory.pretrain import DEFAULTS, log, pretrain_config
 
 PLAIN = tomllib.loads(toml_text(TrainConfig()))
 

@@ -11,8 +11,8 @@ from stored_states import assert_same_state
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import ConfigError, StoreError
+from disttgl_hpc.grid.job import StopRequest
 from disttgl_hpc.grid.schedule import GridShape
-from disttgl_hpc.grid.signals import StopRequest
 from disttgl_hpc.training.resume import find_start, resumed_config
 from disttgl_hpc.training.run_directory import RunDirectory, run_settings
 from disttgl_hpc.training.train import train

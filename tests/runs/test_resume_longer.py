@@ -10,9 +10,9 @@ from run_records import records
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import ConfigError, StoreError
-from disttgl_hpc.grid.signals import StopRequest
-from disttgl_hpc.inference.open_trained import open_trained
+from disttgl_hpc.grid.job import StopRequest
 from disttgl_hpc.inference.queries import embed
+from disttgl_hpc.inference.trained_run import open_trained
 from disttgl_hpc.ingest.append import AppendSettings, append
 from disttgl_hpc.ingest.prepare import PrepareSettings, parse_split, prepare
 from disttgl_hpc.store.checkpoint_files import read_checkpoint

@@ -7,11 +7,11 @@ import pytest
 from mpi4py import MPI
 from run_helpers import SMALL, make_store
 
-from disttgl_hpc.benchmarks.run_costs import run_costs
+from disttgl_hpc.benchmarks.calibration import run_costs
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.planning.costs import Costs, Machine
-from disttgl_hpc.planning.forecast import forecast
+from disttgl_hpc.planning.scaling import forecast
 from disttgl_hpc.training.run_directory import RunDirectory
 from disttgl_hpc.training.train import train
 

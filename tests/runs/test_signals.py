@@ -9,8 +9,8 @@ from command_line import DISTTGL
 from run_helpers import make_store, small_options
 from watched_job import WatchedJob, needs_proc, wait_for
 
-from disttgl_hpc.grid import signals
-from disttgl_hpc.grid.signals import STOP_SIGNALS, StopRequest, stop_signals
+from disttgl_hpc.grid import job as signals
+from disttgl_hpc.grid.job import STOP_SIGNALS, StopRequest, stop_signals
 from disttgl_hpc.training.run_directory import RunDirectory
 
 LAUNCHER = -1

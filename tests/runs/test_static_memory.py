@@ -14,8 +14,8 @@ from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.evaluation.candidates import held_out_parts
 from disttgl_hpc.evaluation.ranking import link_metrics
+from disttgl_hpc.grid.job import StopRequest
 from disttgl_hpc.grid.schedule import GridShape
-from disttgl_hpc.grid.signals import StopRequest
 from disttgl_hpc.model.input_builder import build_model
 from disttgl_hpc.store.node_rows import StaticOrigin, write_static_store
 from disttgl_hpc.training.checkpoints import load_memory, load_static, load_weights

@@ -9,7 +9,7 @@ from command_line import DISTTGL
 from run_helpers import make_store, small_options
 from watched_job import WatchedJob, needs_proc, wait_for
 
-from disttgl_hpc.store.checkpoint_manifest import read_manifest, verify_parts
+from disttgl_hpc.store.checkpoint_files import read_manifest, verify_parts
 from disttgl_hpc.training.run_directory import RunDirectory
 
 pytestmark = [

@@ -7,7 +7,7 @@ from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.grid.spans import Span
 from disttgl_hpc.planning.run_plan import RunPlan
-from disttgl_hpc.training.course import Course
+from disttgl_hpc.training.sweep_ends import Course
 from disttgl_hpc.training.timeline import trace_events, traced_steps
 
 

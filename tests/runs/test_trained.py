@@ -13,12 +13,11 @@ from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import ConfigError, InputError, StoreError
 from disttgl_hpc.evaluation.evaluator import Evaluator, Team
 from disttgl_hpc.grid.schedule import GridShape
-from disttgl_hpc.inference import open_trained as opening
 from disttgl_hpc.inference import queries
+from disttgl_hpc.inference import trained_run as opening
 from disttgl_hpc.inference.node_ids import NodeIds
-from disttgl_hpc.inference.open_trained import open_trained, update
 from disttgl_hpc.inference.queries import embed, recommend, score
-from disttgl_hpc.inference.trained_run import Moment, Trained
+from disttgl_hpc.inference.trained_run import Moment, Trained, open_trained, update
 from disttgl_hpc.ingest.append import AppendSettings, append
 from disttgl_hpc.ingest.columns import parse_columns
 from disttgl_hpc.ingest.prepare import PrepareSettings, prepare

@@ -17,8 +17,7 @@ from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.memory.client import open_memory
 from disttgl_hpc.planning.run_plan import RunPlan
-from disttgl_hpc.training.trainer import Trainer
-from disttgl_hpc.training.warmup import compile_once
+from disttgl_hpc.training.trainer import Trainer, compile_once
 
 COLD = """
 import numpy as np

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from disttgl_hpc.errors import StoreError
-from disttgl_hpc.store.batch_store import KIND, BatchKey, BatchStore
-from disttgl_hpc.store.batch_writer import is_part, join_parts, write_part
+from disttgl_hpc.store.batch_store import KIND, BatchKey, BatchStore, is_part, join_parts, write_part
 from disttgl_hpc.store.files import is_kind
 
 KEY = BatchKey(

@@ -8,7 +8,7 @@ import pytest
 from test_store_events import NUM_EVENTS, NUM_NODES, write
 
 from disttgl_hpc.errors import StoreError
-from disttgl_hpc.store import contents
+from disttgl_hpc.store import event_store as contents
 from disttgl_hpc.store.checkpoint_files import read_array, read_checkpoint, write_checkpoint
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.files import is_kind

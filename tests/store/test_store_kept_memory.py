@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from disttgl_hpc.cli.inspect import inspect
 from disttgl_hpc.errors import StoreError
-from disttgl_hpc.store.kept_memory import KeptMemory, MemoryOrigin, write_memory
+from disttgl_hpc.store.node_rows import KeptMemory, MemoryOrigin, write_memory
 
 ORIGIN = MemoryOrigin(
     weights="a" * 64,

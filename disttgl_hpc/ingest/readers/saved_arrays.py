@@ -10,10 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disttgl_hpc.errors import InputError
-from disttgl_hpc.ingest.node_features import NodeTable
-from disttgl_hpc.ingest.readers.array_files import read_arrays
-from disttgl_hpc.ingest.readers.torch_files import as_array, load_tensors
-from disttgl_hpc.ingest.source import EventArrays, RawInput, array_events
+from disttgl_hpc.ingest.readers.array_files import as_array, load_tensors, read_arrays
+from disttgl_hpc.ingest.source import EventArrays, NodeTable, RawInput, array_events
 
 NPZ_NAMES = (
     "src",

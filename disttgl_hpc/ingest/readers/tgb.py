@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disttgl_hpc.errors import InputError
-from disttgl_hpc.ingest.node_features import NodeTable
-from disttgl_hpc.ingest.source import EventArrays, RawInput, array_events
+from disttgl_hpc.ingest.source import EventArrays, NodeTable, RawInput, array_events
 from disttgl_hpc.log import progress
 
 _NAME = re.compile(r"tgbl[-_][a-z0-9]+")

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from disttgl_hpc.errors import InputError
 from disttgl_hpc.events.tcsr import Times
 from disttgl_hpc.ingest.columns import Columns
-from disttgl_hpc.ingest.node_features import NodeTable
 from disttgl_hpc.ingest.raw_events import RawEvents, exact_numbers, feature_rows, raw_events
+from disttgl_hpc.ingest.readers.array_files import load_array
 from disttgl_hpc.ingest.readers.text_files import TextLayout, header_names, read_text
-from disttgl_hpc.ingest.readers.torch_files import load_array
-from disttgl_hpc.ingest.source import Chunks, RawInput, split_rows
+from disttgl_hpc.ingest.source import Chunks, NodeTable, RawInput, split_rows
 from disttgl_hpc.log import get_logger
 
 log = get_logger(__name__)
