@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_facts import facts, trace
+from report_runs import facts, trace
 
 from disttgl_hpc.report.charts import REST, Line, LineChart, tick_texts, ticks
 from disttgl_hpc.report.drawn import save_chart

@@ -1,5 +1,5 @@
 import pytest
-from report_facts import facts, sweep
+from report_runs import facts, sweep
 
 from disttgl_hpc.report.run_facts import differences, group_runs
 

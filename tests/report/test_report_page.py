@@ -1,7 +1,7 @@
 from html.parser import HTMLParser
 
 import pytest
-from report_facts import METRICS, facts, final_test, sweep, trace
+from report_runs import METRICS, facts, final_test, sweep, trace
 
 from disttgl_hpc.report.page import duration, render_report
 from disttgl_hpc.report.result_tables import results_tables

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nn_oracles import in_float64, random_inputs
+from model_oracles import in_float64, random_inputs
 
 from disttgl_hpc.model.attention import attend, attended_by_torch
 from disttgl_hpc.model.inputs import ModelDims

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-FUZZ = Path(__file__).with_name("fuzz_readers.py")
+FUZZ = Path(__file__).parents[1] / "support" / "fuzz_readers.py"
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at /proc")

@@ -2,7 +2,7 @@
 
 Run by test_fuzzing.py in a process of its own, because a reader may crash or eat all memory; or by hand for longer:
 
-    DISTTGL_FUZZ_CASES=20000 python -m pytest tests/runs/fuzz_readers.py -q -p no:cacheprovider
+    DISTTGL_FUZZ_CASES=20000 python -m pytest tests/support/fuzz_readers.py -q -p no:cacheprovider
 """
 
 import faulthandler

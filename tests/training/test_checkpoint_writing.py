@@ -16,7 +16,7 @@ from disttgl_hpc.training.run_directory import RunDirectory
 
 
 def test_a_kill_at_any_operation_leaves_a_whole_checkpoint(tmp_path):
-    script = Path(__file__).with_name("checkpoint_kills.py")
+    script = Path(__file__).parents[1] / "support" / "checkpoint_kills.py"
     done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int((tmp_path / "kills").read_text()) > 100

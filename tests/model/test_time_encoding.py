@@ -2,7 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nn_oracles import textbook_encoding
+from model_oracles import textbook_encoding
 
 from disttgl_hpc.model.time_encoding import TimeEncoding, TimeMode
 

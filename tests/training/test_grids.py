@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs a
 def start(folder, grid, *others):
     """A run of ``grid`` that compares itself with the emulation and the schedule; others: of grid_run.py."""
     ranks = GridShape.parse(grid).num_trainers + 1
-    script = Path(__file__).with_name("grid_run.py")
+    script = Path(__file__).parents[1] / "support" / "grid_run.py"
     command = ["timeout", "120", "mpiexec", "-n", f"{ranks}", sys.executable, "-m", "mpi4py", script]
     return subprocess.Popen(
         [*command, folder, grid, *others], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from nn_oracles import random_inputs
+from model_oracles import random_inputs
 from threadpoolctl import threadpool_info
 
 from disttgl_hpc.model import products

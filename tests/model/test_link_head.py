@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import torch
-from nn_oracles import TINY
+from model_oracles import TINY
 
 from disttgl_hpc.model.heads import link_loss
 from disttgl_hpc.model.tgn import Tgn

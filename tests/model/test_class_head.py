@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from nn_oracles import TINY
+from model_oracles import TINY
 
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.model.heads import class_loss

@@ -1,6 +1,6 @@
 """Kills a random rank of small runs at random moments and resumes them, again and again; compares the ends.
 
-    python tests/runs/kill_and_resume.py [--kills 50] [--seed 0]      # prints a table; a quarter of an hour
+    python tests/support/kill_and_resume.py [--kills 50] [--seed 0]      # prints a table; a quarter of an hour
 
 Every run is killed several times before it may finish. It must then be equal, to the last bit of weights,
 optimiser, memory and metrics, to one that was left alone; no process and no file in /dev/shm may outlive a kill.

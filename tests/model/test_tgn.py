@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from nn_oracles import TINY, in_float64, random_inputs, textbook_memory, textbook_model
+from model_oracles import TINY, in_float64, random_inputs, textbook_memory, textbook_model
 
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.model.inputs import EventFeatures, ModelDims

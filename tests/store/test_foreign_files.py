@@ -5,7 +5,7 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from test_store_events import NUM_EVENTS, NUM_NODES, write
+from test_event_store import NUM_EVENTS, NUM_NODES, write
 
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.store import event_store as contents
