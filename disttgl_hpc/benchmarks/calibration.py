@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from disttgl_hpc.benchmarks.measuring import ALONE, medians
+from disttgl_hpc.benchmarks.measuring import medians
 from disttgl_hpc.benchmarks.scaling_bench import ScalingPlan, measure_scaling, stream_facts
 from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.events.stream import EventStream
+from disttgl_hpc.grid.schedule import ALONE
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.model.input_builder import build_model
 from disttgl_hpc.planning.run_plan import batching_of

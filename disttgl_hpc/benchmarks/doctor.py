@@ -17,14 +17,14 @@ from disttgl_hpc.benchmarks.diagnosis import JobFacts, RankFacts, count_of
 from disttgl_hpc.compiled import cache_folder
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import DisttglError, GridError
-from disttgl_hpc.events.stream import EventStream
+from disttgl_hpc.events.stream import EventStream, check_split
 from disttgl_hpc.grid.mpi_probe import mpi_stack, try_shared_memory
 from disttgl_hpc.grid.process_grid import check_slices, nodes_of, place
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.memory.shared_tables import num_bytes, table_shapes
 from disttgl_hpc.planning.grid_choice import grid_shape
 from disttgl_hpc.planning.machine import free_shared_memory, own_cores, versions
-from disttgl_hpc.planning.run_plan import RunPlan, check_split
+from disttgl_hpc.planning.run_plan import RunPlan
 from disttgl_hpc.store.event_store import EventStore
 
 _LAUNCHERS = (

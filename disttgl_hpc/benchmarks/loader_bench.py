@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from disttgl_hpc.benchmarks.measuring import ALONE, check_alone, medians, timed, trainer_alone
+from disttgl_hpc.benchmarks.measuring import check_alone, medians, timed, trainer_alone
 from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.events.stream import check_training
+from disttgl_hpc.grid.schedule import ALONE
 from disttgl_hpc.log import progress
 from disttgl_hpc.model.threads import prepare_process
 from disttgl_hpc.planning.machine import processor, versions
-from disttgl_hpc.planning.run_plan import RunPlan, check_training
+from disttgl_hpc.planning.run_plan import RunPlan
 from disttgl_hpc.sampling.local_batch import GraphSource, StoredGraphs
 from disttgl_hpc.store.event_store import EventStore
 

@@ -16,7 +16,7 @@ from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import GridError
 from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.grid.process_grid import Grid
-from disttgl_hpc.grid.schedule import GridShape
+from disttgl_hpc.grid.schedule import ALONE
 from disttgl_hpc.memory.client import MemoryClient, open_memory
 from disttgl_hpc.memory.node_memory import Beginning, MemoryService
 from disttgl_hpc.planning.machine import tcp_bytes_sent
@@ -147,9 +147,6 @@ def medians(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         for name in runs[0]
         if name not in _ONLY_IN_ROUNDS
     }
-
-
-ALONE = GridShape(1, 1, 1)
 
 
 Step = Callable[[int], tuple[float, int]]

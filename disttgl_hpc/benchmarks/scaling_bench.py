@@ -15,7 +15,7 @@ from typing import Any
 
 from disttgl_hpc.benchmarks.measuring import Counters, Measure, figures, medians
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.events.stream import EventStream
+from disttgl_hpc.events.stream import EventStream, check_training
 from disttgl_hpc.grid.collectives import wait_request
 from disttgl_hpc.grid.process_grid import Grid, Nodes, check_slices, choose_ranks, nodes_of
 from disttgl_hpc.grid.schedule import GridShape
@@ -25,7 +25,7 @@ from disttgl_hpc.memory.daemon import serve_memory
 from disttgl_hpc.memory.node_memory import Beginning, MemoryService
 from disttgl_hpc.model.threads import prepare_process
 from disttgl_hpc.planning.machine import own_cores, processor, versions
-from disttgl_hpc.planning.run_plan import RunPlan, batching_of, check_training
+from disttgl_hpc.planning.run_plan import RunPlan, batching_of
 from disttgl_hpc.training.trainer import Trainer, compile_once
 
 log = get_logger(__name__)

@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from disttgl_hpc.benchmarks.measuring import ALONE, check_alone, medians, timed, trainer_alone
+from disttgl_hpc.benchmarks.measuring import check_alone, medians, timed, trainer_alone
 from disttgl_hpc.benchmarks.pyg import PygTrainer, check_comparable
 from disttgl_hpc.config import CO_TRAINED, TrainConfig
-from disttgl_hpc.events.stream import EventStream
-from disttgl_hpc.grid.schedule import Coordinates
+from disttgl_hpc.events.stream import EventStream, check_training
+from disttgl_hpc.grid.schedule import ALONE, Coordinates
 from disttgl_hpc.grid.spans import PhaseClock
 from disttgl_hpc.log import progress
 from disttgl_hpc.model.products import choose_product
 from disttgl_hpc.model.threads import prepare_process
 from disttgl_hpc.planning.machine import processor, versions
-from disttgl_hpc.planning.run_plan import RunPlan, check_training
+from disttgl_hpc.planning.run_plan import RunPlan
 from disttgl_hpc.sampling.local_batch import BatchSampler
 from disttgl_hpc.sampling.pair_features import DIM_PAIR
 from disttgl_hpc.training.trainer import Trainer
@@ -95,7 +95,7 @@ def measure_training(
                 others.append(timed(peer.step, steps))
             bar.advance(1)
         counted = np.linspace(measured, run.num_steps - 1, _COUNTED_BATCHES).round().astype(int)
-        sampler = BatchSampler(stream, config, run, Coordinates(0, 0, 0))
+        sampler = BatchSampler(stream, config, run.shape, run.batching, Coordinates(0, 0, 0))
         work = _work(trainer, sampler, np.unique(counted).tolist())
     record: dict[str, Any] = {
         "stream": stream.name,

@@ -13,6 +13,7 @@ from math import floor, log10
 import numpy as np
 from numpy.typing import NDArray
 
+from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.events.tcsr import Ints, TCsr, Times
 
 
@@ -155,3 +156,27 @@ def model_unit(stream: EventStream, wanted: float = 0.0) -> float:
         return second
     power: float = 10.0 ** (floor(log10(span)) - _AIM)
     return second * power
+
+
+def check_training(stream: EventStream) -> None:
+    """Raise ConfigError unless there is an event to train on."""
+    if stream.split.train_end == 0:
+        raise ConfigError(
+            f"training needs an event, it has none of {stream.num_events:,}: prepare the events again with another "
+            "--split"
+        )
+
+
+def check_split(stream: EventStream) -> None:
+    """Raise ConfigError unless training, validation and test each hold an event."""
+    split = stream.split
+    sizes = (
+        split.train_end,
+        split.validation_end - split.train_end,
+        stream.num_events - split.validation_end,
+    )
+    if min(sizes) == 0:
+        raise ConfigError(
+            f"training, validation and test each need an event, they have {sizes[0]:,}, {sizes[1]:,} and "
+            f"{sizes[2]:,} of {stream.num_events:,}: prepare the events again with another --split"
+        )

@@ -60,6 +60,10 @@ class GridShape:
         return self.minibatch * self.epoch
 
 
+ALONE = GridShape(1, 1, 1)
+"""The grid of a single trainer."""
+
+
 @dataclass(frozen=True)
 class Coordinates:
     """A trainer's place in the grid: slice of the global batch, lane, replica (each from 0)."""

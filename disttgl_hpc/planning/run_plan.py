@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.grid.schedule import Batching, GridShape, num_steps
 from disttgl_hpc.memory.node_memory import MemorySizes
@@ -99,27 +98,3 @@ class RunPlan:
 def batching_of(stream: EventStream, config: TrainConfig, shape: GridShape) -> Batching:
     """How a run cuts its stream: global batches of i·b events in training, evaluation batches behind them."""
     return Batching(stream.split, shape.minibatch * config.local_batch, config.evaluation_batch)
-
-
-def check_training(stream: EventStream) -> None:
-    """Raise ConfigError unless there is an event to train on."""
-    if stream.split.train_end == 0:
-        raise ConfigError(
-            f"training needs an event, it has none of {stream.num_events:,}: prepare the events again with another "
-            "--split"
-        )
-
-
-def check_split(stream: EventStream) -> None:
-    """Raise ConfigError unless training, validation and test each hold an event."""
-    split = stream.split
-    sizes = (
-        split.train_end,
-        split.validation_end - split.train_end,
-        stream.num_events - split.validation_end,
-    )
-    if min(sizes) == 0:
-        raise ConfigError(
-            f"training, validation and test each need an event, they have {sizes[0]:,}, {sizes[1]:,} and "
-            f"{sizes[2]:,} of {stream.num_events:,}: prepare the events again with another --split"
-        )

@@ -16,13 +16,14 @@ from disttgl_hpc.errors import StoreError
 from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.grid.schedule import (
     Assignment,
+    Batching,
     Coordinates,
+    GridShape,
     batch_bounds,
     negative_set,
     pass_number,
     slice_bounds,
 )
-from disttgl_hpc.planning.run_plan import RunPlan
 from disttgl_hpc.sampling.class_features import class_facts
 from disttgl_hpc.sampling.graph_records import RecordFormat, check_records, join_graph
 from disttgl_hpc.sampling.mail import Groups, MeanMail, PendingMail, graph_with_partners, pending_mail
@@ -192,11 +193,13 @@ class BatchSampler:
         self,
         stream: EventStream,
         config: TrainConfig,
-        plan: RunPlan,
+        shape: GridShape,
+        batching: Batching,
         coordinates: Coordinates,
+        *,
         graphs: GraphSource | None = None,
     ) -> None:
-        self.stream, self.config, self.shape, self.batching = stream, config, plan.shape, plan.batching
+        self.stream, self.config, self.shape, self.batching = stream, config, shape, batching
         self._replica = coordinates.memory
         self._index = NodeIndex(stream.num_nodes)
         self._graphs = graphs or LiveGraphs(stream, config)

@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import ConfigError, StoreError
-from disttgl_hpc.events.stream import EventStream
+from disttgl_hpc.events.stream import EventStream, check_split
 from disttgl_hpc.grid.collectives import together
 from disttgl_hpc.grid.schedule import batch_bounds, slice_bounds
 from disttgl_hpc.log import get_logger, progress
-from disttgl_hpc.planning.run_plan import check_split
 from disttgl_hpc.sampling.graph_records import split_graph
 from disttgl_hpc.sampling.local_batch import LiveGraphs, Slice, batch_key, record_format
 from disttgl_hpc.store.batch_store import KIND, BatchKey, BatchStore, is_part, join_parts, write_part

@@ -165,8 +165,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise StoreError(f"{path}: no manifest of a checkpoint ({error}): resume from another one") from error
     if (kind, version) != (MANIFEST_KIND, MANIFEST_VERSION):
         raise StoreError(
-            f"{path}: must be of kind '{MANIFEST_KIND}' and schema version {MANIFEST_VERSION}, found '{kind}' and {version}: "
-            "resume with the version of disttgl that wrote it"
+            f"{path}: must be of kind '{MANIFEST_KIND}' and schema version {MANIFEST_VERSION}, "
+            f"found '{kind}' and {version}: resume with the version of disttgl that wrote it"
         )
     if digest != _digest(content):
         raise StoreError(f"{path}: is damaged, its checksum is another: resume from another checkpoint")

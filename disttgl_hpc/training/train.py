@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import PeerError, TrainingError
 from disttgl_hpc.evaluation.candidates import check_negatives
+from disttgl_hpc.events.stream import check_split
 from disttgl_hpc.grid.collectives import decide_together, together
 from disttgl_hpc.grid.gradients import GradientSum
 from disttgl_hpc.grid.job import StopRequest, stop_signals, watching
@@ -29,7 +30,7 @@ from disttgl_hpc.memory.node_memory import MemoryService
 from disttgl_hpc.model.input_builder import device_of
 from disttgl_hpc.model.threads import prepare_process
 from disttgl_hpc.planning.grid_choice import grid_shape
-from disttgl_hpc.planning.run_plan import RunPlan, check_split
+from disttgl_hpc.planning.run_plan import RunPlan
 from disttgl_hpc.sampling.local_batch import GraphSource, StoredGraphs
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.training.checkpoints import RunCheckpoints, model_arrays, static_arrays, trainer_arrays

@@ -89,7 +89,9 @@ class Trainer:
         self._config, self._plan, self._grid, self._memory = config, plan, grid, memory
         self._targets, weights = stream.targets, None if stream.targets is None else stream.targets.weights
         self._class_weights = None if weights is None else torch.from_numpy(weights).to(device)
-        self._sampler = BatchSampler(stream, config, plan, grid.coordinates, graphs)
+        self._sampler = BatchSampler(
+            stream, config, plan.shape, plan.batching, grid.coordinates, graphs=graphs
+        )
         self._readings = self._read_batches()
         self._reading: Reading | None = None
         self._row_gradients: RowGradients = self._no_rows()

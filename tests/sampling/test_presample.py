@@ -68,8 +68,8 @@ def test_stored_batches_are_the_live_ones(tmp_path, events, grid, strategy):
         for memory in range(shape.memory)
     ]
     for place in places:
-        live = BatchSampler(events.stream, config, plan, place)
-        stored = BatchSampler(events.stream, config, plan, place, graphs)
+        live = BatchSampler(events.stream, config, plan.shape, plan.batching, place)
+        stored = BatchSampler(events.stream, config, plan.shape, plan.batching, place, graphs=graphs)
         for step in range(2 * plan.num_batches):
             work = assignment(step, place, shape, plan.num_batches)
             if work is None:
@@ -84,7 +84,7 @@ def test_positions_lead_from_the_batch_to_the_nodes_of_each_pass(events):
     shape, config = GridShape(1, 3, 1), TrainConfig(**SETS)
     plan = RunPlan.of(events.stream, config, shape)
     place = Coordinates(0, 0, 0)
-    sampler = BatchSampler(events.stream, config, plan, place)
+    sampler = BatchSampler(events.stream, config, plan.shape, plan.batching, place)
     for step in range(0, plan.num_batches, 3):
         batch = sampler.sample(assignment(step, place, shape, plan.num_batches))
         assert len(np.unique(batch.nodes)) == len(batch.nodes)
@@ -98,7 +98,7 @@ def test_passes_take_fixed_sets_in_turn_but_share_no_dropout(events):
     config, shape = TrainConfig(**{**SETS, "dropout": 0.5}), GridShape(1, 1, 1)
     plan = RunPlan.of(events.stream, config, shape)
     place = Coordinates(0, 0, 0)
-    sampler = BatchSampler(events.stream, config, plan, place)
+    sampler = BatchSampler(events.stream, config, plan.shape, plan.batching, place)
     passes = [
         sampler.sample(assignment(sweep * plan.num_batches + 1, place, shape, plan.num_batches)).passes[0]
         for sweep in range(4)
