@@ -57,7 +57,7 @@ class Tgn(nn.Module):
         return memory
 
     def represent(self, memory: Tensor, nodes: NodeInputs) -> Tensor:
-        """h (U, memory) = memory' + W·[node features ‖ static memory], the input of attention."""
+        """Input of attention, h (U, memory) = memory' + W·[node features ‖ static memory]."""
         given = [part for part in (nodes.node_features, nodes.static_memory) if part is not None]
         if self.static is None:
             return memory
