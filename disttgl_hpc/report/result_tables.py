@@ -78,9 +78,7 @@ def heads_table(record: dict[str, Any]) -> str:
         ]
     )
     counts = ", ".join(f"{count} in {name}" for name, count in record["positives"].items())
-    return "\n".join(
-        [*lines, f"{len(record['heads'])} heads; events with a positive state of the source: {counts}."]
-    )
+    return "\n".join([*lines, f"{len(record['heads'])} heads; positive events: {counts}."])
 
 
 def _mean_and_spread(values: Sequence[float]) -> str:

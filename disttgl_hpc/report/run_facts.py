@@ -1,4 +1,4 @@
-"""Facts of a run, from whatever version wrote its files and however it ended, and groups of runs that differ in seed.
+"""Facts of a run, whichever version wrote its files and however it ended, and groups of runs by settings.
 
 Records are plain values. What an older version did not record is left out.
 """
@@ -129,7 +129,7 @@ class RunFacts:
         return max(peaks, default=None)
 
     def curve(self, metric: Metric, axis: str) -> tuple[list[float], list[float]]:
-        """(x, y) of a curve. metric: "loss", "events_per_s", or (part, name) of a validation metric. axis: of AXES."""
+        """(x, y) of a curve. metric: "loss", "events_per_s" or (part, name) of validation. axis: a key of AXES."""
         if metric == "loss":
             return self._loss(axis)
         xs, ys = self._ends(axis), [_value(sweep, metric) for sweep in self.sweeps]

@@ -1,4 +1,4 @@
-"""Reads the files of runs for their report, and writes their records for TensorBoard (the extra ``tensorboard``)."""
+"""Reads the files of runs for their report, and writes records for TensorBoard (the extra ``tensorboard``)."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ def _writer_class() -> Any:
 def write_tensorboard(runs: Sequence[RunFacts], folder: Path) -> None:
     """Write scalars over steps, settings and test results of each run to a folder of its own in ``folder``.
 
-    Loss within sweeps; validation metrics and events/s at the end of each sweep. Raises ConfigError if TensorBoard's
-    writer is not installed.
+    Loss within sweeps; validation metrics and events/s at the end of each sweep. Raises ConfigError if
+    TensorBoard's writer is not installed.
     """
     writer_class = _writer_class()
     for run in runs:

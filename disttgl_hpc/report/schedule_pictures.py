@@ -184,5 +184,5 @@ def _daemon(node: int, nodes: int, x: float, top: float, height: float) -> list[
 
 
 def picture_steps(shape: GridShape, num_batches: int) -> int:
-    """Steps of a picture that shows a whole sweep and the begin of the next."""
+    """Steps of a picture that shows a whole sweep and the beginning of the next."""
     return num_batches + shape.epoch
