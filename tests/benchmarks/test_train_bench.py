@@ -18,7 +18,7 @@ from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.events.stream import Split
 from disttgl_hpc.grid.spans import PHASES
 from disttgl_hpc.model.products import torch_product
-from disttgl_hpc.report.result_tables import training_table
+from disttgl_hpc.report.measurement_tables import training_table
 
 PEAK = SimpleNamespace(ru_maxrss=2048)
 PLAN = TrainingPlan(steps=3, warmup=1, rounds=2)
