@@ -1,9 +1,10 @@
 """Rebuild the protocol of TGB's tgbl-wiki-v2 from JODIE's Wikipedia stream: its split and all of its negatives.
 
-python tgb_wiki.py wikipedia.csv[.gz] wiki-v2.npz     then: disttgl prepare wiki-v2.npz wiki-v2.events.h5 --bipartite
+    python tgb_wiki.py wikipedia.csv.gz wiki-v2.npz
+    disttgl prepare wiki-v2.npz wiki-v2.events.h5 --bipartite
 
-Training takes the events up to the 0.70 quantile of the times, test those after the 0.85 quantile. Each held-out event is
-ranked among all pages except the ones that its user edited in the same second.
+Events up to the 0.70 quantile of the times are for training, those after the 0.85 quantile for test. Each held-out
+event is ranked among all pages except the ones that its user edited in the same second.
 """
 
 import sys
@@ -20,7 +21,7 @@ SPLIT_QUANTILES = (0.70, 0.85)
 def all_other_destinations(
     src: NDArray[np.int64], dst: NDArray[np.int64], time: NDArray[np.float64], held_out: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Negatives of the events ``held_out`` (n,) → (n, destinations) int64, padded with −1 at the end of each row."""
+    """Negatives of the events ``held_out`` (n,) → (n, destinations) int64, rows padded with −1."""
     destinations = np.unique(dst)
     true = defaultdict(set)
     for user, page, moment in zip(src.tolist(), dst.tolist(), time.tolist(), strict=True):
