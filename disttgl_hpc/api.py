@@ -48,21 +48,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig, train_config
+from disttgl_hpc.grid.collectives import alone
+from disttgl_hpc.inference.answers import Pairs, recommended_columns, scored_pairs
+from disttgl_hpc.inference.node_ids import refuse_unknown
+from disttgl_hpc.inference.queries import embed, recommend
+from disttgl_hpc.inference.trained_run import Trained, open_trained
+from disttgl_hpc.inference.trained_run import update as run_update
+from disttgl_hpc.ingest import prepare as preparing
 from disttgl_hpc.ingest.columns import Columns, joined_names, parse_columns
-from disttgl_hpc.ingest.tables import Pairs
-from disttgl_hpc.parallel.alone import alone
-from disttgl_hpc.runs import prepare as preparing
-from disttgl_hpc.runs.answers import recommended_columns, scored_pairs
-from disttgl_hpc.runs.directory import RunDirectory, saved_config
-from disttgl_hpc.runs.node_ids import refuse_unknown
-from disttgl_hpc.runs.open_trained import open_trained
-from disttgl_hpc.runs.open_trained import update as run_update
-from disttgl_hpc.runs.prepare import prepare_frame
-from disttgl_hpc.runs.queries import embed, recommend
-from disttgl_hpc.runs.resume import resumed_config
-from disttgl_hpc.runs.train import train as run_training
-from disttgl_hpc.runs.trained import Trained
-from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.ingest.prepare import prepare_frame
+from disttgl_hpc.store.event_store import EventStore
+from disttgl_hpc.training.resume import resumed_config
+from disttgl_hpc.training.run_directory import RunDirectory, saved_config
+from disttgl_hpc.training.train import train as run_training
 
 __all__ = [
     "Embeddings",

@@ -4,7 +4,7 @@ import pkgutil
 import numba
 import pytest
 
-import disttgl_hpc.nn
+import disttgl_hpc.model
 from disttgl_hpc import compiled as module
 from disttgl_hpc.compiled import CacheFile, compiled, vectorized
 
@@ -36,7 +36,7 @@ def test_division_by_zero_is_numpys_and_nan_stays(decorator):
 
 def test_vectorized_loops_call_no_other_compiled_function():
     loops = {}
-    for found in pkgutil.iter_modules(disttgl_hpc.nn.__path__, "disttgl_hpc.nn."):
+    for found in pkgutil.walk_packages(disttgl_hpc.model.__path__, "disttgl_hpc.model."):
         loops |= vars(importlib.import_module(found.name))
     loops = {name: loop for name, loop in loops.items() if isinstance(loop, numba.core.dispatcher.Dispatcher)}
     reordered = {name for name, loop in loops.items() if loop.targetoptions.get("fastmath")}

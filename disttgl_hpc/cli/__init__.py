@@ -22,8 +22,8 @@ from disttgl_hpc.errors import (
     PeerError,
     StoreError,
 )
-from disttgl_hpc.parallel.leftovers import drop_names_of_segments
-from disttgl_hpc.parallel.waiting import wait_request
+from disttgl_hpc.grid.collectives import wait_request
+from disttgl_hpc.grid.job import drop_names_of_segments
 
 _COMMANDS = {
     "prepare": "Make an event store of raw events.",

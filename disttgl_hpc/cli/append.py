@@ -8,11 +8,11 @@ from typing import Any
 import click
 from mpi4py import MPI
 
+from disttgl_hpc.ingest.append import AppendSettings
+from disttgl_hpc.ingest.append import append as run_append
 from disttgl_hpc.ingest.columns import parse_columns
 from disttgl_hpc.ingest.formats import FORMATS
-from disttgl_hpc.runs.append import AppendSettings
-from disttgl_hpc.runs.append import append as run_append
-from disttgl_hpc.runs.prepare import parse_split, parse_split_times
+from disttgl_hpc.ingest.prepare import parse_split, parse_split_times
 
 _EXAMPLES = """\b
 Examples:

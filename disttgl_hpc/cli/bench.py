@@ -10,16 +10,16 @@ from typing import Any
 import click
 from mpi4py import MPI
 
+from disttgl_hpc.benchmarks.loader_bench import LoaderPlan, measure_loader
+from disttgl_hpc.benchmarks.scaling_bench import ScalingPlan, measure_scaling
+from disttgl_hpc.benchmarks.train_bench import TrainingPlan, measure_training
 from disttgl_hpc.cli.options import config_options, given_settings, write_json
 from disttgl_hpc.config import TrainConfig, train_config
-from disttgl_hpc.core.schedule import GridShape
-from disttgl_hpc.parallel.probe import mpi_library
-from disttgl_hpc.report import loader_table, scaling_table, training_table
-from disttgl_hpc.runs.bench import ScalingPlan, measure_scaling
-from disttgl_hpc.runs.bench_loader import LoaderPlan, measure_loader
-from disttgl_hpc.runs.bench_train import TrainingPlan, measure_training
-from disttgl_hpc.runs.static_memory import with_static_memory
-from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.grid.mpi_probe import mpi_library
+from disttgl_hpc.grid.schedule import GridShape
+from disttgl_hpc.report.result_tables import loader_table, scaling_table, training_table
+from disttgl_hpc.store.event_store import EventStore
+from disttgl_hpc.training.run_events import with_static_memory
 
 _WITHOUT_EFFECT = (
     "epochs",

@@ -8,10 +8,10 @@ from typing import Any
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.report import heads_table
-from disttgl_hpc.runs.classify import HeadSettings
-from disttgl_hpc.runs.classify import classify as run_classify
-from disttgl_hpc.runs.directory import RunDirectory
+from disttgl_hpc.inference.classify import HeadSettings
+from disttgl_hpc.inference.classify import classify as run_classify
+from disttgl_hpc.report.result_tables import heads_table
+from disttgl_hpc.training.run_directory import RunDirectory
 
 _EXAMPLES = """\b
 Examples:

@@ -10,7 +10,7 @@ from mpi4py import MPI
 
 from disttgl_hpc.cli.options import config_options, given_settings
 from disttgl_hpc.config import TrainConfig, toml_text, train_config
-from disttgl_hpc.runs.directory import RunDirectory, saved_config
+from disttgl_hpc.training.run_directory import RunDirectory, saved_config
 
 _EXAMPLES = """\b
 Examples:

@@ -12,11 +12,10 @@ from typing import Any
 import click
 from mpi4py import MPI
 
+from disttgl_hpc.benchmarks.diagnosis import Check, Verdict, diagnose
+from disttgl_hpc.benchmarks.doctor import examine, launched_by
 from disttgl_hpc.cli.options import config_options, given_settings
 from disttgl_hpc.config import train_config
-from disttgl_hpc.runs.diagnosis import diagnose
-from disttgl_hpc.runs.doctor import examine, launched_by
-from disttgl_hpc.runs.facts import Check, Verdict
 
 _EXAMPLES = """\b
 Examples, each started as the job is to be:

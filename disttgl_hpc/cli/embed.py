@@ -7,18 +7,18 @@ from pathlib import Path
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.cli.asking import at_option, events_options
-from disttgl_hpc.runs.answers import (
+from disttgl_hpc.cli.options import at_option, events_options
+from disttgl_hpc.inference.answers import (
     EMBEDDING_KINDS,
     check_kind,
     node_columns,
     origin_of,
     write_embeddings_file,
 )
-from disttgl_hpc.runs.directory import RunDirectory
-from disttgl_hpc.runs.node_ids import read_ids
-from disttgl_hpc.runs.open_trained import open_trained
-from disttgl_hpc.runs.queries import embed as run_embed
+from disttgl_hpc.inference.node_ids import read_ids
+from disttgl_hpc.inference.queries import embed as run_embed
+from disttgl_hpc.inference.trained_run import open_trained
+from disttgl_hpc.training.run_directory import RunDirectory
 
 _EXAMPLES = """\b
 Examples:

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.report import results_table
-from disttgl_hpc.runs.directory import RunDirectory
-from disttgl_hpc.runs.results import evaluate_run
+from disttgl_hpc.report.result_tables import results_table
+from disttgl_hpc.training.final_results import evaluate_run
+from disttgl_hpc.training.run_directory import RunDirectory
 
 _EXAMPLES = """\b
 Examples:

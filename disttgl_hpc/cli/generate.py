@@ -9,10 +9,10 @@ from typing import Any
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.core.synthetic import KINDS, WIKIPEDIA, Recipe
 from disttgl_hpc.errors import ConfigError
-from disttgl_hpc.runs.generate import GenerateSettings
-from disttgl_hpc.runs.generate import generate as run_generate
+from disttgl_hpc.events.synthetic import KINDS, WIKIPEDIA, Recipe
+from disttgl_hpc.ingest.generate import GenerateSettings
+from disttgl_hpc.ingest.generate import generate as run_generate
 
 _LIKE = {"wikipedia": WIKIPEDIA}
 _EVENTS_PER_NODE = 20

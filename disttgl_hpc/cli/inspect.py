@@ -12,15 +12,12 @@ import click
 import numpy as np
 from mpi4py import MPI
 
-from disttgl_hpc.core.statistics import count_values, describe
-from disttgl_hpc.core.stream import EventStream
-from disttgl_hpc.store.batches import KIND, SCHEMA_VERSION, BatchStore
-from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.events.statistics import count_values, describe
+from disttgl_hpc.events.stream import EventStream
+from disttgl_hpc.store.batch_store import KIND, SCHEMA_VERSION, BatchStore
+from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.files import is_kind
-from disttgl_hpc.store.kept_memory import KIND as MEMORY_KIND
-from disttgl_hpc.store.kept_memory import KeptMemory
-from disttgl_hpc.store.static import KIND as STATIC_KIND
-from disttgl_hpc.store.static import StaticStore
+from disttgl_hpc.store.node_rows import KEPT_KIND, STATIC_KIND, KeptMemory, StaticStore
 
 _EXAMPLES = """\b
 Examples:
@@ -44,7 +41,7 @@ def inspect(file: Path, as_json: bool, verify: bool) -> None:
     """
     if MPI.COMM_WORLD.rank:
         return  # said once, however many processes were started
-    others = {KIND: _batch_facts, STATIC_KIND: _static_facts, MEMORY_KIND: _memory_facts}
+    others = {KIND: _batch_facts, STATIC_KIND: _static_facts, KEPT_KIND: _memory_facts}
     facts_of = next((others[kind] for kind in others if is_kind(file, kind)), _event_facts)
     facts = facts_of(file, verify=verify)
     click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(_lines(facts)))

@@ -11,6 +11,7 @@ from typing import Any
 import click
 from mpi4py import MPI
 
+from disttgl_hpc.benchmarks.calibration import calibrate, check_calibration, cores_of, sizes_to_try
 from disttgl_hpc.cli.options import (
     as_options,
     config_options,
@@ -20,19 +21,18 @@ from disttgl_hpc.cli.options import (
     write_json,
 )
 from disttgl_hpc.config import TrainConfig, train_config
-from disttgl_hpc.core.stream import EventStream
 from disttgl_hpc.errors import ConfigError
+from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.planning.captured import captured_events, powers_of_two
 from disttgl_hpc.planning.costs import Machine
+from disttgl_hpc.planning.grid_choice import plan_grid
+from disttgl_hpc.planning.machine import DAEMON_MIB, TRAINER_MIB, room_for_node_memory
 from disttgl_hpc.planning.planner import MAX_LOSS, Cluster
+from disttgl_hpc.planning.planning_tables import captured_table, plan_table
 from disttgl_hpc.planning.plots import plot_captured
-from disttgl_hpc.planning.tables import captured_table, plan_table
-from disttgl_hpc.runs.calibration import calibrate, check_calibration, cores_of, sizes_to_try
-from disttgl_hpc.runs.machine import DAEMON_MIB, TRAINER_MIB, room_for_node_memory
-from disttgl_hpc.runs.output import stem
-from disttgl_hpc.runs.plan_grid import plan_grid
-from disttgl_hpc.runs.static_memory import with_static_memory
-from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.store.event_store import EventStore
+from disttgl_hpc.store.output import stem
+from disttgl_hpc.training.run_events import with_static_memory
 
 _EXAMPLES = """\b
 Examples:

@@ -11,10 +11,10 @@ from mpi4py import MPI
 
 from disttgl_hpc.cli.options import config_options, given_settings
 from disttgl_hpc.config import CO_TRAINED, read_toml
-from disttgl_hpc.runs.pretrain import pretrain as run_pretraining
-from disttgl_hpc.runs.pretrain_settings import DEFAULTS, FIXED, METHODS, pretrain_config
-from disttgl_hpc.runs.signals import EXIT_STATUS, ignore_stop_signals
-from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.grid.job import EXIT_STATUS, ignore_stop_signals
+from disttgl_hpc.static_memory.pretrain import DEFAULTS, FIXED, METHODS, pretrain_config
+from disttgl_hpc.static_memory.pretrain import pretrain as run_pretraining
+from disttgl_hpc.store.event_store import EventStore
 
 _EXAMPLES = """\b
 Examples:

@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.cli.asking import at_option, events_options, table_option, tell_table
-from disttgl_hpc.runs.answers import recommended_columns
-from disttgl_hpc.runs.directory import RunDirectory
-from disttgl_hpc.runs.node_ids import read_ids, refuse_unknown
-from disttgl_hpc.runs.open_trained import open_trained
-from disttgl_hpc.runs.queries import recommend as run_recommend
+from disttgl_hpc.cli.options import at_option, events_options, table_option, tell_table
+from disttgl_hpc.inference.answers import recommended_columns
+from disttgl_hpc.inference.node_ids import read_ids, refuse_unknown
+from disttgl_hpc.inference.queries import recommend as run_recommend
+from disttgl_hpc.inference.trained_run import open_trained
+from disttgl_hpc.training.run_directory import RunDirectory
 
 _EXAMPLES = """\b
 Examples:

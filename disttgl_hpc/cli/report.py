@@ -11,11 +11,11 @@ from mpi4py import MPI
 from disttgl_hpc.errors import ConfigError, StoreError
 from disttgl_hpc.planning.plots import check_plot
 from disttgl_hpc.report.drawn import save_chart
-from disttgl_hpc.report.facts import RunFacts
 from disttgl_hpc.report.page import GENERATOR, all_charts, render_report
+from disttgl_hpc.report.run_facts import RunFacts
+from disttgl_hpc.report.run_files import read_runs
 from disttgl_hpc.report.svg import draw
-from disttgl_hpc.runs.reporting import read_runs
-from disttgl_hpc.runs.tensorboard import check_tensorboard, write_tensorboard
+from disttgl_hpc.report.tensorboard import check_tensorboard, write_tensorboard
 
 _EXAMPLES = """\b
 Examples:

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import StoreError
-from disttgl_hpc.report.pictures import (
+from disttgl_hpc.grid.schedule import GridShape
+from disttgl_hpc.report.schedule_pictures import (
     check_size,
     grid_picture,
     picture_steps,

@@ -7,12 +7,11 @@ from pathlib import Path
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.cli.asking import events_options, table_option, tell_table
+from disttgl_hpc.cli.options import events_options, table_option, tell_table
+from disttgl_hpc.inference.answers import read_pairs, scored_pairs
+from disttgl_hpc.inference.trained_run import open_trained
 from disttgl_hpc.ingest.columns import Columns, parse_columns
-from disttgl_hpc.ingest.tables import read_pairs
-from disttgl_hpc.runs.answers import scored_pairs
-from disttgl_hpc.runs.directory import RunDirectory
-from disttgl_hpc.runs.open_trained import open_trained
+from disttgl_hpc.training.run_directory import RunDirectory
 
 _EXAMPLES = """\b
 Examples:

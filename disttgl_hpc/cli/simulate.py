@@ -11,14 +11,13 @@ import click
 from click.core import ParameterSource
 from mpi4py import MPI
 
+from disttgl_hpc.benchmarks.calibration import run_costs
 from disttgl_hpc.cli.options import output_options, read_json, write_json
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.planning.costs import EXCHANGES, Machine
-from disttgl_hpc.planning.forecast import forecast
+from disttgl_hpc.planning.planning_tables import comparison_table, prediction_table
 from disttgl_hpc.planning.plots import plot_predictions
-from disttgl_hpc.planning.scaling import doublings, grids_on_nodes
-from disttgl_hpc.planning.tables import comparison_table, prediction_table
-from disttgl_hpc.runs.run_costs import run_costs
+from disttgl_hpc.planning.scaling import doublings, forecast, grids_on_nodes
 
 _EXAMPLES = """\b
 Examples:

@@ -10,12 +10,12 @@ from mpi4py import MPI
 
 from disttgl_hpc.cli.options import config_options, given_settings
 from disttgl_hpc.config import train_config
-from disttgl_hpc.report import results_table
-from disttgl_hpc.runs.directory import RunDirectory, open_events
-from disttgl_hpc.runs.resume import resumed_config
-from disttgl_hpc.runs.signals import EXIT_STATUS, ignore_stop_signals
-from disttgl_hpc.runs.train import train as run_training
-from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.grid.job import EXIT_STATUS, ignore_stop_signals
+from disttgl_hpc.report.result_tables import results_table
+from disttgl_hpc.store.event_store import EventStore
+from disttgl_hpc.training.resume import resumed_config
+from disttgl_hpc.training.run_directory import RunDirectory, open_events
+from disttgl_hpc.training.train import train as run_training
 
 _EXAMPLES = """\b
 Examples:

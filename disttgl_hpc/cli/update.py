@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.cli.asking import events_options
-from disttgl_hpc.runs.directory import RunDirectory
-from disttgl_hpc.runs.open_trained import update as run_update
+from disttgl_hpc.cli.options import events_options
+from disttgl_hpc.inference.trained_run import update as run_update
+from disttgl_hpc.training.run_directory import RunDirectory
 
 _EXAMPLES = """\b
 Example:

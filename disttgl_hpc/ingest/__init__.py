@@ -1,1 +1,1 @@
-"""Raw input of any format, read in chunks of events."""
+"""From raw input to an event store: settings, ids, order by time, split."""

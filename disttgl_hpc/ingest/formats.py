@@ -11,15 +11,15 @@ import pyarrow.parquet as pq
 
 from disttgl_hpc.errors import InputError
 from disttgl_hpc.ingest.columns import Columns, resolve
-from disttgl_hpc.ingest.dyglib import is_dyglib, read_dyglib
-from disttgl_hpc.ingest.flights import CLASSES, flights_file, read_flights
-from disttgl_hpc.ingest.inputs import RawInput
-from disttgl_hpc.ingest.knowledge_graph import is_knowledge_graph, read_knowledge_graph
-from disttgl_hpc.ingest.raw import Origin, RawEvents, raw_events
-from disttgl_hpc.ingest.saved_arrays import read_npz, read_pyg
-from disttgl_hpc.ingest.text import TextLayout, first_line, header_names, read_text
-from disttgl_hpc.ingest.tgb import is_tgb_folder, is_tgb_name, read_tgb
-from disttgl_hpc.ingest.tgl import is_tgl, read_tgl
+from disttgl_hpc.ingest.raw_events import Origin, RawEvents, raw_events
+from disttgl_hpc.ingest.readers.dyglib import is_dyglib, read_dyglib
+from disttgl_hpc.ingest.readers.flights import CLASSES, flights_file, read_flights
+from disttgl_hpc.ingest.readers.knowledge_graph import is_knowledge_graph, read_knowledge_graph
+from disttgl_hpc.ingest.readers.saved_arrays import read_npz, read_pyg
+from disttgl_hpc.ingest.readers.text_files import TextLayout, first_line, header_names, read_text
+from disttgl_hpc.ingest.readers.tgb import is_tgb_folder, is_tgb_name, read_tgb
+from disttgl_hpc.ingest.readers.tgl import is_tgl, read_tgl
+from disttgl_hpc.ingest.source import RawInput
 
 Reader = Callable[[Path, Columns | None, int], Iterator[tuple[RawEvents, Origin]]]
 

@@ -1,1 +1,1 @@
-"""Before a run: what a batch size hides, which grid to take, how far it scales. Arithmetic, no MPI, no files."""
+"""Before a run: what a large batch hides, which grid to take, how far it scales."""

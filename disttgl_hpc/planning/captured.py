@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disttgl_hpc.compiled import compiled
-from disttgl_hpc.core.statistics import Quantiles, quantiles
-from disttgl_hpc.core.tcsr import TCsr, TCsrArrays, position_before
 from disttgl_hpc.errors import ConfigError
+from disttgl_hpc.events.statistics import Quantiles, quantiles
+from disttgl_hpc.events.tcsr import TCsr, TCsrArrays, position_before
 
 _MOST_AGES = 1 << 19  # of each batch size: its quantiles are then known to a tenth of a percent of their rank
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from disttgl_hpc.core.schedule import GridShape, num_steps
 from disttgl_hpc.errors import GridError
+from disttgl_hpc.grid.schedule import GridShape, num_steps
 from disttgl_hpc.planning.costs import Costs, Machine
 from disttgl_hpc.planning.scaling import predict
 

@@ -3,18 +3,21 @@
 Events happen in the order that schedule and code impose: a trainer begins when its memory has been served and its
 batch is loaded, writes, goes backward, and meets all others in the sum of gradients; a node's daemon serves writes
 and the reads behind them one after the other. Steps are synchronous, so each lasts as long as its slowest trainer.
+
+A whole forecast from a record of ``disttgl bench scaling``: its own grids for comparison, and larger ones.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from disttgl_hpc.core.schedule import GridShape, num_steps
 from disttgl_hpc.errors import ConfigError, GridError
-from disttgl_hpc.planning.costs import Costs, Machine, Seconds
+from disttgl_hpc.grid.schedule import GridShape, num_steps
+from disttgl_hpc.planning.costs import Costs, Machine, Seconds, of_one_trainer
 
 LOSSES = {
     "cores_s": "cores",
@@ -23,9 +26,17 @@ LOSSES = {
     "memory_s": "memory daemon",
     "storage_s": "storage",
 }
+
+
 """What a step can lose time to, and its name. All but the first leave trainers idle."""
+
+
 _WORTH_NAMING = 0.05
+
+
 _LEAST_STEPS = 200
+
+
 _PREFETCH = 2  # batches that are loaded ahead
 
 
@@ -236,3 +247,65 @@ def doublings(
         grids.append((GridShape(minibatch, epoch, -(-memory // nodes) * nodes), nodes))
         memory *= 2
     return grids
+
+
+GridOnNodes = tuple[GridShape, int]
+
+
+def forecast(
+    record: dict[str, Any],
+    machine: Machine,
+    grids: Sequence[GridOnNodes],
+    *,
+    epochs: int,
+    faster: float = 1.0,
+) -> dict[str, Any]:
+    """Predictions as plain values: of the grids in ``record``, of which only 1×1×1 calibrates, and of ``grids``.
+
+    epochs: of the run whose passes and length are told. faster: how many times faster than in the record the
+    trainers of ``grids`` compute. Raises ConfigError for a record that cannot calibrate.
+    """
+    costs = Costs.of(record)
+    alone_per_s = of_one_trainer(record)["events_per_s"]
+    imagined = costs.faster(faster)
+    return {
+        "stream": record["stream"],
+        "epochs": epochs,
+        "machine": asdict(machine),
+        "calibration": {
+            "processor": record["machine"]["processor"],
+            "faster": faster,
+            "events": costs.events,
+            "step_s": costs.step_s,
+            "deviation_s": float(costs.noise_s.std()),
+            "daemon_s": costs.daemon_s,
+            "model_bytes": costs.model_bytes,
+            "assumed": record.get("assumed", []),
+        },
+        "measured": [_compared(entry, alone_per_s, costs, machine) for entry in record["grids"]],
+        "predicted": [_predicted(imagined, machine, shape, nodes, epochs) for shape, nodes in grids],
+    }
+
+
+def _compared(entry: dict[str, Any], alone_per_s: float, costs: Costs, machine: Machine) -> dict[str, Any]:
+    """A measured grid, compared with one trainer's events/s, and its prediction on the cores that it ran on."""
+    own = replace(machine, cores=max(1, entry["cores"] // entry["nodes"]))
+    found = predict(costs, own, GridShape.parse(entry["grid"]), entry["nodes"])
+    kept = ("grid", "trainers", "events_per_s", "waiting_share", "oversubscribed")
+    return {name: entry[name] for name in kept} | {
+        "speed_up": entry["events_per_s"] / alone_per_s,
+        "predicted_events_per_s": found.events_per_s,
+        "predicted_speed_up": found.events_per_s / costs.events_per_s,
+        "predicted_waiting_share": found.idle_share,
+    }
+
+
+def _predicted(costs: Costs, machine: Machine, shape: GridShape, nodes: int, epochs: int) -> dict[str, Any]:
+    """A prediction with what it means for a run."""
+    found = predict(costs, machine, shape, nodes)
+    passes, run_s = found.run(epochs)
+    return found.as_dict() | {
+        "passes": passes,
+        "run_s": run_s,
+        "replicas_share_batches": shape.memory > found.batches,
+    }

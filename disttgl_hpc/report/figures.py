@@ -18,8 +18,7 @@ from disttgl_hpc.report.charts import (
     TimelineChart,
     Track,
 )
-from disttgl_hpc.report.facts import AXES, Group, Metric, RunFacts, timing
-from disttgl_hpc.report.names import metric_title, parts_of
+from disttgl_hpc.report.run_facts import AXES, Group, Metric, RunFacts, metric_title, parts_of, timing
 
 MOST_RANKS = 24
 """Ranks that a chart shows; of more, some that are evenly spread."""

@@ -1,1 +1,1 @@
-"""HDF5 files: event stores and checkpoints. The only user of h5py."""
+"""Every HDF5 file: event, batch and static stores, checkpoint parts, embeddings. The only user of h5py."""

@@ -5,8 +5,8 @@ from click.testing import CliRunner
 from disttgl_hpc.cli.generate import generate
 from disttgl_hpc.cli.prepare import prepare
 from disttgl_hpc.errors import ConfigError
-from disttgl_hpc.runs import generate as generating
-from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.ingest import generate as generating
+from disttgl_hpc.store.event_store import EventStore
 
 
 def run(*arguments, command=generate):

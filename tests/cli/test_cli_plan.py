@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from disttgl_hpc.benchmarks import calibration
 from disttgl_hpc.cli.plan import plan
 from disttgl_hpc.cli.prepare import prepare
 from disttgl_hpc.errors import ConfigError, DisttglError
-from disttgl_hpc.runs import calibration
-from disttgl_hpc.runs.machine import own_cores
-from disttgl_hpc.store.events import EventStore
-from disttgl_hpc.store.static import StaticOrigin, write_static_store
+from disttgl_hpc.planning.machine import own_cores
+from disttgl_hpc.store.event_store import EventStore
+from disttgl_hpc.store.node_rows import StaticOrigin, write_static_store
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from click.testing import CliRunner
 
 from disttgl_hpc.cli.prepare import prepare
 from disttgl_hpc.errors import ConfigError, InputError
-from disttgl_hpc.store.events import EventStore
+from disttgl_hpc.store.event_store import EventStore
 
 
 def run(*arguments):

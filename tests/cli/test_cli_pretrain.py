@@ -9,7 +9,7 @@ from command_line import disttgl, needs_mpi
 from run_records import records
 
 from disttgl_hpc.cli.pretrain import pretrain
-from disttgl_hpc.store.static import StaticStore
+from disttgl_hpc.store.node_rows import StaticStore
 
 SMALL_TEXT = (
     "--epochs 2 --local-batch 60 --dim-memory 8 --dim-time 6 --dim-embedding 8 --num-neighbors 4 "

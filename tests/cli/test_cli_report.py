@@ -13,7 +13,7 @@ from command_line import disttgl, needs_mpi
 from disttgl_hpc.cli.report import report
 from disttgl_hpc.cli.schedule import schedule
 from disttgl_hpc.errors import ConfigError
-from disttgl_hpc.runs.phases import PHASES
+from disttgl_hpc.grid.spans import PHASES
 
 FIRST, COUNT, NUM_BATCHES = 5, 4, 14
 SMALL = (

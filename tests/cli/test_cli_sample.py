@@ -9,7 +9,7 @@ from command_line import disttgl, needs_mpi
 from run_records import records
 from stored_states import assert_same_state
 
-from disttgl_hpc.runs.directory import RunDirectory
+from disttgl_hpc.training.run_directory import RunDirectory
 
 SAMPLED_TEXT = "--local-batch 30 --num-neighbors 4 --negative-sets 3 --negative-strategy historical"
 TRAINED_TEXT = (

@@ -1,20 +1,15 @@
 """``disttgl simulate`` on a made-up record."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from run_helpers import make_store, small_options
+from scaling_records import scaling_record
 
 from disttgl_hpc.cli.simulate import simulate
 from disttgl_hpc.cli.train import train
 from disttgl_hpc.errors import ConfigError, DisttglError
-
-sys.path.append(str(Path(__file__).parents[1] / "planning"))
-sys.path.append(str(Path(__file__).parents[1] / "runs"))
-from run_helpers import make_store, small_options
-from scaling_records import scaling_record
 
 
 @pytest.fixture

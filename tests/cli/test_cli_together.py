@@ -11,7 +11,7 @@ COMMAND = """
 from mpi4py import MPI
 from disttgl_hpc import cli
 from disttgl_hpc.errors import GridError
-from disttgl_hpc.parallel.together import raise_together
+from disttgl_hpc.grid.collectives import raise_together
 
 def open_tables(**_):
     raise_together(MPI.COMM_WORLD, GridError("no room here") if MPI.COMM_WORLD.rank else None)

@@ -14,7 +14,7 @@ from stored_states import assert_same_state
 from test_slurm_local import JOBS, RUN, needs_slurm
 from watched_job import WatchedJob, wait_for
 
-from disttgl_hpc.runs.directory import RunDirectory
+from disttgl_hpc.training.run_directory import RunDirectory
 
 RATINGS = "user,item,when\n" + "".join(f"{e * 7 % 11},{e * 5 % 8},{e}\n" for e in range(200))
 SMALL_TEXT = (

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.core.schedule import GridShape
-from disttgl_hpc.core.stream import EventStream, Split
-from disttgl_hpc.core.tcsr import build_tcsr
 from disttgl_hpc.errors import GridError
-from disttgl_hpc.runs import plan_grid
+from disttgl_hpc.events.stream import EventStream, Split
+from disttgl_hpc.events.tcsr import build_tcsr
+from disttgl_hpc.grid.schedule import GridShape
+from disttgl_hpc.planning import grid_choice as plan_grid
 
 CONFIG = TrainConfig(dim_memory=8, local_batch=25)
 

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from disttgl_hpc.core.memory import MemorySizes
-from disttgl_hpc.core.schedule import GridShape, replica_offset
-from disttgl_hpc.parallel.board import DAEMON_WORK, BoardWriter, board_size, read_board
-from disttgl_hpc.parallel.client import open_memory
-from disttgl_hpc.parallel.clocks import clock_offsets
-from disttgl_hpc.parallel.daemon import serve_memory
-from disttgl_hpc.parallel.grid import Grid
+from disttgl_hpc.grid.mpi_probe import clock_offsets
+from disttgl_hpc.grid.process_grid import Grid
+from disttgl_hpc.grid.schedule import GridShape, replica_offset
+from disttgl_hpc.memory.client import open_memory
+from disttgl_hpc.memory.daemon import serve_memory
+from disttgl_hpc.memory.node_memory import MemorySizes
+from disttgl_hpc.memory.shared_tables import DAEMON_WORK, BoardWriter, board_size, read_board
 
 SIZES = MemorySizes(num_nodes=40, dim_memory=3, read_rows=25, write_rows=10)
 TIMEOUT_S = 20

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from disttgl_hpc.core.memory import MemorySizes
-from disttgl_hpc.core.schedule import (
+from disttgl_hpc.errors import DeadlineError, GridError, PeerError, ProtocolError
+from disttgl_hpc.grid.process_grid import Grid
+from disttgl_hpc.grid.schedule import (
     GridShape,
     OperationKind,
     assignment,
@@ -14,13 +15,12 @@ from disttgl_hpc.core.schedule import (
     replica_offset,
     replica_operations,
 )
-from disttgl_hpc.errors import DeadlineError, GridError, PeerError, ProtocolError
-from disttgl_hpc.parallel import shared
-from disttgl_hpc.parallel.client import open_memory
-from disttgl_hpc.parallel.daemon import serve_memory
-from disttgl_hpc.parallel.doorbell import Doorbell
-from disttgl_hpc.parallel.grid import Grid
-from disttgl_hpc.parallel.shared import SharedTables, num_bytes, table_shapes
+from disttgl_hpc.memory import shared_tables as shared
+from disttgl_hpc.memory.client import open_memory
+from disttgl_hpc.memory.daemon import serve_memory
+from disttgl_hpc.memory.node_memory import MemorySizes
+from disttgl_hpc.memory.requests import Doorbell
+from disttgl_hpc.memory.shared_tables import SharedTables, num_bytes, table_shapes
 
 SIZES = MemorySizes(num_nodes=40, dim_memory=3, read_rows=25, write_rows=10)
 TIMEOUT_S = 20

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from disttgl_hpc.errors import DeadlineError
-from disttgl_hpc.parallel.gradients import GradientSum
+from disttgl_hpc.grid.gradients import GradientSum
 
 
 def model():

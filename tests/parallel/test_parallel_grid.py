@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disttgl_hpc.core.schedule import Coordinates, GridShape
 from disttgl_hpc.errors import GridError
-from disttgl_hpc.parallel.grid import Grid, check_slices, coordinates_of, place
+from disttgl_hpc.grid.process_grid import Grid, check_slices, coordinates_of, place
+from disttgl_hpc.grid.schedule import Coordinates, GridShape
 
 SHAPES = [GridShape(*axes) for axes in product(range(1, 4), repeat=3)]
 

@@ -2,10 +2,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import GridError
-from disttgl_hpc.parallel.grid import place
-from disttgl_hpc.parallel.subset import choose_ranks, nodes_of
+from disttgl_hpc.grid.process_grid import choose_ranks, nodes_of, place
+from disttgl_hpc.grid.schedule import GridShape
 
 ONE_NODE = (tuple(range(9)),)
 TWO_NODES = ((0, 1, 2), (3, 4, 5))

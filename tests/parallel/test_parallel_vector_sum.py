@@ -5,7 +5,7 @@ import pytest
 from mpi4py import MPI
 
 from disttgl_hpc.errors import GridError
-from disttgl_hpc.parallel.vector_sum import VectorSum
+from disttgl_hpc.grid.gradients import VectorSum
 
 
 class Nodes:

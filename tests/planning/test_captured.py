@@ -1,19 +1,14 @@
 """Captured events against a walk through the batches one by one."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from disttgl_hpc.core.statistics import quantiles
-from disttgl_hpc.errors import ConfigError
-from disttgl_hpc.planning.captured import captured_events, captured_share, powers_of_two
-
-sys.path.append(str(Path(__file__).parents[1] / "core"))
 from random_streams import make_stream, streams
+
+from disttgl_hpc.errors import ConfigError
+from disttgl_hpc.events.statistics import quantiles
+from disttgl_hpc.planning.captured import captured_events, captured_share, powers_of_two
 
 
 def oracle(stream, num_events, batch):

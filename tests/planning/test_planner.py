@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disttgl_hpc.core.schedule import GridShape
 from disttgl_hpc.errors import GridError
+from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.planning.planner import Cluster, Losses, cautions, choose_grid, choose_local_batch, divisors
 
 SHARES = {75: 0.8, 150: 0.75, 300: 0.6, 600: 0.5, 1200: 0.46, 2400: 0.4, 4800: 0.3}

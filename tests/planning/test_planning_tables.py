@@ -2,7 +2,7 @@
 
 import pytest
 
-from disttgl_hpc.planning.tables import captured_table, duration
+from disttgl_hpc.planning.planning_tables import captured_table, duration
 
 
 def captured(ages, **more):

@@ -3,13 +3,13 @@ import xml.etree.ElementTree as ET
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_facts import facts, trace
+from report_runs import facts, trace
 
 from disttgl_hpc.report.charts import REST, Line, LineChart, tick_texts, ticks
 from disttgl_hpc.report.drawn import save_chart
-from disttgl_hpc.report.facts import group_runs
 from disttgl_hpc.report.figures import MOST_RANKS, curves, memory_chart, shown_ranks, timeline, work_chart
 from disttgl_hpc.report.page import all_charts
+from disttgl_hpc.report.run_facts import group_runs
 from disttgl_hpc.report.svg import draw
 
 SVG = "{http://www.w3.org/2000/svg}"

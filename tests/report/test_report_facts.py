@@ -1,7 +1,7 @@
 import pytest
-from report_facts import facts, sweep
+from report_runs import facts, sweep
 
-from disttgl_hpc.report.facts import differences, group_runs
+from disttgl_hpc.report.run_facts import differences, group_runs
 
 
 def test_a_curve_of_the_loss_goes_through_the_points_within_sweeps_on_every_axis():

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from report_facts import facts, trace
+from report_runs import facts, trace
 
 from disttgl_hpc.report.page import render_report
 

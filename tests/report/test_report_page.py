@@ -1,11 +1,11 @@
 from html.parser import HTMLParser
 
 import pytest
-from report_facts import METRICS, facts, final_test, sweep, trace
+from report_runs import METRICS, facts, final_test, sweep, trace
 
-from disttgl_hpc.report.facts import group_runs
 from disttgl_hpc.report.page import duration, render_report
-from disttgl_hpc.report.results import results_tables
+from disttgl_hpc.report.result_tables import results_tables
+from disttgl_hpc.report.run_facts import group_runs
 
 
 class Page(HTMLParser):

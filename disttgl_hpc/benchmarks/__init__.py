@@ -1,0 +1,1 @@
+"""Measurements of training on this machine, and the doctor."""

@@ -1,0 +1,272 @@
+"""What a trainer costs on this machine with local batches of several sizes, or cost when it was measured before.
+
+What a run of one trainer tells of the costs of its steps, in the shape of a measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from disttgl_hpc.benchmarks.measuring import medians
+from disttgl_hpc.benchmarks.scaling_bench import ScalingPlan, measure_scaling, stream_facts
+from disttgl_hpc.config import CO_TRAINED, TrainConfig
+from disttgl_hpc.errors import ConfigError
+from disttgl_hpc.events.stream import EventStream
+from disttgl_hpc.grid.schedule import ALONE
+from disttgl_hpc.log import get_logger
+from disttgl_hpc.model.input_builder import build_model
+from disttgl_hpc.planning.run_plan import batching_of
+from disttgl_hpc.training.run_directory import RunDirectory, open_events, saved_config
+from disttgl_hpc.training.run_events import with_static_memory, with_task
+
+log = get_logger(__name__)
+
+
+_FACTORS = (0.25, 0.5, 1, 2, 4)
+
+
+_WARMUP_EVENTS, _MEASURED_EVENTS = 4_800, 9_600
+
+
+_ROUNDS, _PLACES = 3, 4
+
+
+_COSTLY = (
+    "dim_memory",
+    "dim_time",
+    "dim_embedding",
+    "num_heads",
+    "num_neighbors",
+    "comb",
+    "node_memory",
+    "static",
+    "time_encoding",
+    "pair_features",
+    "task",
+    "negatives_per_event",
+    "prefetch",
+    "precision",
+    "threads",
+    "device",
+)
+
+
+"""Settings that a step's time depends on, beside the local batch."""
+
+
+def calibrate(
+    stream: EventStream, config: TrainConfig, local_batches: Sequence[int], alone: Any
+) -> list[dict[str, Any]]:
+    """Train the same events with each local batch in this process; records as ``disttgl bench scaling`` makes them.
+
+    Events are taken from several places of the stream. alone: an MPI communicator of this process only. Sizes take
+    turns, so that a machine that drifts disturbs all of them alike; each turn takes about a second.
+    """
+    turns = [[_measure(stream, config, size, alone) for size in local_batches] for _ in range(_ROUNDS)]
+    records = []
+    for record, *others in zip(*turns, strict=True):
+        rounds = [one["grids"][0]["rounds"][0] for one in (record, *others)]
+        records.append(record | {"grids": [record["grids"][0] | medians(rounds) | {"rounds": rounds}]})
+    return records
+
+
+def _measure(stream: EventStream, config: TrainConfig, local_batch: int, alone: Any) -> dict[str, Any]:
+    """One turn of one size."""
+    own = replace(config, local_batch=local_batch, grid="")
+    steps = -(-_MEASURED_EVENTS // (_PLACES * local_batch))
+    warmup = -(-_WARMUP_EVENTS // (_PLACES * local_batch))
+    places = _places(batching_of(stream, own, ALONE).num_batches, warmup + steps)
+    plan = ScalingPlan(grids=(ALONE,), steps=steps, warmup=warmup, rounds=1, first_steps=places)
+    log.info("measuring a trainer with local batches of %d", local_batch)
+    return measure_scaling(stream, own, plan, alone) or {}
+
+
+def _places(num_batches: int, steps: int) -> tuple[int, ...]:
+    """Batches from which to measure so many steps: the middles of equal parts of a sweep, inside it if possible.
+
+    Where a stream begins neighbourhoods are empty, and a step is cheaper than it ever is again.
+    """
+    latest = max(0, num_batches - steps)
+    return tuple(min(latest, (2 * part + 1) * num_batches // (2 * _PLACES)) for part in range(_PLACES))
+
+
+def cores_of(record: Mapping[str, Any]) -> int:
+    """Cores of a node of the machine that was measured."""
+    machine = record["machine"]
+    return max(1, int(machine["cores"]) // int(machine["nodes"]))
+
+
+def sizes_to_try(base: int, num_events: int) -> list[int]:
+    """Local batches around ``base`` that a stream of ``num_events`` training events can fill."""
+    return sorted({max(1, min(num_events, round(factor * base))) for factor in _FACTORS})
+
+
+def check_calibration(
+    record: Mapping[str, Any], stream: EventStream, config: TrainConfig, where: str
+) -> None:
+    """Raise ConfigError, naming what differs, unless ``record`` was measured on this stream with these settings.
+
+    Settings that cost no time, and the local batch, may differ. where: the record's file, for the message.
+    """
+    try:
+        saved = TrainConfig().as_dict() | record["settings"]
+        known = {"stream": record["stream"]} | {
+            name: record[name] for name in stream_facts(stream) if name in record
+        }
+        then = known | _costs_of(saved)
+        cores_of(record)
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise ConfigError(
+            f"{where}: a measurement names its stream, settings and machine, not found: {error}; make it with "
+            "disttgl plan EVENTS.h5 --json FILE"
+        ) from error
+    now = {"stream": stream.name} | stream_facts(stream) | _costs_of(config.as_dict())
+    differing = [f"{name} was {then[name]!r}, is {now[name]!r}" for name in then if then[name] != now[name]]
+    if differing:
+        raise ConfigError(
+            f"{where}: was measured on other events or with other settings: {'; '.join(differing)}; give the same "
+            "ones, or leave --calibration out to measure now"
+        )
+
+
+def _costs_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that a step's time depends on; of a file of static memory its width counts, not its name."""
+    found = {name: settings[name] for name in _COSTLY}
+    if found["static"] not in {"", CO_TRAINED}:
+        found["static"] = "a file"
+    return found
+
+
+Record = dict[str, Any]
+
+
+_COMPUTING = ("inputs", "forward", "write", "backward", "reduce", "optimiser")
+
+
+_PHASES = ("sample", "read", *_COMPUTING)
+
+
+_MEASURE = "disttgl bench scaling EVENTS.h5 --grids 1x1x1 --json FILE"
+
+
+def run_costs(path: Path) -> Record:
+    """A record as ``disttgl bench scaling`` makes them, of the whole sweeps that one trainer took in a run.
+
+    A run keeps phases sweep by sweep, and the time at up to 40 points of each. ``assumed`` says what stands in for
+    the rest. Raises ConfigError without such a sweep, StoreError where files of the run or its events are damaged.
+    """
+    run = RunDirectory(path)
+    settings = run.read_config()
+    config, events = saved_config(settings), Path(settings["events"])
+    if not events.exists():
+        raise ConfigError(
+            f"{events}: a run's events must be there, for what their features cost, and are not: put them back, or "
+            f"measure anew with {_MEASURE}"
+        )
+    store = with_static_memory(open_events(events, settings["checksum"]), config)
+    stream = with_task(store, config).stream
+    num_batches = batching_of(stream, config, ALONE).num_batches
+    sweeps = [record for record in run.records() if _is_whole(record, num_batches)]
+    if not sweeps:
+        raise ConfigError(
+            f"{path}: a run calibrates with whole sweeps of a single trainer, which it has not: train one with "
+            f"--grid 1x1x1, or measure with {_MEASURE}"
+        )
+    with_daemon = bool(sweeps[-1]["timing"]["daemons"])  # jobs of one run may have differed
+    sweeps = [sweep for sweep in sweeps if bool(sweep["timing"]["daemons"]) == with_daemon]
+    model_bytes = sum(parameter.nbytes for parameter in build_model(stream, config).parameters())
+    rounds = [_round(sweep, num_batches) | {"model_bytes": model_bytes} for sweep in sweeps]
+    together = int(_steps_of_points(sweeps[0], num_batches).max())
+    return {
+        "stream": stream.name,
+        **stream_facts(stream),
+        "steps": num_batches,
+        "steps_together": together,
+        "machine": {"processor": "a processor that the run did not record"},
+        "settings": config.as_dict(),
+        "grids": [_entry(sweeps, rounds, config)],
+        "assumed": _assumed(len(sweeps), together),
+    }
+
+
+def _is_whole(record: Mapping[str, Any], num_batches: int) -> bool:
+    """Whether this is a sweep that one trainer took from its beginning to its end in one job."""
+    timing = record.get("timing", {})
+    if record["record"] != "sweep" or len(timing.get("trainers", {}).get("rank", ())) != 1:
+        return False
+    trained = timing["events_per_s"] * timing["train_s"]
+    return bool(abs(trained - record["events"]) < 1 and _steps_of_points(record, num_batches).min() > 0)
+
+
+def _steps_of_points(sweep: Mapping[str, Any], num_batches: int) -> NDArray[np.int64]:
+    """Steps between the points of a sweep's course."""
+    found: NDArray[np.int64] = np.diff(sweep["timing"]["course"]["step"], prepend=sweep["step"] - num_batches)
+    return found
+
+
+def _round(sweep: Mapping[str, Any], num_batches: int) -> Record:
+    """A sweep as a round of a measurement: every step takes the mean of those between two points.
+
+    Checkpoints are left out and waits for the daemon told apart, both as if they were spread evenly.
+    """
+    timing, steps = sweep["timing"], _steps_of_points(sweep, num_batches)
+    phases_s = {name: column[0] for name, column in timing["trainers"].items() if name in _PHASES}
+    waited_s = phases_s["read"] if timing["daemons"] else 0.0
+    aside_s = (waited_s + timing["trainers"]["checkpoint"][0]) / num_batches
+    step_s = np.repeat(np.diff(timing["course"]["elapsed_s"], prepend=0.0) / steps, steps) - aside_s
+    elapsed_s = float(step_s.sum()) + waited_s
+    return {
+        "events_per_s": sweep["events"] / elapsed_s,
+        "elapsed_s": elapsed_s,
+        "step_s": [step_s.tolist()],
+        "phases_s": phases_s,
+    }
+
+
+def _entry(sweeps: list[Record], rounds: list[Record], config: TrainConfig) -> Record:
+    """Figures of the trainer over all its sweeps; with a daemon it does not read the node memory itself."""
+    timings, events = [sweep["timing"] for sweep in sweeps], sweeps[0]["events"]
+    with_daemon = bool(timings[0]["daemons"])
+    busy = _COMPUTING if with_daemon else (*_COMPUTING, "read")
+
+    def mean_s(role: str, names: tuple[str, ...]) -> float:
+        return fmean(sum(timing[role][name][0] for name in names) for timing in timings)
+
+    cpu_s = config.threads * mean_s("trainers", busy) + mean_s("trainers", ("load",))
+    daemon_s = mean_s("daemons", ("read", "write")) if with_daemon else 0.0
+    waited_s = mean_s("trainers", ("read",)) if with_daemon else 0.0
+    return {
+        "grid": ALONE.option,
+        "trainers": 1,
+        "nodes": 1,
+        "cores": config.threads + 1,
+        "daemons": int(with_daemon),
+        "oversubscribed": False,
+        "events_per_s": fmean(one["events_per_s"] for one in rounds),
+        "waiting_share": waited_s / fmean(one["elapsed_s"] for one in rounds),
+        "memory_wait_s": [waited_s],
+        "trainer_cpu_us": 1e6 * cpu_s / events,
+        "daemon_cpu_us": 1e6 * daemon_s / events,
+        "rounds": rounds,
+    }
+
+
+def _assumed(num_sweeps: int, together: int) -> list[str]:
+    """What the model takes for granted where a run has recorded less than a measurement."""
+    found = ["phases and the loading thread took their whole time on cores, CPU time not being recorded"]
+    if together > 1:
+        found.append(
+            f"steps, recorded {together} at a time, deviate independently, by √{together} times as much"
+        )
+    if num_sweeps == 1:
+        found.append(
+            "batches cost all the same and steps deviate, as a single sweep cannot tell the two apart"
+        )
+    return found

@@ -1,0 +1,1 @@
+"""Held-out events: candidates, ranking and class metrics, heuristics, and the evaluator."""

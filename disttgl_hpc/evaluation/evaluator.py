@@ -1,0 +1,230 @@
+"""Evaluation: continue the stream from a copy of the memory and rank every held-out event.
+
+Carrying a node memory along the stream with a trained model: what evaluation and every query begin with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.errors import TrainingError
+from disttgl_hpc.evaluation.candidates import Candidates, Part
+from disttgl_hpc.evaluation.classes import class_metrics
+from disttgl_hpc.evaluation.part_metrics import NewNodes, PartMetrics, ranked
+from disttgl_hpc.events.stream import EventStream
+from disttgl_hpc.grid.schedule import Batching, slice_bounds
+from disttgl_hpc.log import progress
+from disttgl_hpc.model.input_builder import InputBuilder
+from disttgl_hpc.model.inputs import NodeInputs
+from disttgl_hpc.model.tgn import Tgn
+from disttgl_hpc.sampling.class_features import class_facts
+from disttgl_hpc.sampling.mail import Groups, MeanMail, PendingMail, partners_between, pending_mail
+from disttgl_hpc.sampling.mfg import NodeIndex
+from disttgl_hpc.sampling.neighbors import event_bounds, recent_neighbors
+from disttgl_hpc.sampling.pair_features import pair_features
+
+NODES_AT_ONCE = 256
+
+
+Rows = list[tuple[NDArray[np.int64], NDArray[np.float32]]]
+
+
+"""Distinct nodes (n,) and their rows (n, 2·dim_memory), in several pieces."""
+
+
+class MemoryWalk:
+    """Reads and moves on a memory (N, 2·dim_memory) that has seen a stream's events from the first one on."""
+
+    def __init__(
+        self, stream: EventStream, config: TrainConfig, batching: Batching, inputs: InputBuilder
+    ) -> None:
+        self._stream, self._config, self._batching, self._inputs = stream, config, batching, inputs
+        self.index = NodeIndex(stream.num_nodes)
+
+    def nodes(self, state: NDArray[np.float32], nodes: NDArray[np.int64], first: int) -> NodeInputs:
+        """Memory of distinct ``nodes`` with the mail that is pending before event ``first``.
+
+        ``state`` is the memory there: after :meth:`updates` of all batches before, the last of which ends there.
+        """
+        return self._inputs.nodes(nodes, self._mail(nodes, first), state[nodes])
+
+    def updates(
+        self,
+        model: Tgn,
+        state: NDArray[np.float32],
+        first: int,
+        last: int,
+        *,
+        parts: int = 1,
+        index: int = 0,
+    ) -> Rows:
+        """What events [first, last), one batch or the beginning of one, leave in the memory ``state``.
+
+        Of ``parts`` that share the work: the units that fall to the one of this ``index``.
+        """
+        writes = self.index.last_events(self._stream.src[first:last], self._stream.dst[first:last])
+        peers = Groups(writes.partners, np.arange(len(writes.nodes)))
+        if self._config.comb == "mean":
+            peers = partners_between(self._stream.tcsr, writes.nodes, first, last)
+        updates = []
+        for unit in units(0, len(writes.nodes), NODES_AT_ONCE, parts=parts, index=index):
+            nodes, partners = writes.nodes[slice(*unit)], peers.part(*unit)
+            involved, rows = self.index.number(np.concatenate([nodes, partners.items]))
+            memory = model.update_memory(self.nodes(state, involved, first)).cpu().numpy()
+            peer = replace(partners, items=rows[len(nodes) :]).mean(memory)
+            updates.append((nodes, np.concatenate([memory[rows[: len(nodes)]], peer], axis=1)))
+        return updates
+
+    def _mail(self, nodes: NDArray[np.int64], first: int) -> PendingMail:
+        """Pending mail of ``nodes`` by the rule of ``config.comb``; none without node memory."""
+        if not self._config.node_memory:
+            return PendingMail.none()
+        mail = pending_mail(self._stream.tcsr, nodes, first, 0, self._batching)
+        if self._config.comb == "mean":
+            mail = MeanMail.of(mail, self._stream.tcsr, nodes, self._batching)
+        return mail
+
+
+def write(state: NDArray[np.float32], updates: Rows) -> None:
+    """Set the rows of a memory that :meth:`MemoryWalk.updates` gave."""
+    for nodes, rows in updates:
+        state[nodes] = rows
+
+
+def units(first: int, last: int, size: int, *, parts: int = 1, index: int = 0) -> list[tuple[int, int]]:
+    """Ranges of at most ``size`` that cover [first, last): those that fall to one of ``parts`` members."""
+    ranges = [(start, min(start + size, last)) for start in range(first, last, size)]
+    return ranges[slice(*slice_bounds(0, len(ranges), parts, index))]
+
+
+# Matrix products round differently for other numbers of rows. Units of fixed size, which members of a team take
+# whole, make every score the same however many share the work. The nodes of a unit are updated once for all its
+# events: in units of 100 an event costs two thirds of what it costs in units of 40, and a batch of 600 still makes
+# 6 units to share.
+EVENTS_AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes that share an evaluation: all trainers of a grid, or any ranks that have a finished run.
+
+    All ``size`` members score parts of every batch. The ``node_size`` members of a node share one memory: each
+    writes a part of it, and they meet at ``fence`` between reading it and writing it. ``gather`` brings one
+    object a member, in order, to the first of them (None elsewhere); ``share`` hands the first one's to all.
+    """
+
+    index: int = 0
+    size: int = 1
+    node_index: int = 0
+    node_size: int = 1
+    fence: Callable[[], None] = lambda: None
+    gather: Callable[[Any], list[Any] | None] = lambda own: [own]
+    share: Callable[[Any], Any] = lambda own: own
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Logits of the events of a unit: links (n, 1 + negatives), classes (n, C); of width 0 where not told."""
+
+    first: int
+    links: NDArray[np.float32]
+    classes: NDArray[np.float32]
+
+
+class Evaluator:
+    """Scores held-out events with a model and a memory that starts where a training sweep ended."""
+
+    def __init__(
+        self, stream: EventStream, config: TrainConfig, batching: Batching, inputs: InputBuilder, team: Team
+    ) -> None:
+        self.stream, self.config, self.team = stream, config, team
+        self._batching, self.inputs = batching, inputs
+        self._walk = MemoryWalk(stream, config, batching, inputs)
+        self.candidates = Candidates(stream, config)
+
+    def evaluate(self, model: Tgn, state: NDArray[np.float32], part: Part) -> PartMetrics:
+        """Rank the events of ``part`` and tell their classes; collective over the team, with the same result.
+
+        ``state`` (N, 2·dim_memory) is the memory after all events before ``part.first``. It is modified in place
+        and is the memory after the part's last event on return. Raises TrainingError if a score is no number.
+        """
+        gathered = self.team.gather(self._scores(model, state, part))
+        metrics: PartMetrics | None = None
+        if gathered is not None:
+            scored = sorted((unit for member in gathered for unit in member), key=attrgetter("first"))
+            metrics = self._metrics(scored, part)
+        shared: PartMetrics = self.team.share(metrics)
+        return shared
+
+    def _metrics(self, scored: list[Scored], part: Part) -> PartMetrics:
+        """Metrics of all units of ``part``, in the order of its events."""
+        links, classes = (
+            np.concatenate([getattr(unit, name) for unit in scored]) for name in ("links", "classes")
+        )
+        if np.isnan(links).any() or np.isnan(classes).any():
+            raise TrainingError(f"a score in {part.name} is no number: lower --lr and train again")
+        metrics, bounds, targets = PartMetrics(), (part.first, part.scored_last), self.stream.targets
+        if self.config.predicts_links:
+            metrics = ranked(links, NewNodes.of(self.stream, *bounds), self.candidates.counted(*bounds))
+        if targets is not None:
+            metrics = replace(metrics, classes=class_metrics(targets.values[slice(*bounds)], classes))
+        return metrics
+
+    @torch.no_grad()
+    def _scores(self, model: Tgn, state: NDArray[np.float32], part: Part) -> list[Scored]:
+        """Scores of this member's units of ``part``."""
+        team = self.team
+        scores: list[Scored] = []
+        with progress(part.last - part.first, part.name, shown=team.index == 0) as bar:
+            for first, last in self._batching.evaluation_bounds(part.first, part.last):
+                scored_last = min(last, part.scored_last)
+                own_units = units(first, scored_last, EVENTS_AT_ONCE, parts=team.size, index=team.index)
+                scores += [self._score(model, state, first, *unit) for unit in own_units]
+                self._advance(model, state, first, last)
+                bar.advance(last - first)
+        return scores
+
+    def _score(
+        self, model: Tgn, state: NDArray[np.float32], batch_first: int, first: int, last: int
+    ) -> Scored:
+        """Logits of events [first, last) of the batch that begins at ``batch_first``."""
+        stream, is_ranked = self.stream, self.config.predicts_links
+        asked = self.candidates.of(first, last) if is_ranked else stream.dst[first:last, None]
+        roots = np.concatenate([stream.src[first:last, None], asked], axis=1, dtype=np.int64)
+        num_events, repeats = roots.shape
+        bounds, time = event_bounds(stream.time, first, last), stream.time[first:last]
+        root_bounds, root_time = np.repeat(bounds, repeats), np.repeat(time, repeats)
+        mfg = self._walk.index.mfg(
+            recent_neighbors(stream.tcsr, roots.ravel(), root_time, root_bounds, self.config.num_neighbors)
+        )
+        pairs = None
+        if is_ranked and self.config.pair_features:
+            pairs = pair_features(stream.tcsr, roots[:, 0], roots[:, 1:], bounds)
+        nodes = self._walk.nodes(state, mfg.nodes, batch_first)
+        h = model.represent(model.update_memory(nodes), nodes)
+        facts = None if stream.targets is None else class_facts(stream, stream.targets, first, last)
+        graph = self.inputs.graph(mfg, pairs, facts=facts)
+        embeddings = model.embed(h, graph).view(num_events, repeats, -1)
+        links = classes = np.empty((num_events, 0), np.float32)
+        if is_ranked:
+            links = model.scores(embeddings[:, :1], embeddings[:, 1:], graph.pairs).cpu().numpy()
+        if stream.targets is not None:
+            classes = model.classify(embeddings[:, 0], embeddings[:, 1], graph.facts).cpu().numpy()
+        return Scored(first, links, classes)
+
+    def _advance(self, model: Tgn, state: NDArray[np.float32], first: int, last: int) -> None:
+        """Write what events [first, last), one evaluation batch, leave in the memory."""
+        team = self.team
+        share = {"parts": team.node_size, "index": team.node_index}
+        updates = self._walk.updates(model, state, first, last, **share)
+        team.fence()
+        write(state, updates)
+        team.fence()

@@ -1,0 +1,196 @@
+"""Link heuristics that any model must beat: EdgeBank, PopTrack and pair recency.
+
+They answer the model's queries with the model's candidates and see exactly the events it may see: those
+strictly before the query's time. Each gives scores (n, 1 + m), the true destination in column 0; ties are
+left to the metrics' mid-ranks. A pair is unordered: in a bipartite stream this is source → destination, in a
+stream of one node set a reply counts as a meeting too. The past is held in memory, at the peak 60 bytes an
+event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from disttgl_hpc.evaluation.ranking import mid_ranks
+from disttgl_hpc.events.stream import EventStream
+from disttgl_hpc.events.tcsr import Ints
+from disttgl_hpc.sampling.neighbors import event_bounds
+
+HALF_LIVES = (10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0, np.inf)
+_CHUNK = 1 << 20  # candidates looked up at once; bounds the temporaries, not the result
+
+
+@dataclass(frozen=True)
+class History:
+    """When each key occurred: ``positions`` ascend by (key, event id), and one search finds the last before.
+
+    keys: (K,) distinct keys, ascending. positions: (E,) int64, index of the key · num_events + event id.
+    """
+
+    num_events: int
+    keys: NDArray[np.int64]
+    positions: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, keys: NDArray[np.int64]) -> History:
+        """History of a stream whose event e has key ``keys[e]``; keys: (E,) int64, E² < 2⁶³."""
+        distinct, index = np.unique(keys, return_inverse=True)
+        index *= len(keys)
+        index += np.arange(len(keys))
+        index.sort()
+        return cls(len(keys), distinct, index)
+
+    def last_before(self, keys: Ints, bounds: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Row in ``positions`` of each key's last event before its bound, else −1; inputs broadcast."""
+        index = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        rows = np.searchsorted(self.positions, index * self.num_events + bounds) - 1
+        found = (self.keys[index] == keys) & (self.positions[rows] // self.num_events == index)
+        return np.where(found, rows, -1)
+
+    def events(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Event ids of rows of ``positions``."""
+        return self.positions[rows] % self.num_events
+
+
+def last_meetings(
+    stream: EventStream, first_event: int, last_event: int, candidates: Ints
+) -> NDArray[np.int64]:
+    """Last event, before the query's time, that joined the query's source and a candidate; −1 without one.
+
+    candidates: (n, 1 + m), one row for each event of [first, last) → (n, 1 + m) int64.
+    """
+    num_nodes = stream.num_nodes
+    history = History.of(_pair_keys(stream.src[:last_event], stream.dst[:last_event], num_nodes))
+    sources, bounds = stream.src[first_event:last_event], event_bounds(stream.time, first_event, last_event)
+    meetings = np.empty(candidates.shape, np.int64)
+    for part in _parts(candidates):
+        keys = _pair_keys(sources[part, None], candidates[part], num_nodes)
+        rows = history.last_before(keys, bounds[part, None])
+        meetings[part] = np.where(rows < 0, -1, history.events(rows))
+    return meetings
+
+
+def edgebank_scores(meetings: NDArray[np.int64]) -> NDArray[np.float64]:
+    """EdgeBank with unlimited memory (Poursafaei et al., NeurIPS'22): 1 if the pair ever met, else 0."""
+    scores: NDArray[np.float64] = (meetings >= 0).astype(np.float64)
+    return scores
+
+
+def windowed_edgebank_scores(
+    stream: EventStream, first_event: int, meetings: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """EdgeBank with a time window: 1 if the pair met no longer ago than the test split lasts, else 0."""
+    window = stream.time[-1] - stream.time[min(stream.split.validation_end, stream.num_events - 1)]
+    oldest = stream.time[first_event : first_event + len(meetings)] - window
+    is_recent: NDArray[np.bool_] = stream.time[meetings] >= oldest[:, None]
+    return edgebank_scores(np.where(is_recent, meetings, -1))
+
+
+def recency_scores(stream: EventStream, meetings: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Pair recency: candidates ranked by the time of the last meeting; pairs that never met tie at −∞."""
+    # The first event of that time stands for the time: exact where int64 times do not fit a float64.
+    moments = np.searchsorted(stream.time, stream.time[meetings], "left").astype(np.float64)
+    moments[meetings < 0] = -np.inf
+    return moments
+
+
+@dataclass(frozen=True)
+class PopTrack:
+    """Exponentially decayed popularity of destinations (Daniluk & Dąbrowski, 2023).
+
+    The score of destination d for a query that sees the events before B is log₂ Σ 2^((e − B) / half-life),
+    over the events e < B of destination d: in logarithms, what is long past still ranks and does not vanish.
+    history: by destination. ages: (n, 1 + m) events since each candidate's last occurrence. rows: (n, 1 + m)
+    its row in the history, −1 if it never occurred.
+    """
+
+    history: History
+    ages: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, stream: EventStream, first_event: int, last_event: int, candidates: Ints) -> PopTrack:
+        """Look up the candidates, (n, 1 + m), of events [first, last): half-lives then share the search."""
+        history = History.of(stream.dst[:last_event].astype(np.int64))
+        bounds = event_bounds(stream.time, first_event, last_event)[:, None]
+        rows = np.empty(candidates.shape, np.int64)
+        for part in _parts(candidates):
+            rows[part] = history.last_before(candidates[part], bounds[part])
+        return cls(history, bounds - history.events(rows), rows)
+
+    def scores(self, half_life: float) -> NDArray[np.float64]:
+        """Scores (n, 1 + m) for a half-life in events; −∞ for a destination that never occurred."""
+        strength = np.log2(self._strengths(half_life))
+        return np.where(self.rows < 0, -np.inf, strength[self.rows] - self.ages / half_life)
+
+    def _strengths(self, half_life: float) -> NDArray[np.float64]:
+        """Popularity of a destination right at each row of its history, that row's own event counting 1.
+
+        The recurrence s_r = 1 + s_{r−1} · 2^(−gap / half-life), as a scan that doubles its reach each round;
+        only rows with that many predecessors take part. All terms are positive, no factor exceeds 1.
+        """
+        positions, num_events = self.history.positions, self.history.num_events
+        depth = np.arange(len(positions))
+        depth -= np.searchsorted(positions, positions // num_events * num_events)
+        strength = np.ones(len(positions))
+        decay = np.exp2(-np.diff(positions, prepend=positions[0]) / half_life)
+        reach, rows = 1, np.flatnonzero(depth >= 1)
+        while len(rows):
+            strength[rows] += decay[rows] * strength[rows - reach]
+            decay[rows] *= decay[rows - reach]
+            reach *= 2
+            rows = rows[depth[rows] >= reach]
+        return strength
+
+
+def best_half_life(
+    stream: EventStream,
+    first_event: int,
+    last_event: int,
+    candidates: Ints,
+    *,
+    counted: NDArray[np.bool_] | None = None,
+) -> float:
+    """The half-life in events, of ``HALF_LIVES``, that gives PopTrack its best MRR on events [first, last).
+
+    Give it validation events; candidates: (n, 1 + m), the true destinations in column 0. counted: (n, m), which of
+    the negatives there are; None: all.
+    """
+    tracker = PopTrack.of(stream, first_event, last_event, candidates)
+
+    def mrr(half_life: float) -> float:
+        scores = tracker.scores(half_life)
+        return float((1.0 / mid_ranks(scores[:, 0], scores[:, 1:], counted)).mean())
+
+    return max(HALF_LIVES, key=mrr)
+
+
+def heuristic_scores(
+    stream: EventStream, first_event: int, last_event: int, candidates: Ints, half_life: float
+) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """Name and scores (n, 1 + m) of every heuristic on events [first, last), one after the other.
+
+    candidates: (n, 1 + m), the true destinations in column 0, the model's own negatives after it. half_life:
+    PopTrack's, in events, from ``best_half_life``.
+    """
+    meetings = last_meetings(stream, first_event, last_event, candidates)
+    yield "edgebank_unlimited", edgebank_scores(meetings)
+    yield "edgebank_windowed", windowed_edgebank_scores(stream, first_event, meetings)
+    yield "poptrack", PopTrack.of(stream, first_event, last_event, candidates).scores(half_life)
+    yield "pair_recency", recency_scores(stream, meetings)
+
+
+def _pair_keys(one: Ints, other: Ints, num_nodes: int) -> NDArray[np.int64]:
+    """One key an unordered pair of nodes; int64, inputs broadcast."""
+    low, high = np.minimum(one, other), np.maximum(one, other)
+    return low.astype(np.int64) * num_nodes + high
+
+
+def _parts(candidates: Ints) -> list[slice]:
+    """Row slices of at most ``_CHUNK`` candidates each."""
+    num_rows = max(1, _CHUNK // candidates.shape[1])
+    return [slice(begin, begin + num_rows) for begin in range(0, len(candidates), num_rows)]

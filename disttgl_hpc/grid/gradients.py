@@ -1,0 +1,207 @@
+"""Gradients of all trainers, summed and divided by the events of the step.
+
+All gradients of a rank lie in one flat tensor together with its number of events, so that a step is one sum. What
+else all ranks must agree on in a step travels along: whether to stop or to keep a checkpoint, and whether a loss or
+a gradient is no number any more.
+Run on processors only so far: the two device paths (a CUDA-aware library, pinned staging) follow the
+documentation of torch and mpi4py, and have not met a GPU.
+
+One vector for each rank, summed over all ranks: within a node through shared memory, between nodes by MPI.
+
+A rank's vector lies in memory that its node shares. Each rank of a node adds up its share of all their vectors
+and exchanges that share with the ranks of its number on the other nodes. So within a node nothing is sent or
+copied, and between nodes every number is summed once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import time
+from collections.abc import Iterable
+from typing import cast
+
+import numpy as np
+import torch
+from mpi4py import MPI
+from numpy.typing import NDArray
+
+from disttgl_hpc.errors import GridError
+from disttgl_hpc.grid.collectives import DEFAULT_TIMEOUT_S, sleeping_barrier, sleeping_sum
+
+_BYTES = np.dtype(np.float32).itemsize
+
+
+class VectorSum:
+    """Vectors (size,) float32 of the ranks of ``comm``, and their sum. Collective, as all methods are.
+
+    own: this rank's vector, zeros at first; no other rank writes it. total: the sum, one copy a node, valid from
+    :meth:`sum` on until any rank calls it again. what: names what is waited for in errors.
+    sent_bytes: how much this rank has handed to sums between nodes so far.
+    Raises GridError unless all nodes have the same number of ranks.
+    """
+
+    def __init__(self, size: int, comm: MPI.Intracomm, timeout_s: float, what: str) -> None:
+        self._node = cast(MPI.Intracomm, comm.Split_type(MPI.COMM_TYPE_SHARED, comm.rank))
+        ranks = comm.allgather(self._node.size)
+        if len(set(ranks)) > 1:
+            raise GridError(f"all nodes need the same number of trainers, they have {sorted(set(ranks))}")
+        self._peers = cast(MPI.Intracomm, comm.Split(self._node.rank, comm.rank))
+        self._timeout_s, self._what = timeout_s, what
+        mine = size * _BYTES * (2 if self._node.rank == 0 else 1)  # the first one's has the sum behind it
+        self._window = MPI.Win.Allocate_shared(mine, _BYTES, comm=self._node)
+        self._window.Lock_all(MPI.MODE_NOCHECK)
+        memory = [
+            np.frombuffer(self._window.Shared_query(rank)[0], np.float32)  # type: ignore[call-overload]
+            for rank in range(self._node.size)
+        ]
+        self._vectors: list[NDArray[np.float32]] = [each[:size] for each in memory]
+        self.own, self.total = self._vectors[self._node.rank], memory[0][size:]
+        self.own[:] = 0
+        first, last = (size * (self._node.rank + end) // self._node.size for end in (0, 1))
+        self._share = slice(first, last)
+        self.sent_bytes = 0
+
+    def sum(self) -> None:
+        """Sum ``own`` of all ranks into ``total``, in the order of the ranks. Raises DeadlineError."""
+        self._meet()
+        share = self.total[self._share]
+        share[:] = self._vectors[0][self._share]
+        for vector in self._vectors[1:]:
+            share += vector[self._share]
+        if self._peers.size > 1:
+            sleeping_sum(self._peers, share, self._timeout_s, self._what)
+            self.sent_bytes += share.nbytes
+        self._meet()
+
+    def _meet(self) -> None:
+        """What any rank of the node has written before is seen by all of them afterwards."""
+        # Synchronised around the barrier: a message alone does not order plain loads and stores (MPI 4.1, §12.7.1).
+        self._window.Sync()
+        sleeping_barrier(self._node, self._timeout_s, self._what, longest_s=2e-4)
+        self._window.Sync()
+
+    def free(self) -> None:
+        """Give the memory back; neither vector is to be touched any more."""
+        self._window.Unlock_all()
+        self._window.Free()
+        self._peers.Free()
+        self._node.Free()
+
+
+_WHAT = "the other trainers' gradients"
+
+
+_TAIL = 4  # behind the gradients: whether to stop, whether to keep a checkpoint, loss, events
+
+
+class GradientSum:
+    """The gradients of ``parameters`` as views of one flat float32 tensor, summed over ``comm``.
+
+    Every rank gives the same parameters in the same order. The parameters' ``grad`` are these views from the
+    start: clear them with :meth:`zero` or ``zero_grad(set_to_none=False)``; a gradient that was replaced by
+    another tensor is copied back. An idle trainer takes part with zero gradients and zero events.
+
+    wants_stop, wants_checkpoint: set by a rank before a sum; afterwards set on all ranks if they were on one.
+    is_own_finite, is_finite: whether this rank's gradients and loss were numbers in the last sum, and all ranks'.
+    waited_s: seconds this rank has spent in sums so far, for the others and for the exchange itself.
+    mean_loss: of the last step, over all its events.
+    Collective over the communicator, as ``sum`` and ``free`` are.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[torch.nn.Parameter],
+        comm: MPI.Intracomm,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> None:
+        self._parameters = list(parameters)
+        self._comm = comm
+        self._timeout_s = timeout_s
+        self.wants_stop = self.wants_checkpoint = False
+        self.is_own_finite = self.is_finite = True
+        self.mean_loss, self.waited_s, self._bytes = 0.0, 0.0, 0
+        sizes = [parameter.numel() for parameter in self._parameters]
+        device = self._parameters[0].device
+        # The last element counts events: float32 is exact up to 16.7 million of them in a step.
+        size = sum(sizes) + _TAIL
+        self._sum = (
+            VectorSum(size, comm, timeout_s, _WHAT) if comm.size > 1 and device.type == "cpu" else None
+        )
+        self._flat = (
+            torch.zeros(size, dtype=torch.float32, device=device)
+            if self._sum is None
+            else torch.from_numpy(self._sum.own)
+        )
+        parts = torch.split(self._flat[:-_TAIL], sizes)
+        self._views = [part.view_as(p) for part, p in zip(parts, self._parameters, strict=True)]
+        self._staging: torch.Tensor | None = None
+        if device.type == "cuda" and not _library_takes_device_memory():
+            self._staging = torch.empty_like(self._flat, device="cpu", pin_memory=True)
+        self.zero()
+
+    def zero(self) -> None:
+        """Clear the gradients before a backward pass."""
+        self._flat.zero_()
+        for parameter, view in zip(self._parameters, self._views, strict=True):
+            parameter.grad = view
+
+    def sum(self, num_events: int, loss: float = 0.0) -> int:
+        """Replace gradients of the summed loss by their sum over trainers, divided by all their events.
+
+        num_events, loss: of this rank, what its gradients are of. Returns the events of the step over all ranks.
+        Collective over the communicator. Raises DeadlineError, ValueError for a step without any event.
+        """
+        for parameter, view in zip(self._parameters, self._views, strict=True):
+            if parameter.grad is not view:
+                view.zero_() if parameter.grad is None else view.copy_(parameter.grad)
+                parameter.grad = view
+        tail = [float(self.wants_stop), float(self.wants_checkpoint), loss, float(num_events)]
+        self._flat[-_TAIL:] = torch.tensor(tail)
+        self.is_own_finite = math.isfinite(self._flat.sum().item())
+        summed = self._flat
+        if self._comm.size > 1:
+            started_s = time.perf_counter()
+            summed = self._reduced()
+            self.waited_s += time.perf_counter() - started_s
+        self.is_finite = math.isfinite(summed.sum().item())
+        stop, checkpoint, total_loss, events = summed[-_TAIL:].tolist()
+        self.wants_stop, self.wants_checkpoint, total = stop > 0, checkpoint > 0, int(events)
+        if total == 0:
+            raise ValueError("a step has at least one event, got none on any trainer")
+        self.mean_loss = total_loss / total
+        torch.div(summed[:-_TAIL], total, out=self._flat[:-_TAIL])
+        return total
+
+    @property
+    def sent_bytes(self) -> int:
+        """How much this rank has handed to sums between nodes so far; devices count what they hand to any."""
+        return self._bytes if self._sum is None else self._sum.sent_bytes
+
+    def free(self) -> None:
+        """Give the gradients' memory back; they are not to be touched any more."""
+        for parameter in self._parameters:
+            parameter.grad = None
+        if self._sum is not None:
+            self._sum.free()
+
+    def _reduced(self) -> torch.Tensor:
+        """The sum of the flat tensors of all ranks."""
+        if self._sum is not None:
+            self._sum.sum()
+            return torch.from_numpy(self._sum.total)
+        self._bytes += self._flat.nbytes
+        if self._staging is None:
+            torch.cuda.synchronize(self._flat.device)  # MPI does not know torch's stream
+            sleeping_sum(self._comm, self._flat, self._timeout_s, _WHAT)
+        else:
+            self._staging.copy_(self._flat)
+            sleeping_sum(self._comm, self._staging.numpy(), self._timeout_s, _WHAT)
+            self._flat.copy_(self._staging)
+        return self._flat
+
+
+def _library_takes_device_memory() -> bool:
+    """Whether the MPI library says that it accepts CUDA memory (an extension of Open MPI and MPICH)."""
+    query = getattr(ctypes.CDLL(MPI.__file__), "MPIX_Query_cuda_support", None)
+    return query is not None and bool(query())

@@ -1,0 +1,196 @@
+"""The job's ranks by name, and the first of a node's that dies.
+
+Launchers end a job when one of its processes dies, but not all can say which: MPICH's kills the others before it
+asks, and may name one of those. So every rank holds a robust mutex in memory that its node shares, and another one
+waits for it: when an owner dies the kernel hands its mutex on first of all, while the launcher only notices once
+the dead process' memory has been taken apart. That leaves some milliseconds for a line, so whoever waits does so
+in machine code, with the line ready: it needs neither the interpreter's lock nor the log.
+
+Requests to stop: a scheduler's signal before the time limit, or Ctrl-C.
+
+Leave nothing in /dev/shm, however the job ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import math
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from os import getpid
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+
+import numpy as np
+from mpi4py import MPI
+from numba import types
+
+from disttgl_hpc.compiled import compiled
+from disttgl_hpc.grid.collectives import sleeping_barrier
+
+_MUTEX_BYTES = 64  # room for a pthread_mutex_t or its attributes, of whatever C library
+
+
+_SHARED, _ROBUST = 1, 1
+
+
+@contextmanager
+def watching(world: MPI.Intracomm, role: str) -> Iterator[list[str]]:
+    """Watch the ranks of each node while the context lasts; gives one line about each rank of ``world``, in order.
+
+    role: what this rank does. A node's last rank watches the others, and its first one the last. A rank that fails
+    with an error is not reported: it speaks for itself. Collective, at the end too unless it ends with an error.
+    """
+    own = f"rank {world.rank}: {role}, process {getpid()} on {MPI.Get_processor_name()}"
+    node_comm = cast(MPI.Intracomm, world.Split_type(MPI.COMM_TYPE_SHARED, world.rank))
+    watch = _Watch(node_comm, node_comm.allgather(own))
+    try:
+        yield world.allgather(own)
+    finally:
+        watch.release()
+    # Without a deadline: the others are at work for as long as that takes, or their death ends the job.
+    sleeping_barrier(world, math.inf, "the other ranks to be done")
+    watch.free()
+    node_comm.Free()
+
+
+_lock: Any = types.ExternalFunction("pthread_mutex_lock", types.intc(types.uintp))
+
+
+_write: Any = types.ExternalFunction("write", types.intp(types.intc, types.uintp, types.uintp))
+
+
+@compiled
+def _tell_when_dead(mutex: int, line: int, length: int) -> None:
+    """Take the mutex at an address; if its owner died, write the line at another address to the error output."""
+    if _lock(mutex) == errno.EOWNERDEAD:
+        _write(2, line, length)
+
+
+class _Watch:
+    """One mutex for each rank of a node, held by that rank, and threads that wait for some of the others'.
+
+    names: of the node's ranks. Collective over ``node_comm``.
+    """
+
+    def __init__(self, node_comm: MPI.Intracomm, names: list[str]) -> None:
+        self._pthread = ctypes.CDLL(None)
+        self._window = MPI.Win.Allocate_shared(_MUTEX_BYTES, 1, comm=node_comm)
+        self._mutexes = [self._mutex(rank) for rank in range(node_comm.size)]
+        self._own = self._mutexes[node_comm.rank]
+        attributes = ctypes.create_string_buffer(_MUTEX_BYTES)
+        self._pthread.pthread_mutexattr_init(attributes)
+        self._pthread.pthread_mutexattr_setpshared(attributes, _SHARED)
+        self._pthread.pthread_mutexattr_setrobust(attributes, _ROBUST)
+        self._pthread.pthread_mutex_init(self._own, attributes)
+        self._pthread.pthread_mutex_lock(self._own)
+        first, last = 0, node_comm.size - 1
+        watched = {first: [last], last: range(last)}.get(node_comm.rank, []) if last else []
+        if watched:  # compile now: a thread that had to would wait too late
+            cast(Any, _tell_when_dead).compile((types.intp,) * 3)
+        node_comm.Barrier()
+        # Daemon threads: when this rank fails, nobody waits for what they wait for.
+        self._threads = [
+            threading.Thread(target=self._watch, args=(rank, names[rank]), daemon=True) for rank in watched
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _mutex(self, rank: int) -> ctypes.Array[ctypes.c_char]:
+        memory, _ = self._window.Shared_query(rank)
+        return (ctypes.c_char * _MUTEX_BYTES).from_buffer(memory)  # type: ignore[arg-type]
+
+    def _watch(self, rank: int, name: str) -> None:
+        """Sleep until a rank releases its mutex, or dies: then say so."""
+        line = np.frombuffer(f"{name}, died\n".encode(), np.uint8)
+        _tell_when_dead(ctypes.addressof(self._mutexes[rank]), line.ctypes.data, len(line))
+        self._pthread.pthread_mutex_unlock(self._mutexes[rank])
+
+    def release(self) -> None:
+        """Leave the watch: from here on this rank may end."""
+        self._pthread.pthread_mutex_unlock(self._own)
+
+    def free(self) -> None:
+        """Give the memory back, once all ranks have left the watch. Collective."""
+        for thread in self._threads:
+            thread.join()
+        self._window.Free()
+
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+EXIT_STATUS = 75  # EX_TEMPFAIL: try again later
+
+
+_ONE_KEYPRESS_S = 0.5  # in which it may arrive twice, from the terminal and from the launcher
+
+
+class StopRequest:
+    """Whether this process was asked to stop at the next step."""
+
+    def __init__(self) -> None:
+        self._is_made = False
+        self._interrupted_s = math.inf  # when Ctrl-C was first pressed
+
+    def is_made(self) -> bool:
+        """Whether a signal has come."""
+        return self._is_made
+
+    def make(self, number: int, _: FrameType | None = None) -> None:
+        """Note a signal. Raises KeyboardInterrupt at a second Ctrl-C: whoever is at the keyboard will not wait."""
+        self._is_made = True
+        if number == signal.SIGINT:
+            now_s = time.monotonic()
+            if now_s - self._interrupted_s > _ONE_KEYPRESS_S:
+                raise KeyboardInterrupt
+            self._interrupted_s = min(self._interrupted_s, now_s)
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopRequest]:
+    """While the context lasts SIGTERM, SIGUSR1 and SIGINT ask to stop and do nothing else."""
+    request = StopRequest()
+    before = {number: signal.signal(number, request.make) for number in STOP_SIGNALS}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def ignore_stop_signals() -> None:
+    """For a process about to end with a status of its own, which launchers hurry when one rank has ended."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+_MAPS = Path("/proc/self/maps")
+
+
+_MPICH_SEGMENT = re.compile(r"\S*/dev/shm/mpich_shm_\w+$")
+
+
+def drop_names_of_segments(world: MPI.Intracomm) -> None:
+    """Unlink the segments through which MPICH's ranks of a node talk; they live on for those who have them mapped.
+
+    MPICH unlinks them when the job ends regularly, so a rank that is killed would leave one behind for good.
+    Collective over all ranks of the job, which have mapped theirs since MPI's start. Windows need no such care
+    (MPICH and UCX unlink theirs at once), and other libraries' files are left alone: they may be opened later.
+    """
+    node_comm = world.Split_type(MPI.COMM_TYPE_SHARED)
+    node_comm.Barrier()
+    is_first = node_comm.rank == 0
+    node_comm.Free()
+    if is_first and _MAPS.exists():
+        for line in _MAPS.read_text().splitlines():
+            segment = _MPICH_SEGMENT.search(line)
+            if segment:
+                with suppress(FileNotFoundError):
+                    Path(segment.group()).unlink()

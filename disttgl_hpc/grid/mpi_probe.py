@@ -1,0 +1,98 @@
+"""Whether MPI does what training needs of it, tried out on a few bytes.
+
+How far the clocks of nodes are apart: monotonic clocks count from each machine's own start.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import cast
+
+import mpi4py
+import numpy as np
+from mpi4py import MPI
+
+from disttgl_hpc.grid.collectives import wait_request
+
+
+def mpi_library() -> str:
+    """Name and version of the MPI library, of the much that it tells about itself."""
+    library = MPI.Get_library_version().splitlines()[0].partition(",")[0].replace("Version:", "")
+    return " ".join(library.split())
+
+
+def mpi_stack() -> str:
+    """The MPI library, the standard that it follows, and mpi4py's version."""
+    standard = ".".join(map(str, MPI.Get_version()))
+    return f"{mpi_library()} (MPI {standard}), mpi4py {mpi4py.__version__}"
+
+
+def try_shared_memory(world: MPI.Intracomm) -> str:
+    """Have each node's last rank own a window, each rank write to its place in it, and all read all of it.
+
+    Returns what went wrong on this rank, "" if nothing did. Collective.
+    """
+    node_comm = cast(MPI.Intracomm, world.Split_type(MPI.COMM_TYPE_SHARED, world.rank))
+    owner = node_comm.size - 1
+    try:
+        window = MPI.Win.Allocate_shared(8 * node_comm.size * (node_comm.rank == owner), 8, comm=node_comm)
+    except MPI.Exception as error:
+        return f"cannot be allocated ({error.Get_error_string()})"
+    found = np.ndarray(node_comm.size, np.int64, window.Shared_query(owner)[0])  # type: ignore[arg-type]
+    expected = np.arange(node_comm.size) + 1
+    window.Lock_all(MPI.MODE_NOCHECK)
+    found[node_comm.rank] = expected[node_comm.rank]
+    window.Sync()
+    node_comm.Barrier()
+    window.Sync()
+    problem = "" if np.array_equal(found, expected) else f"{expected} was written, {found} was read"
+    node_comm.Barrier()
+    window.Unlock_all()
+    window.Free()
+    node_comm.Free()
+    return problem
+
+
+_ROUNDS = 20
+
+
+_TAG = 20
+
+
+_SHORT_S = 20e-6
+
+
+def clock_offsets(comm: MPI.Intracomm, timeout_s: float) -> list[tuple[float, float]]:
+    """Seconds by which each rank's ``time.perf_counter`` is ahead of rank 0's, and how well that is known.
+
+    Told to rank 0 only, an empty list on the others. Of several exchanges of a message the shortest counts: the
+    other's clock was read within it, so half of it, some 0.1 ms between nodes, is the error. Collective. Raises
+    DeadlineError.
+    """
+    offsets = [(0.0, 0.0)]
+    for other in range(1, comm.size):
+        if comm.rank not in {0, other}:
+            continue
+        exchanges = [_exchange(comm, other, timeout_s) for _ in range(_ROUNDS)]
+        offsets.append(min(exchanges, key=lambda exchange: exchange[1]))
+    return offsets if comm.rank == 0 else []
+
+
+def _exchange(comm: MPI.Intracomm, other: int, timeout_s: float) -> tuple[float, float]:
+    """One question for the time by rank 0, and its answer by ``other``."""
+    peer, theirs = (other, np.zeros(1)) if comm.rank == 0 else (0, np.zeros(1))
+    what = f"the clock of trainer {peer} of the nodes' first ones"
+
+    def wait(request: MPI.Request) -> None:
+        wait_request(request, timeout_s, what, longest_s=_SHORT_S)
+
+    begin_s = time.perf_counter()
+    if comm.rank == 0:
+        answer = comm.Irecv(theirs, peer, _TAG)
+        wait(comm.Isend(np.zeros(1), peer, _TAG))
+        wait(answer)
+    else:
+        wait(comm.Irecv(theirs, peer, _TAG))
+        wait(comm.Isend(np.array([time.perf_counter()]), peer, _TAG))
+    end_s = time.perf_counter()
+    return float(theirs[0]) - (begin_s + end_s) / 2, (end_s - begin_s) / 2

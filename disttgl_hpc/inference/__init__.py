@@ -1,0 +1,1 @@
+"""A trained run put to use: embed, score, recommend, update, classify."""

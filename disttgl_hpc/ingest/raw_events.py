@@ -1,0 +1,242 @@
+"""Rows of input with their columns told apart and checked, but ids still the user's and order the file's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from disttgl_hpc.errors import InputError
+from disttgl_hpc.events.tcsr import Times
+from disttgl_hpc.ingest.columns import Columns
+
+_EXACT = float(2**53)
+
+
+@dataclass(frozen=True)
+class RawEvents:
+    """Consecutive rows of one input file, not sorted, ids as the user has them.
+
+    src, dst: (n,) arrow arrays, int64 or string. time: (n,) int64 or float64. edge_label: (n,) arrow or None.
+    node_label: (n,) int64, label of the source at that time, or None. features: (n, dim) float32 or None.
+    edge_classes: (n, C) uint8, 1 for each class of ``class_names`` that an event has, or None.
+    split: (n,) int8, 0 training, 1 validation, 2 test, where the input says so. negatives: (h, m) int64, node ids
+    that the h rows of validation and test are to be ranked against, −1 as padding; or None.
+    ``dropped_rows`` were left out on the way here; ``time_unit`` is known for typed timestamps only.
+    """
+
+    src: pa.Array
+    dst: pa.Array
+    time: Times
+    edge_label: pa.Array | None = None
+    node_label: NDArray[np.int64] | None = None
+    features: NDArray[np.float32] | None = None
+    edge_classes: NDArray[np.uint8] | None = None
+    class_names: tuple[str, ...] = ()
+    split: NDArray[np.int8] | None = None
+    negatives: NDArray[np.int64] | None = None
+    dropped_rows: int = 0
+    time_unit: str = ""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a chunk's rows stand, so that a message can name the place as an editor shows it."""
+
+    path: Path | str
+    first_row: int
+    place: Callable[[int], str]
+
+    def error(self, row: int, message: str) -> InputError:
+        """An InputError about row ``row`` of the chunk."""
+        return InputError(f"{self.path}, {self.place(self.first_row + row)}: {message}")
+
+
+def raw_events(table: pa.Table, columns: Columns, origin: Origin) -> RawEvents:
+    """A table's wanted columns, checked and converted. Raises InputError: file, row, rule and remedy."""
+    time = table[columns.time].combine_chunks()
+    return RawEvents(
+        src=node_column(table, columns.src, origin),
+        dst=node_column(table, columns.dst, origin),
+        time=exact_numbers(time, columns.time, origin),
+        edge_label=node_column(table, columns.label, origin) if columns.label else None,
+        node_label=_node_label(table, columns.node_label, origin) if columns.node_label else None,
+        features=_features(table, columns.features, origin) if columns.features else None,
+        edge_classes=_edge_classes(table, columns.labels, origin) if columns.labels else None,
+        class_names=columns.labels,
+        time_unit=time.type.unit if pa.types.is_timestamp(time.type) else "",
+    )
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values of an arrow type are strings."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def node_column(table: pa.Table, name: str, origin: Origin) -> pa.Array:
+    """Ids or classes: integers as int64, anything written as text kept as text, none missing."""
+    values = table[name].combine_chunks()
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if pa.types.is_string_view(values.type):
+        values = values.cast(pa.large_string())
+    if is_text(values.type):
+        values = pc.utf8_trim_whitespace(values)
+        missing = pc.fill_null(pc.equal(values, ""), True)
+    elif pa.types.is_integer(values.type):
+        missing = values.is_null()
+        try:
+            values = values.cast(pa.int64())
+        except pa.ArrowInvalid:
+            raise origin.error(0, f"column '{name}' must hold ids below 2^63: renumber them") from None
+    else:
+        raise origin.error(0, f"column '{name}' must hold integers or text, found {values.type}: convert it")
+    row = first_true(missing)
+    if row is not None:
+        raise origin.error(
+            row, f"every row needs a value in column '{name}', found none: fill or drop the row"
+        )
+    return values
+
+
+def exact_numbers(values: pa.Array, name: str, origin: Origin) -> Times:
+    """Numbers kept exactly: int64 where every value is an integer (``36.0`` too), else float64.
+
+    Raises InputError for the first value that is missing, not a number, or not finite.
+    """
+    try:
+        return _parse(values)
+    except pa.ArrowInvalid:
+        row = _first_unparsable(values)
+        raise origin.error(
+            row,
+            f"column '{name}' must hold finite numbers, found '{values[row].as_py()}': convert dates to "
+            "numbers such as Unix seconds, drop rows without a time",
+        ) from None
+
+
+def _parse(values: pa.Array) -> Times:
+    """Exact conversion of a whole array; ArrowInvalid where a value does not convert."""
+    if is_text(values.type):
+        values = pc.utf8_trim_whitespace(values)
+    if values.null_count:
+        raise pa.ArrowInvalid("missing value")
+    if not pa.types.is_floating(values.type):
+        try:
+            return np.asarray(values.cast(pa.int64()))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            values = _cast(values, pa.float64())
+    numbers = np.asarray(values.cast(pa.float64()), np.float64)
+    if not np.isfinite(numbers).all():
+        raise pa.ArrowInvalid("not finite")
+    integral = (np.abs(numbers) < _EXACT) & (np.floor(numbers) == numbers)
+    return numbers.astype(np.int64) if integral.all() else numbers
+
+
+def _cast(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    try:
+        return values.cast(kind)
+    except pa.ArrowNotImplementedError as error:
+        raise pa.ArrowInvalid(str(error)) from None
+
+
+def _first_unparsable(values: pa.Array) -> int:
+    """Row of the first value that does not convert, by bisection: only ever called once, on the way out."""
+    low, high = 0, len(values)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            _parse(values[low:middle])
+            low = middle
+        except pa.ArrowInvalid:
+            high = middle
+    return low
+
+
+def _node_label(table: pa.Table, name: str, origin: Origin) -> NDArray[np.int64]:
+    labels = exact_numbers(table[name].combine_chunks(), name, origin)
+    if labels.dtype != np.int64:
+        row = int(np.flatnonzero(labels != np.floor(labels))[0])
+        raise origin.error(row, f"column '{name}' must hold integer labels, found {labels[row]}: number them")
+    return labels.astype(np.int64, copy=False)
+
+
+def _edge_classes(table: pa.Table, names: tuple[str, ...], origin: Origin) -> NDArray[np.uint8]:
+    """(n, C) from columns of 0 and 1."""
+    classes = np.empty((len(table), len(names)), np.uint8)
+    for index, name in enumerate(names):
+        values = exact_numbers(table[name].combine_chunks(), name, origin)
+        row = first_true((values != 0) & (values != 1))
+        if row is not None:
+            raise origin.error(
+                row,
+                f"column '{name}' of labels= must hold 0 or 1, found {values[row]}: use label= for one class",
+            )
+        classes[:, index] = values
+    return classes
+
+
+def _features(table: pa.Table, names: tuple[str, ...], origin: Origin) -> NDArray[np.float32]:
+    """(n, dim) float32 from numeric columns, or from one column of equally long lists."""
+    first = table[names[0]].combine_chunks()
+    if len(names) == 1 and (pa.types.is_list(first.type) or pa.types.is_fixed_size_list(first.type)):
+        features = _list_features(first, names[0], origin)
+    else:
+        features = np.empty((len(table), len(names)), np.float32)
+        for index, name in enumerate(names):
+            features[:, index] = _numeric(table[name], name, origin)
+    _refuse_infinite(features, names, origin)
+    return features
+
+
+def feature_rows(rows: NDArray[Any], origin: Origin) -> NDArray[np.float32]:
+    """Features (n, dim) float32 from an array of numbers (n, dim) or (n,). Raises InputError."""
+    if rows.dtype.kind not in "biuf" or rows.ndim not in (1, 2):
+        raise origin.error(
+            0, f"features must be numbers (rows, columns), found {rows.shape} {rows.dtype}: convert them"
+        )
+    with np.errstate(over="ignore"):
+        features = rows.reshape(len(rows), -1).astype(np.float32)
+    _refuse_infinite(features, [str(index) for index in range(features.shape[1])], origin)
+    return features
+
+
+def _refuse_infinite(features: NDArray[np.float32], names: Sequence[str], origin: Origin) -> None:
+    row = first_true(~np.isfinite(features).all(axis=1))
+    if row is not None:
+        column = names[min(int(np.argmin(np.isfinite(features[row]))), len(names) - 1)]
+        raise origin.error(
+            row, f"features must be finite float32 numbers, column '{column}' is not: fill or drop the row"
+        )
+
+
+def _numeric(values: pa.ChunkedArray, name: str, origin: Origin) -> NDArray[np.float32]:
+    kind = values.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        raise origin.error(0, f"feature column '{name}' must hold numbers, found {kind}: convert it")
+    with np.errstate(over="ignore"):
+        return np.asarray(values.combine_chunks().cast(pa.float64())).astype(np.float32)
+
+
+def _list_features(lists: pa.Array, name: str, origin: Origin) -> NDArray[np.float32]:
+    widths = pc.fill_null(pc.list_value_length(lists), -1).to_numpy(zero_copy_only=False)
+    row = first_true(widths != max(int(widths[0]), 1))
+    if row is not None:
+        found = "none" if widths[row] < 0 else str(widths[row])
+        raise origin.error(
+            row, f"feature rows must be equally wide, '{name}' has {widths[0]} values at first, here {found}"
+        )
+    return _numeric(pa.chunked_array([lists.flatten()]), name, origin).reshape(len(lists), -1)
+
+
+def first_true(mask: pa.Array | NDArray[np.bool_]) -> int | None:
+    """Index of the first true element; None without one."""
+    flags = mask.to_numpy(zero_copy_only=False) if isinstance(mask, pa.Array) else mask
+    index = int(np.argmax(flags)) if len(flags) else 0
+    return index if len(flags) and flags[index] else None

@@ -1,0 +1,237 @@
+"""Tables that the ranks of a node share through one MPI window: node memory and the slots of its traffic.
+
+Slots are as few as the axis j allows. R(c+1, x) is served after W(c, x), which its trainer sends after it has
+copied R(c, x) out. So one reply slot and one write slot for each (replica, slice x) are free whenever the
+schedule comes to use them, whichever lane that is. Only the node ids of a read are kept per trainer, because
+a read may be posted up to j steps before its turn. A read names b·(2 + j·m)·(1 + K) nodes, N at most, so the
+ids of j lanes do grow as j², up to j·N; but an id takes 1/d of its row, and they stay at j/d of the reply slots.
+
+What a memory daemon does, where the trainers of its node can look it up without asking.
+
+A table in the node's shared window: seconds by kind of work, the daemon's memory and, if some steps are traced, a
+row for each operation of theirs. Numbers only ever grow, and each is written whole: whoever looks while the daemon
+works sees a state of a moment ago.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import DTypeLike, NDArray
+
+from disttgl_hpc.errors import GridError
+from disttgl_hpc.grid.collectives import sleeping_barrier, together
+from disttgl_hpc.grid.process_grid import Grid
+from disttgl_hpc.grid.schedule import GridShape
+from disttgl_hpc.grid.spans import DaemonFigures, Span, process_memory_mib
+from disttgl_hpc.memory.node_memory import MemorySizes, Nodes, Rows
+
+DAEMON_WORK = ("read", "write", "snapshot", "checkpoint", "wait")
+
+
+"""What a daemon does. A sweep's reset belongs to the write before it, with which it is done at once."""
+
+
+_TRACED_WORK = ("read", "write")
+
+
+_RESIDENT, _PEAK, _NUM_SPANS = range(len(DAEMON_WORK), len(DAEMON_WORK) + 3)
+
+
+_NUM_FIGURES = _NUM_SPANS + 1
+
+
+_SPAN_FIELDS = 6
+
+
+Board = NDArray[np.float64]
+
+
+def board_size(shape: GridShape, num_replicas: int, num_traced: int) -> int:
+    """Numbers on the board of a node that serves so many replicas, with room for ``num_traced`` steps."""
+    return _NUM_FIGURES + _SPAN_FIELDS * num_traced * num_replicas * len(_TRACED_WORK) * shape.minibatch
+
+
+class BoardWriter:
+    """The daemon's end of a board (n,). traced: counters whose reads and writes are kept one by one."""
+
+    def __init__(self, board: Board, traced: range) -> None:
+        self._board, self._traced = board, traced
+        self._rows = board[_NUM_FIGURES:].reshape(-1, _SPAN_FIELDS)
+        board[:] = 0  # before the trainers may look: they wait until the daemon has its doorbell
+
+    @contextmanager
+    def __call__(
+        self, work: str, counter: int = -1, replica: int = -1, minibatch: int = -1
+    ) -> Iterator[None]:
+        """Count the enclosed block to ``work``, one of DAEMON_WORK."""
+        index = DAEMON_WORK.index(work)
+        started_s = time.perf_counter()
+        yield
+        ended_s = time.perf_counter()
+        self._board[index] += ended_s - started_s
+        if counter in self._traced and work in _TRACED_WORK:
+            position = int(self._board[_NUM_SPANS])
+            self._rows[position] = index, started_s, ended_s, counter, replica, minibatch
+            self._board[_NUM_SPANS] = position + 1
+
+    def note_memory(self) -> None:
+        """Put up how much memory the daemon takes now."""
+        self._board[[_RESIDENT, _PEAK]] = process_memory_mib()
+
+
+def read_board(board: Board) -> DaemonFigures:
+    """What stands on a board (n,)."""
+    figures = board[:_NUM_FIGURES].tolist()
+    rows = board[_NUM_FIGURES:].reshape(-1, _SPAN_FIELDS)[: int(figures[_NUM_SPANS])]
+    return DaemonFigures(
+        seconds=dict(zip(DAEMON_WORK, figures, strict=False)),
+        resident_mib=figures[_RESIDENT],
+        peak_mib=figures[_PEAK],
+        spans=[
+            Span(DAEMON_WORK[int(work)], begin_s, end_s, int(counter), int(replica), int(minibatch))
+            for work, begin_s, end_s, counter, replica, minibatch in rows.tolist()
+        ],
+    )
+
+
+_ALIGNMENT = 4096  # tables begin on pages of their own, so that no two ranks write to one cache line
+
+
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at only
+
+
+TableShapes = dict[str, tuple[tuple[int, ...], DTypeLike]]
+
+
+def table_shapes(sizes: MemorySizes, shape: GridShape, num_replicas: int, num_traced: int = 0) -> TableShapes:
+    """Name → (shape, dtype) of the tables of a node that holds ``num_replicas`` replicas.
+
+    num_traced: steps whose operations are put on the board one by one.
+    """
+    slices, trainers = shape.minibatch, shape.trainers_per_replica
+    return {
+        "state": ((num_replicas, sizes.num_nodes, sizes.dim_row), np.float32),
+        "evaluation": ((sizes.num_nodes, sizes.dim_row), np.float32),
+        "reply_rows": ((num_replicas, slices, sizes.read_rows, sizes.dim_row), np.float32),
+        "write_rows": ((num_replicas, slices, sizes.write_rows, sizes.dim_row), np.float32),
+        "write_nodes": ((num_replicas, slices, sizes.write_rows), np.int64),
+        "read_nodes": ((num_replicas * trainers, sizes.read_rows), np.int64),
+        "stop": ((1,), np.int64),
+        "board": ((board_size(shape, num_replicas, num_traced),), np.float64),
+    }
+
+
+def num_bytes(shapes: TableShapes) -> int:
+    """Size of the window that holds these tables."""
+    return sum(_padded_bytes(*entry) for entry in shapes.values())
+
+
+def check_room(shapes: TableShapes, what: str) -> None:
+    """Refuse tables that shared memory cannot hold: the first touch beyond it would be a bus error.
+
+    what: needs the room, with its verb. Raises GridError with both sizes.
+    """
+    if not _SHARED_MEMORY.is_dir():
+        return
+    free = shutil.disk_usage(_SHARED_MEMORY).free
+    if num_bytes(shapes) > free:
+        raise GridError(
+            f"{what} {num_bytes(shapes) / 2**20:,.0f} MiB of shared memory on this "
+            f"node, {_SHARED_MEMORY} has {free / 2**20:,.0f} MiB: enlarge it (in a container, --shm-size), "
+            "spread the replicas over more nodes, or take a smaller --dim-memory"
+        )
+
+
+def shared_arrays(node_comm: MPI.Intracomm, shapes: TableShapes) -> tuple[dict[str, Any], MPI.Win]:
+    """Arrays by name over one new window, locked for all; what they hold is undefined.
+
+    Collective; the last rank of ``node_comm``, whose ranks share memory, owns the window.
+    """
+    owner = node_comm.size - 1
+    size = num_bytes(shapes) if node_comm.rank == owner else 0
+    window = MPI.Win.Allocate_shared(size, 1, comm=node_comm)
+    memory = window.Shared_query(owner)[0]
+    arrays: dict[str, Any] = {}
+    offset = 0
+    for name, (shape, dtype) in shapes.items():
+        arrays[name] = np.ndarray(shape, dtype, memory, offset)  # type: ignore[arg-type]
+        offset += _padded_bytes(shape, dtype)
+    window.Lock_all(MPI.MODE_NOCHECK)
+    return arrays, window
+
+
+@dataclass(frozen=True)
+class SharedTables:
+    """The tables of a node as arrays over one window, the same bytes on every rank of the node.
+
+    state: (replicas, N, 2·d). evaluation: (N, 2·d). reply_rows: (replicas, i, read_rows, 2·d).
+    write_rows: (replicas, i, write_rows, 2·d). write_nodes: (replicas, i, write_rows).
+    read_nodes: (trainers of the node, read_rows). stop: (1,), not 0 once the daemon was asked to stop.
+    board: what the daemon does, see :mod:`~.parallel.board`.
+    Arrays are not to be touched after :meth:`free`.
+    """
+
+    state: Rows
+    evaluation: Rows
+    reply_rows: Rows
+    write_rows: Rows
+    write_nodes: Nodes
+    read_nodes: Nodes
+    stop: Nodes
+    board: Board
+    window: MPI.Win
+
+    @classmethod
+    def create(cls, node_comm: MPI.Intracomm, shapes: TableShapes) -> SharedTables:
+        """Allocate tables; what they hold is undefined. Collective; the node's last rank owns them."""
+        arrays, window = shared_arrays(node_comm, shapes)
+        return cls(**arrays, window=window)
+
+    def sync(self) -> None:
+        """Order this rank's accesses to the tables around a message.
+
+        Called after writing and before sending, and after receiving and before reading: a message alone does
+        not order plain loads and stores on processors with a weak memory model (MPI 4.1, §12.7.1).
+        """
+        self.window.Sync()
+
+    def free(self) -> None:
+        """Release the window. Collective over the node."""
+        self.window.Unlock_all()
+        self.window.Free()
+
+
+def open_tables(grid: Grid, sizes: MemorySizes, timeout_s: float, num_traced: int = 0) -> SharedTables:
+    """Tables of this node, with room for the spans of so many steps. Collective over all ranks.
+
+    Raises GridError on the ranks of a node whose shared memory is too small, PeerError on all others.
+    """
+    shapes = table_shapes(sizes, grid.shape, len(grid.local_replicas), num_traced)
+    with together(grid.world, timeout_s):
+        check_room(shapes, "node memory and its slots need")
+    return SharedTables.create(grid.node_comm, shapes)
+
+
+def close_tables(grid: Grid, tables: SharedTables) -> None:
+    """Release the node's tables once all its ranks are here. Collective over the node.
+
+    The only wait without a deadline beside the daemon's between steps: whoever is not here yet is still
+    evaluating, for as long as that takes, and a rank that dies ends the job through the launcher.
+    """
+    # Freeing a window waits for everyone and spins while it does, so everyone meets in their sleep first.
+    sleeping_barrier(grid.node_comm, math.inf, "the node's ranks to close the node memory")
+    tables.free()
+
+
+def _padded_bytes(shape: tuple[int, ...], dtype: DTypeLike) -> int:
+    return -(-math.prod(shape) * np.dtype(dtype).itemsize // _ALIGNMENT) * _ALIGNMENT

@@ -1,1 +1,0 @@
-"""The model: time encoding, memory update, attention, link head. Torch, any device."""

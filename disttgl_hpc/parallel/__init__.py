@@ -1,1 +1,0 @@
-"""MPI: grid, shared windows, memory daemon and its clients. With cli the only user of mpi4py."""

@@ -1,1 +1,0 @@
-"""The loops a person reads top to bottom: prepare, train, evaluate."""

@@ -1,0 +1,1 @@
+"""What a batch is: neighbours, negatives, mail, pair features, message flow graphs. No torch."""

@@ -1,0 +1,158 @@
+"""What a class head is told of an event beside the embeddings of its ends, all of it known before it happens."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from disttgl_hpc.compiled import compiled
+from disttgl_hpc.draws import Purpose, philox_words
+from disttgl_hpc.events.stream import EventStream, Targets
+from disttgl_hpc.events.tcsr import Ints, TCsrArrays, position_before
+from disttgl_hpc.sampling.neighbors import event_bounds, recent_neighbors
+
+WINDOW = 256
+"""An event's forerunners are looked for among so many last events of a node."""
+WINDOWS = (4, 16, 64)
+"""Over how many last events shares of classes are taken."""
+LARGEST_ONE_HOT = 32
+"""From how many classes on they are told in random signs instead of one column each."""
+_LOG_SCALE = np.float32(1 / 8)  # as in pair features
+_FORERUNNERS = 3  # of the pair, of the source, of the destination
+
+
+def class_codes(num_classes: int) -> NDArray[np.int8]:
+    """How each class is told, (C, w): by a column of its own, or many classes by w = 32 random signs each.
+
+    Random signs of two classes agree in 16 ± 3 of 32 places, so that a linear layer can still tell them apart.
+    """
+    if num_classes <= LARGEST_ONE_HOT:
+        return np.eye(num_classes, dtype=np.int8)
+    words = philox_words(0, Purpose.CLASS_CODES, (0, 0, 0), 0, num_classes)
+    bits = np.unpackbits(np.ascontiguousarray(words, "<u8").view(np.uint8), axis=1)[:, :LARGEST_ONE_HOT]
+    return 2 * bits.astype(np.int8) - 1
+
+
+def told_classes(values: NDArray[np.integer], codes: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Codes (n, w) of events' classes: (n,) one each, zeros for −1; or (n, C) 0 and 1, whose codes are added up."""
+    if values.ndim > 1:
+        sums = values.astype(np.int32) @ codes
+        return np.asarray(sums.clip(-127, 127), np.int8)
+    told: NDArray[np.int8] = codes[values]
+    told[values < 0] = 0
+    return told
+
+
+def dim_facts(targets: Targets) -> int:
+    """Width of what :func:`class_facts` gives."""
+    known = 0 if targets.known is None else targets.known.shape[1]
+    told = 0 if targets.codes is None else targets.codes.shape[1]
+    num_ends = 2 if targets.of_pair else 1
+    num_forerunners = _FORERUNNERS if targets.of_pair else 1
+    history = num_forerunners * (2 + told) + len(WINDOWS) * (1 + num_ends) * told if told else 0
+    return int(targets.of_pair) + known + history
+
+
+def class_facts(stream: EventStream, targets: Targets, first: int, last: int) -> NDArray[np.float32]:
+    """Facts (n, dim_facts) of events [first, last).
+
+    Of a pair: whether it is a self-loop. Features that are known of the event, where there are some. With a history
+    of classes, see :func:`forerunners` (whether there is one, log(1 + events since) / 8, its classes' codes) and
+    :func:`recent_shares` of the stream, the source, the destination. Where the class is the source's, the
+    destination is left out.
+    """
+    if first == last:  # a slice that a short last batch left empty
+        return np.empty((0, dim_facts(targets)), np.float32)
+    columns: list[NDArray[np.generic]] = [np.empty((last - first, 0), np.float32)]
+    if targets.of_pair:
+        columns.append((stream.src[first:last] == stream.dst[first:last])[:, None])
+    if targets.known is not None:
+        known = targets.known[first:last]
+        columns.append(known if targets.known_scale is None else known * targets.known_scale)
+    if targets.codes is not None:
+        bounds = event_bounds(stream.time, first, last)
+        found = forerunners(stream, first, last, bounds)
+        for events in found.T if targets.of_pair else found.T[1:2]:
+            is_known = (events >= 0)[:, None]
+            age = np.log1p(bounds - events, dtype=np.float32)[:, None] * _LOG_SCALE
+            told = told_classes(targets.values[events], targets.codes)
+            columns += [is_known, is_known * age, is_known * told]
+        columns += recent_shares(stream, targets, first, last, bounds)
+    return np.concatenate(columns, axis=1, dtype=np.float32)
+
+
+def recent_shares(
+    stream: EventStream, targets: Targets, first: int, last: int, bounds: NDArray[np.int64]
+) -> list[NDArray[np.float32]]:
+    """Mean codes of the last 4, 16, 64 events (``WINDOWS``) of the whole stream, and of each end.
+
+    Of those before ``bounds`` (n,), for each of events [first, last); zeros without any → (n, w) each. What happens
+    all over the stream now, such as a storm, no node's own past tells.
+    """
+    if targets.codes is None:
+        return []
+    begin = max(0, int(bounds[0]) - WINDOWS[-1])
+    told = told_classes(targets.values[begin:last], targets.codes)
+    sums = np.concatenate([np.zeros((1, told.shape[1]), np.int64), told.cumsum(axis=0, dtype=np.int64)])
+    ends = bounds - begin
+    shares = [_mean(sums[ends] - sums[np.maximum(0, ends - size)], ends, size) for size in WINDOWS]
+    for nodes in (stream.src, stream.dst) if targets.of_pair else (stream.src,):
+        hood = recent_neighbors(stream.tcsr, nodes[first:last], stream.time[first:last], bounds, WINDOWS[-1])
+        told = told_classes(targets.values[hood.event_ids.ravel()], targets.codes)
+        told = told.reshape(*hood.event_ids.shape, -1)
+        told[np.arange(WINDOWS[-1]) >= hood.counts[:, None]] = 0
+        shares += [_mean(told[:, :size].sum(axis=1), hood.counts, size) for size in WINDOWS]
+    return shares
+
+
+def _mean(sums: NDArray[np.integer], counts: NDArray[np.int64], window: int) -> NDArray[np.float32]:
+    """Sums (n, w) over the last events of a window, of which there are ``counts`` (n,) in all, per event."""
+    means: NDArray[np.float32] = np.divide(sums, np.clip(counts, 1, window)[:, None], dtype=np.float32)
+    return means
+
+
+def forerunners(stream: EventStream, first: int, last: int, bounds: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The last event before each of [first, last) with its source and destination, its source, its destination.
+
+    bounds: (n,), before which an event must lie. → (n, 3) event ids; −1 without one among a node's ``WINDOW`` last
+    events, those of the pair among the events of that end which has fewer.
+    """
+    found = np.full((last - first, _FORERUNNERS), -1, np.int64)
+    ends = [np.asarray(ids[first:last], np.int64) for ids in (stream.src, stream.dst)]
+    _find(stream.tcsr.arrays, stream.src, stream.dst, ends[0], ends[1], bounds, found)
+    return found
+
+
+@compiled
+def _find(  # noqa: PLR0917
+    tcsr: TCsrArrays,
+    src: Ints,
+    dst: Ints,
+    sources: NDArray[np.int64],
+    destinations: NDArray[np.int64],
+    bounds: NDArray[np.int64],
+    found: NDArray[np.int64],
+) -> None:
+    """Fill ``found`` (n, 3)."""
+    indptr, _, event_ids, _ = tcsr
+    for row in range(len(sources)):
+        source, destination = sources[row], destinations[row]
+        ours, theirs = indptr[source], indptr[destination]
+        our_end = position_before(event_ids, ours, indptr[source + 1], bounds[row])
+        their_end = position_before(event_ids, theirs, indptr[destination + 1], bounds[row])
+        for entry in range(our_end - 1, max(ours, our_end - WINDOW) - 1, -1):
+            if src[event_ids[entry]] == source:
+                found[row, 1] = event_ids[entry]
+                break
+        for entry in range(their_end - 1, max(theirs, their_end - WINDOW) - 1, -1):
+            if dst[event_ids[entry]] == destination:
+                found[row, 2] = event_ids[entry]
+                break
+        begin, end = ours, our_end
+        if their_end - theirs < our_end - ours:
+            begin, end = theirs, their_end
+        for entry in range(end - 1, max(begin, end - WINDOW) - 1, -1):
+            event = event_ids[entry]
+            if src[event] == source and dst[event] == destination:
+                found[row, 0] = event
+                break

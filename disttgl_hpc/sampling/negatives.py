@@ -1,0 +1,273 @@
+"""Negative destinations: drawn per event, seeded, never a true destination of the source at that time.
+
+Who met whom first when: what negatives that look at the past are drawn from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from disttgl_hpc.compiled import compiled
+from disttgl_hpc.draws import Purpose, bounded, event_words
+from disttgl_hpc.errors import ConfigError
+from disttgl_hpc.events.stream import EventStream
+from disttgl_hpc.events.tcsr import Ints, TCsr, TCsrArrays, position_before, positions_before
+from disttgl_hpc.sampling.neighbors import same_time
+
+
+@dataclass(frozen=True)
+class FirstMeetings:
+    """The partners of every node, each once, in the order in which they first met.
+
+    indptr: (N + 1,) int64; partners ``indptr[u]:indptr[u + 1]`` are those of node u. partners: (P,) node ids,
+    event_ids: (P,) ascending within a node, the event of the first meeting; dtypes as in the T-CSR.
+    A pair is unordered: a reply counts as a meeting too.
+    """
+
+    indptr: NDArray[np.int64]
+    partners: Ints
+    event_ids: Ints
+
+    @classmethod
+    def of(cls, tcsr: TCsr) -> FirstMeetings:
+        """Read them off a T-CSR, in one pass over its entries."""
+        is_first = np.empty(len(tcsr.neighbors), np.bool_)
+        indptr = _mark_first(tcsr.indptr, tcsr.neighbors, is_first)
+        return cls(indptr, tcsr.neighbors[is_first], tcsr.event_ids[is_first])
+
+    def between(
+        self, nodes: Ints, first_event: int, bounds: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Ranges of ``partners`` that each node first met in events [first_event, bound): (n,) int64, twice."""
+        low = positions_before(self.indptr, self.event_ids, nodes, np.full(len(nodes), first_event))
+        return low, positions_before(self.indptr, self.event_ids, nodes, bounds)
+
+
+@compiled
+def _mark_first(indptr: NDArray[np.int64], neighbors: Ints, is_first: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Mark the first entry of each pair; → indptr of the marked entries."""
+    met_by = np.full(len(indptr) - 1, -1)  # the last node that was seen to meet each node
+    marked = np.zeros_like(indptr)
+    for node in range(len(indptr) - 1):
+        num_partners = 0
+        for entry in range(indptr[node], indptr[node + 1]):
+            is_first[entry] = met_by[neighbors[entry]] != node
+            num_partners += is_first[entry]
+            met_by[neighbors[entry]] = node
+        marked[node + 1] = marked[node] + num_partners
+    return marked
+
+
+_NUM_ATTEMPTS = 4  # words a draw has; if all of them collide, it moves on to the next permitted node
+
+
+class Strategy(StrEnum):
+    """Which negatives are wanted (Poursafaei et al., NeurIPS'22); what cannot be had is drawn at random.
+
+    RANDOM: any candidate. HISTORICAL: a destination that the source has met before the event's time. INDUCTIVE:
+    in evaluation a destination that it has first met after the training split, before the event's time; in
+    training, where there is none yet, a candidate that it has not met before.
+    """
+
+    RANDOM = "random"
+    HISTORICAL = "historical"
+    INDUCTIVE = "inductive"
+
+
+class _Wanted(IntEnum):
+    """What a compiled draw tries first."""
+
+    ANY = 0
+    PARTNER = 1  # one of the given partners, each once
+    STRANGER = 2  # any candidate that is none of the given partners
+
+
+def training_candidates(stream: EventStream) -> NDArray[np.int64]:
+    """Nodes that training negatives come from, ascending, int64.
+
+    The destinations of the training split if the stream is bipartite, else the nodes that occur in it in
+    either role: one that only the future knows would give itself away by its empty past.
+    """
+    end = stream.split.train_end
+    occurs = np.zeros(stream.num_nodes, np.bool_)
+    occurs[stream.dst[:end]] = True
+    if not stream.num_src:
+        occurs[stream.src[:end]] = True
+    return np.flatnonzero(occurs)
+
+
+def evaluation_candidates(stream: EventStream) -> NDArray[np.int64]:
+    """Nodes that evaluation negatives come from: every destination if bipartite, else every node; int64."""
+    return np.arange(stream.num_src, stream.num_nodes, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class NegativeSampler:
+    """Negatives of events: a pure function of (seed, purpose, negative set, event) and of the strategy.
+
+    stream: where events and true destinations are looked up. candidates: (c,) ascending int64, 1 ≤ c < 2³²,
+    from ``training_candidates`` or ``evaluation_candidates``. Holds N bytes to work in, so it serves one
+    thread at a time; strategies other than random hold the first meetings of all pairs too.
+    """
+
+    stream: EventStream
+    candidates: NDArray[np.int64]
+    seed: int
+    purpose: Purpose
+    strategy: Strategy = Strategy.RANDOM
+    _blocked: NDArray[np.bool_] = field(init=False, repr=False)
+    _meetings: FirstMeetings | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Make room, and look up who met whom first where the strategy asks for it."""
+        asks = self.strategy is not Strategy.RANDOM
+        object.__setattr__(self, "_blocked", np.zeros(self.stream.num_nodes, np.bool_))
+        object.__setattr__(self, "_meetings", FirstMeetings.of(self.stream.tcsr) if asks else None)
+
+    def draw(
+        self, first_event: int, last_event: int, count: int, *, negative_set: int = 0
+    ) -> NDArray[np.int64]:
+        """``count`` negatives for each event of [first, last) → (last − first, count) int64.
+
+        No negative is a true destination: a node that meets the source at the event's very time, in either
+        direction; its own destination is one, its source only if the source meets itself. Otherwise they are
+        uniform over what the strategy wants; past partners come once per event, all else with replacement.
+        An event's negatives do not depend on the range in which it is asked for. Evaluation leaves the
+        set at 0: its negatives are fixed once and for all. Raises ConfigError if an event leaves no candidate.
+        """
+        stream, events = self.stream, slice(first_event, last_event)
+        begin, end = same_time(stream.time, first_event, last_event)
+        src, dst = (np.asarray(ends[events], np.int64) for ends in (stream.src, stream.dst))
+        words = event_words(
+            self.seed,
+            self.purpose,
+            (negative_set, 0, 0),
+            first_event,
+            len(src),
+            words_per_event=count * _NUM_ATTEMPTS,
+        )
+        asked = words, src, dst, begin, end
+        negatives, num_filled = _draw(
+            asked, self.candidates, stream.tcsr.arrays, self._partners(src, begin), self._blocked
+        )
+        if num_filled < len(src):
+            raise self._no_candidate(first_event + num_filled)
+        return negatives
+
+    def _partners(
+        self, src: NDArray[np.int64], bounds: NDArray[np.int64]
+    ) -> tuple[int, Ints, NDArray[np.int64], NDArray[np.int64]]:
+        """What is wanted, and the partners of each source that this speaks of: an array and ranges of it."""
+        if self._meetings is None:
+            return int(_Wanted.ANY), self.stream.tcsr.neighbors, bounds, bounds
+        wanted, since = _Wanted.PARTNER, 0
+        if self.strategy is Strategy.INDUCTIVE:
+            if self.purpose is Purpose.TRAINING_NEGATIVES:
+                wanted = _Wanted.STRANGER
+            else:
+                since = self.stream.split.train_end
+        return int(wanted), self._meetings.partners, *self._meetings.between(src, since, bounds)
+
+    def _no_candidate(self, event: int) -> ConfigError:
+        """The error for an event whose source meets every candidate at once."""
+        return ConfigError(
+            f"a negative must differ from the true destinations, but all {len(self.candidates)} candidates "
+            f"are true destinations of node {self.stream.src[event]} at time {self.stream.time[event]} "
+            f"(event {event}): give a stream with more destinations, finer times or a longer training split"
+        )
+
+
+@compiled
+def _draw(
+    asked: tuple[
+        NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]
+    ],
+    candidates: NDArray[np.int64],
+    tcsr: TCsrArrays,
+    met_before: tuple[int, Ints, NDArray[np.int64], NDArray[np.int64]],
+    blocked: NDArray[np.bool_],
+) -> tuple[NDArray[np.int64], int]:
+    """Negatives (n, count) row by row, and how many rows were filled before one left no candidate.
+
+    asked: words, sources, destinations, and the events [begin, end) that share the time of each event. met_before:
+    what is wanted, and ranges of an array with the partners that this speaks of. ``blocked`` marks the nodes that
+    must not be drawn; between rows it is all False.
+    """
+    words, src, dst, begin, end = asked
+    indptr, neighbors, event_ids, _ = tcsr
+    wanted, partners, low, high = met_before
+    negatives = np.empty((len(dst), words.shape[1] // _NUM_ATTEMPTS), np.int64)
+    for row in range(len(dst)):
+        drawn, own_words, filled = negatives[row], words[row], 0
+        past, met_from, met_to = partners[low[row] : high[row]], 0, 0
+        if end[row] - begin[row] > 1:  # else the destination alone is met now
+            entries = indptr[src[row]], indptr[src[row] + 1]
+            met_from = position_before(event_ids, entries[0], entries[1], begin[row])
+            met_to = position_before(event_ids, met_from, entries[1], end[row])
+        forbidden = neighbors[met_from:met_to]
+        if wanted == _Wanted.STRANGER:
+            _mark(blocked, past, True)
+            _mark(blocked, forbidden, True)
+            blocked[dst[row]] = True
+            filled = _fill(drawn, candidates, own_words, blocked, False)
+            _mark(blocked, past, False)
+        _mark(blocked, forbidden, True)
+        blocked[dst[row]] = True
+        if wanted == _Wanted.PARTNER:
+            filled = _fill(drawn, past, own_words, blocked, True)
+            _mark(blocked, drawn[:filled], False)
+        filled += _fill(drawn[filled:], candidates, own_words[filled * _NUM_ATTEMPTS :], blocked, False)
+        _mark(blocked, forbidden, False)
+        blocked[dst[row]] = False
+        if filled < len(drawn):
+            return negatives, row
+    return negatives, len(dst)
+
+
+@compiled
+def _mark(blocked: NDArray[np.bool_], nodes: Ints, value: bool) -> None:
+    for node in nodes:
+        blocked[node] = value
+
+
+@compiled
+def _fill(
+    drawn: NDArray[np.int64],
+    pool: Ints,
+    words: NDArray[np.uint64],
+    blocked: NDArray[np.bool_],
+    once: bool,
+) -> int:
+    """Fill ``drawn`` with permitted nodes of the pool, so far as there are any; → how far it got.
+
+    once: what has been drawn becomes blocked.
+    """
+    for slot in range(len(drawn)):
+        place = _permitted(pool, words[slot * _NUM_ATTEMPTS : (slot + 1) * _NUM_ATTEMPTS], blocked)
+        if place < 0:
+            return slot
+        drawn[slot] = pool[place]
+        if once:
+            blocked[pool[place]] = True
+    return len(drawn)
+
+
+@compiled
+def _permitted(pool: Ints, words: NDArray[np.uint64], blocked: NDArray[np.bool_]) -> int:
+    """Place of a permitted node in the pool: where a word points to, else the next behind; −1 without one."""
+    size, place = len(pool), 0
+    if size == 0:
+        return -1
+    for word in words:
+        place = bounded(word, size)
+        if not blocked[pool[place]]:
+            return place
+    for step in range(1, size):
+        onward = (place + step) % size
+        if not blocked[pool[onward]]:
+            return onward
+    return -1

@@ -1,0 +1,1 @@
+"""Pre-training of static node memory from the training events."""

@@ -1,0 +1,1 @@
+"""A training run: the loop, the trainer, sweep ends, run directory, checkpoints, resume."""

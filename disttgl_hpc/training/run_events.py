@@ -1,0 +1,150 @@
+"""What a run is to learn of its events beside links: classes of events, or of their sources.
+
+The static memory of a run: which one it is, and that it stays the same one when a run goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from disttgl_hpc.config import CO_TRAINED, TrainConfig
+from disttgl_hpc.errors import ConfigError, StoreError
+from disttgl_hpc.events.stream import EventStream, Targets
+from disttgl_hpc.sampling.class_features import class_codes, told_classes
+from disttgl_hpc.store.event_store import EventStore
+from disttgl_hpc.store.node_rows import StaticStore
+
+_NAMES = {"edge": "events", "node": "nodes"}
+
+
+_REMEDIES = {
+    "edge": "prepare it again with --columns …,label=NAME, …,labels=A+B+C or --label-by-file",
+    "node": "prepare it again with --columns …,node_label=NAME or --format jodie",
+}
+
+
+def with_task(events: EventStore, config: TrainConfig) -> EventStore:
+    """The events with the classes that ``config.task`` asks for, and with those of the past as features.
+
+    Raises ConfigError if the classes are not there or an option has nothing to work on.
+    """
+    stream, kind = events.stream, config.class_kind
+    if config.class_features and (not kind or stream.edge_features is None):
+        found = "the task tells no classes" if not kind else "the events have no features"
+        raise ConfigError(f"class_features needs a task with classes and features of events: {found}")
+    if not kind:
+        return events
+    values, num_classes = _classes(events, kind)
+    targets = Targets(
+        values,
+        num_classes,
+        of_pair=kind == "edge",
+        known=stream.edge_features if config.class_features else None,
+        known_scale=stream.edge_scale if config.class_features else None,
+        codes=class_codes(num_classes) if config.class_history else None,
+    )
+    weights = class_weights(targets, stream.split.train_end, config.class_balance)
+    if targets.codes is not None:
+        stream = _with_features(stream, told_classes(values, targets.codes))
+    return replace(events, stream=replace(stream, targets=replace(targets, weights=weights)))
+
+
+def class_weights(targets: Targets, train_end: int, balance: float) -> NDArray[np.float32] | None:
+    """Weights (C,) of classes in the loss by how rare they are in training; None where all weigh 1.
+
+    One class an event: (share of the class)^−balance, scaled so that the mean over the training events is 1.
+    Several: (share without / share with)^balance for an event that has the class. A class that training does not
+    have weighs 1.
+    """
+    if not balance:
+        return None
+    values = targets.values[:train_end]
+    values = values[targets.is_labelled[:train_end]]
+    if targets.is_multi_label:
+        shares = values.mean(axis=0)
+        odds = np.divide(1 - shares, shares, out=np.ones(len(shares)), where=(shares > 0) & (shares < 1))
+        return np.asarray(odds**balance, np.float32)
+    shares = np.bincount(values, minlength=targets.num_classes) / max(1, len(values))
+    weights = np.power(shares, -balance, out=np.ones(len(shares)), where=shares > 0)
+    scale = (shares * weights).sum()
+    return np.where(shares > 0, weights / scale, 1).astype(np.float32)
+
+
+def check_batches_fit(config: TrainConfig) -> None:
+    """Raise ConfigError unless training on ``config``'s task can read a batch store, which has negatives."""
+    if not config.predicts_links:
+        raise ConfigError(
+            f"--task {config.task} draws no negatives and no batch store is of its batches: leave --batches out"
+        )
+
+
+def _classes(events: EventStore, kind: str) -> tuple[NDArray[np.int64] | NDArray[np.uint8], int]:
+    """Classes of the events (E,) or (E, C) and their number. Raises ConfigError without any."""
+    stream = events.stream
+    if kind == "edge" and stream.edge_classes is not None:
+        return stream.edge_classes, stream.edge_classes.shape[1]
+    labels = stream.edge_labels if kind == "edge" else events.node_labels
+    if labels is None:
+        raise ConfigError(f"{events.path}: holds no classes of {_NAMES[kind]}: {_REMEDIES[kind]}")
+    if (np.asarray(labels[: stream.split.train_end]) < 0).all():
+        raise ConfigError(f"{events.path}: no training event has a label: {_REMEDIES[kind]}")
+    labels = np.maximum(labels, -1)  # whatever is negative is unknown
+    if kind == "node":  # a node has a state, or it has not
+        return np.minimum(labels, 1), 2
+    return labels, max(len(events.class_names), int(labels.max()) + 1)
+
+
+def _with_features(stream: EventStream, told: NDArray[np.int8]) -> EventStream:
+    """The stream with (E, w) more edge features, in the dtype of those it has; a copy in this process's memory."""
+    own, scale = stream.edge_features, stream.edge_scale
+    ones = np.ones(told.shape[1], np.float32)
+    if own is None:
+        return replace(stream, edge_features=told, edge_scale=ones)
+    joined = np.concatenate([own, told.astype(own.dtype)], axis=1)
+    return replace(
+        stream, edge_features=joined, edge_scale=None if scale is None else np.concatenate([scale, ones])
+    )
+
+
+def static_settings(config: TrainConfig) -> dict[str, Any]:
+    """What config.json says of a run's static memory: the file, and what it is: "", co-trained or its checksum."""
+    if config.static in {"", CO_TRAINED}:
+        return {"static": config.static, "static_memory": config.static}
+    path = Path(config.static).resolve()
+    return {"static": str(path), "static_memory": StaticStore.open(path).checksum}
+
+
+def with_static_memory(events: EventStore, config: TrainConfig) -> EventStore:
+    """The events with the static memory that ``config.static`` names, if it is a file.
+
+    It is mapped, so that the processes of a node share its pages. Raises StoreError unless it is of these events.
+    """
+    if config.static in {"", CO_TRAINED}:
+        return events
+    store = StaticStore.open(Path(config.static))
+    store.check_events(events)
+    return replace(events, stream=replace(events.stream, static_memory=store.rows))
+
+
+def check_same_static_memory(saved: dict[str, Any], wanted: dict[str, Any], where: Path, option: str) -> None:
+    """Raise StoreError unless both settings, of a run and of what is to go on with it, have one static memory.
+
+    option: says where a table lies that has moved.
+    """
+    theirs, ours = (str(settings.get("static_memory", "")) for settings in (saved, wanted))
+    if theirs != ours:
+        raise StoreError(
+            f"{where}: was trained with {_described(theirs)}, here is {_described(ours)}: give the original "
+            f"({option}), or begin another run"
+        )
+
+
+def _described(static_memory: str) -> str:
+    if static_memory in {"", CO_TRAINED}:
+        return f"{static_memory or 'no'} static memory"
+    return f"a static memory of checksum {static_memory[:16]}…"

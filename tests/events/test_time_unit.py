@@ -1,0 +1,42 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from random_streams import make_stream
+
+from disttgl_hpc.events.stream import Split, model_unit
+
+
+def unit_of(times, known="", train_end=None):
+    times = np.asarray(times, np.float64)
+    train_end = len(times) if train_end is None else train_end
+    nodes = np.zeros(len(times), np.int64)
+    stream = make_stream(nodes, nodes, times, 1, split=Split(train_end, len(times)))
+    return model_unit(replace(stream, time_unit=known))
+
+
+@pytest.mark.parametrize("span", [1e4, 16_736_181, 1e9])
+@pytest.mark.parametrize(("known", "second"), [("", 1), ("s", 1), ("ms", 1e3), ("us", 1e6), ("ns", 1e9)])
+def test_spans_of_hours_to_decades_stay_in_seconds(span, known, second):
+    assert unit_of([0, span * second], known) == second
+
+
+@pytest.mark.parametrize(
+    ("span", "unit"), [(1.0, 1e-7), (0.03, 1e-9), (194, 1e-5), (9_999, 1e-4), (1.67e16, 1e9), (1.01e9, 100)]
+)
+def test_other_spans_come_to_ten_million_units(span, unit):
+    assert unit_of([0, span]) == pytest.approx(unit)
+    assert 1e7 <= span / unit < 1e8
+
+
+def test_the_spread_of_a_known_unit_counts_in_seconds():
+    assert unit_of([0, 10**9], "ns") == pytest.approx(1e9 * 1e-7)  # one second
+
+
+def test_what_is_held_out_does_not_count():
+    assert unit_of([0, 10**5, 10**30], train_end=2) == 1
+
+
+@pytest.mark.parametrize("times", [[], [7], [7, 7]])
+def test_without_a_span_nothing_changes(times):
+    assert unit_of(times, "ms") == 1e3
