@@ -127,8 +127,8 @@ def check_calibration(
     differing = [f"{name} was {then[name]!r}, is {now[name]!r}" for name in then if then[name] != now[name]]
     if differing:
         raise ConfigError(
-            f"{where}: measured on other events or with other settings: {'; '.join(differing)}; give the same ones, or "
-            "leave out --calibration to measure now"
+            f"{where}: measured on other events or with other settings: {'; '.join(differing)}; give the same ones, "
+            "or leave out --calibration to measure now"
         )
 
 
@@ -160,7 +160,7 @@ def run_costs(path: Path) -> Record:
     sweeps = [record for record in run.records() if _is_whole(record, num_batches)]
     if not sweeps:
         raise ConfigError(
-            f"{path}: a calibration needs whole sweeps of a single trainer, found none: train with --grid 1x1x1, or "
+            f"{path}: a calibration needs whole sweeps of one trainer, found none: train with --grid 1x1x1, or "
             f"measure with {_MEASURE}"
         )
     with_daemon = bool(sweeps[-1]["timing"]["daemons"])  # jobs of one run may differ in this

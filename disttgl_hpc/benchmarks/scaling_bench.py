@@ -129,7 +129,7 @@ class _Turns:
     world: Any
 
     def take(self, parties: Sequence[Nodes]) -> list[list[dict[str, Any]]]:
-        """Figures of every run by grid and round, on rank 0 only; each grid has the ranks of its party. Collective."""
+        """Figures of every run by grid and round, on rank 0 only; each grid has its party of ranks. Collective."""
         plan, is_root = self.plan, self.world.rank == 0
         runs: list[list[dict[str, Any]]] = [[] for _ in plan.grids]
         with progress(plan.rounds * len(runs), "measuring", unit="runs", shown=is_root) as bar:
