@@ -127,8 +127,8 @@ def check_calibration(
     differing = [f"{name} was {then[name]!r}, is {now[name]!r}" for name in then if then[name] != now[name]]
     if differing:
         raise ConfigError(
-            f"{where}: measured on other events or with other settings: {'; '.join(differing)}; give the same ones, "
-            "or leave out --calibration to measure now"
+            f"{where}: measured on other events or with other settings: {'; '.join(differing)}; give the "
+            "same ones, or leave out --calibration to measure now"
         )
 
 

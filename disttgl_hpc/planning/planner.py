@@ -16,7 +16,7 @@ from disttgl_hpc.errors import GridError
 from disttgl_hpc.grid.schedule import GridShape, num_steps
 
 MAX_LOSS = 0.1
-"""Acceptable information loss. Doubling a batch of 600 loses 8 to 28 % on the measured streams, and accuracy."""
+"""Acceptable information loss; doubling a batch of 600 loses 8 to 28 % on the measured streams, and accuracy."""
 NEARLY_BEST = 0.95
 """A local batch of at least this share of the best speed is as good as the best."""
 FEW_STEPS = 200

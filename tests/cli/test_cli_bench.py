@@ -159,5 +159,5 @@ def test_a_training_step_is_measured_and_its_figures_kept(store, tmp_path):
     record = json.loads(file.read_text())
     assert record["settings"]["precision"] == "bfloat16"
     assert record["own"]["cpu_us"] > record["floor"]["cpu_us"] > 0
-    assert "Floor:" in result.output
+    assert "Lower bound:" in result.output
     assert "PyTorch Geometric" not in result.output
