@@ -19,7 +19,7 @@ from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.events.statistics import Quantiles, quantiles
 from disttgl_hpc.events.tcsr import TCsr, TCsrArrays, position_before
 
-_MOST_AGES = 1 << 19  # for each batch size; quantiles of so many are exact to a tenth of a percent in rank
+_MOST_AGES = 1 << 19  # for each batch size; enough for quantiles within a tenth of a percent in rank
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,8 @@ class Costs:
     def of(cls, record: Mapping[str, Any]) -> Costs:
         """Costs in a record of ``disttgl bench scaling``, from its grid 1×1×1.
 
-        steps_together, if present: each recorded step is the mean of so many. Raises ConfigError for a record
-        without 1×1×1 or of another kind.
+        steps_together, if present: number of steps of which each recorded step is the mean. Raises ConfigError
+        for a record without 1×1×1 or of another kind.
         """
         try:
             entry = of_one_trainer(record)

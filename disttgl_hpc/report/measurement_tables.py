@@ -252,7 +252,7 @@ def training_table(record: dict[str, Any]) -> str:
         rows.append(["PyTorch Geometric", *("" for _ in phases), *_speed(record["pyg"])])
     lines = [
         *aligned(rows),
-        f"Floor: {floor['cpu_us']:.1f} CPU-µs: {floor['product_mflop']:.2f} MFLOP of products in "
+        f"Lower bound: {floor['cpu_us']:.1f} CPU-µs: {floor['product_mflop']:.2f} MFLOP of products in "
         f"{floor['products_us']:.1f}, {floor['slot_mflop']:.2f} MFLOP over neighbours in {floor['slots_us']:.1f} "
         f"(one thread: {floor['gflops']:.0f} GFLOP/s), {floor['kilobytes']:.1f} kB in {floor['bytes_us']:.1f} "
         f"({floor['copy_gb_s']:.1f} GB/s). Peak memory {record['peak_rss_mib']:.0f} MiB.",
