@@ -1,4 +1,4 @@
-"""Items made ahead of their use, by one thread, in order."""
+"""Items prepared in advance by one thread, in order."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _LEAVES_IN_S = 5.0
 
 
 def prefetched(items: Iterable[Item], depth: int, timeout_s: float, what: str) -> Iterator[Item]:
-    """The items, of which a thread makes up to ``depth`` while the caller works on earlier ones.
+    """Yield the items; a thread prepares up to ``depth`` of them while the caller works on earlier ones.
 
-    What they are and their order do not depend on ``depth``; 0 makes each when it is asked for, without a thread.
-    An error in making an item is raised when its turn comes. Raises DeadlineError, naming ``what``, for an item
-    that takes longer than ``timeout_s``: the process can end then, though the thread is stuck. Closing the
-    iterator ends the thread after the item in hand.
+    Items and order do not depend on ``depth``; with 0 each item is made on request, without a thread. An
+    error in making an item is raised when it is the item's turn. Raises DeadlineError, naming ``what``, if an
+    item takes longer than ``timeout_s``; the process can then exit although the thread is stuck. Closing the
+    iterator ends the thread after the current item.
     """
     source = iter(items)
     if depth == 0:
@@ -42,7 +42,7 @@ def prefetched(items: Iterable[Item], depth: int, timeout_s: float, what: str) -
                 return
             made.put((item, None))
 
-    # A daemon, or the interpreter would wait for it in the end.
+    # A daemon thread, so that the interpreter does not wait for it at exit.
     maker = Thread(target=make, name="prefetch", daemon=True)
     maker.start()
     is_stuck = False
@@ -53,7 +53,7 @@ def prefetched(items: Iterable[Item], depth: int, timeout_s: float, what: str) -
             except Empty:
                 is_stuck = True
                 raise DeadlineError(
-                    f"waited {timeout_s:g} s for {what}: its storage is stuck or very slow; look there, or allow "
+                    f"waited {timeout_s:g} s for {what}: the storage is stuck or very slow; check it, or allow "
                     "more time with --timeout-s"
                 ) from None
             if error is not None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.errors import ConfigError, StoreError
 from disttgl_hpc.events.stream import EventStream, Targets
-from disttgl_hpc.sampling.class_features import class_codes, told_classes
+from disttgl_hpc.sampling.class_features import class_codes, encode_classes
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.node_rows import StaticStore
 
@@ -50,7 +50,7 @@ def with_task(events: EventStore, config: TrainConfig) -> EventStore:
     )
     weights = class_weights(targets, stream.split.train_end, config.class_balance)
     if targets.codes is not None:
-        stream = _with_features(stream, told_classes(values, targets.codes))
+        stream = _with_features(stream, encode_classes(values, targets.codes))
     return replace(events, stream=replace(stream, targets=replace(targets, weights=weights)))
 
 
