@@ -7,11 +7,13 @@ the others would but repeat themselves on every rank.
 import traceback
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # The same examples every time: a change does not fail for what another one might have met. Others, and more of a
-# search: pytest --hypothesis-profile default.
-settings.register_profile("repeatable", derandomize=True)
+# search: pytest --hypothesis-profile default. A slow machine fails no test.
+settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("repeatable")
 
 

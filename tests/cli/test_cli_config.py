@@ -86,7 +86,7 @@ def test_the_settings_of_a_run_are_printed(tmp_path):
 
 
 def test_defaults_are_printed_alone():
-    with pytest.raises(click.UsageError, match="--defaults prints just these"):
+    with pytest.raises(click.UsageError, match="--defaults"):
         config.main(["--defaults", "--seed", "1"], standalone_mode=False)
 
 
@@ -105,7 +105,7 @@ def test_an_unknown_command_is_told_what_is_near():
     done = disttgl("trian", check=False)
     assert done.returncode == 2
     assert "No such command 'trian'. Did you mean train?" in done.stderr
-    assert "Known are prepare, generate" in disttgl("zzz", check=False).stderr
+    assert "prepare, generate" in disttgl("zzz", check=False).stderr
 
 
 def test_a_shell_completes_commands_options_and_values():

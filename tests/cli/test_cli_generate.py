@@ -74,8 +74,8 @@ def test_an_event_store_is_replaced_by_force_and_raw_events_never(tmp_path):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--sources", 5], "give --nodes, or both"),
-        (["--nodes", 5, "--sources", 5, "--destinations", 5], "give --nodes, or both"),
+        (["--sources", 5], "--nodes"),
+        (["--nodes", 5, "--sources", 5, "--destinations", 5], "--nodes"),
         (["--events", 10, "--nodes", 50], "50 nodes need as many events, found 10"),
         (["--like", "wikipedia", "--events", 1000], "need as many events, found 1,000"),
     ],
@@ -94,4 +94,4 @@ def test_csv_takes_no_scaled_features(tmp_path):
 @pytest.mark.parametrize("count", ["1.5", "-3", "many", "inf", "nan"])
 def test_counts_are_whole_numbers(tmp_path, count):
     result = run(tmp_path / "g.events.h5", f"--events={count}")
-    assert (result.exit_code, "must be a whole number such as" in result.output) == (2, True)
+    assert (result.exit_code, "1e6" in result.output) == (2, True)

@@ -51,7 +51,7 @@ def test_two_trainers_learn_what_one_learns(tmp_path, events, kind, ranks, alone
     one, two = tmp_path / "one.static.h5", tmp_path / "two.static.h5"
     small = SMALL if kind == "embedding" else SMALL_GNN
     said = disttgl("pretrain", events, one, "--kind", kind, *small, *alone.split()).stdout
-    assert "70 of 70 nodes are known, validation MRR 0." in said
+    assert "70 of 70 nodes" in said
     disttgl("pretrain", events, two, "--kind", kind, *small, *together.split(), ranks=ranks)
     first, second = (StaticStore.open(path) for path in (one, two))
     assert np.allclose(first.rows, second.rows, atol=1e-3 * np.abs(first.rows).max())
