@@ -55,10 +55,10 @@ class PrepareSettings:
 
     name: of the stream; empty for the output's own. split: shares of training, validation and test; None for the
     input's own split, or DEFAULT_SHARES if it has none. split_times: first times of validation and of test, which
-    override ``split``. node_features: a ``.npy`` file whose row r belongs to the node with id r. log_features: names
-    or numbers of edge features, or ``("all",)``, to store on a logarithmic scale. chunk_events: events held in
-    memory at a time. before: a store whose events come first, see :mod:`.append`; with ``keep_split`` training and
-    validation end where they end in that store. Raises ConfigError for values that contradict each other.
+    override ``split``. node_features: a ``.npy`` file whose row r belongs to the node with id r. log_features:
+    names or numbers of edge features, or ``("all",)``, to store on a logarithmic scale. chunk_events: events held
+    in memory at a time. before: a store whose events come first, see :mod:`.append`; with ``keep_split`` training
+    and validation end where they end in that store. Raises ConfigError for values that contradict each other.
     """
 
     inputs: tuple[Path, ...]

@@ -87,7 +87,8 @@ def _names(path: Path) -> dict[int, str]:
     if not names or len(names) < len(numbers) or len(set(texts)) < len(texts) or "" in texts:
         raise InputError(
             f"{path}: must have one name per number and one number per name, {len(numbers):,} lines have "
-            f"{len(names):,} numbers and {len(set(texts)):,} names: correct it, or remove the file to keep the numbers"
+            f"{len(names):,} numbers and {len(set(texts)):,} names: correct it, or remove the file to "
+            "keep the numbers"
         )
     return names
 

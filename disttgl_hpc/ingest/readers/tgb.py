@@ -87,8 +87,8 @@ def _dataset(name: str, folder: Path | None) -> tuple[Any, tuple[Path, ...]]:
         except FileNotFoundError as error:
             raise InputError(
                 f"{place}: files of {name} are missing ({error}): download them on a machine with a network, "
-                f"python -c \"from tgb.linkproppred.dataset import LinkPropPredDataset as D; D('{name}')\", and copy the "
-                "folder here"
+                f"python -c \"from tgb.linkproppred.dataset import LinkPropPredDataset as D; D('{name}')\", and "
+                "copy the folder here"
             ) from None
         # py-tgb and its pickles can raise any exception for files that are damaged or of another version.
         except Exception as error:
