@@ -1,14 +1,12 @@
-"""Attention over sampled neighbours, folded so that no neighbour is ever projected.
+"""Attention over sampled neighbours, reordered so that no neighbour is projected.
 
 A head's logit for neighbour x is q·(W_k x + b_k) = (W_kᵀ q)·x + q·b_k, and its output is Σ a (W_v x + b_v) =
-W_v (Σ a x) + b_v Σ a. The projections thus act on one vector a root and head instead of one a neighbour; and of
-a node that is the root of several events, what does not depend on their times is computed once. Below, x ends with
-a 1 whose weights are the biases b_k and b_v.
+W_v (Σ a x) + b_v Σ a. The projections thus apply to one vector per root and head instead of one per
+neighbour, and for a node that is the root of several events the part that does not depend on time is computed
+once. Below, x = [h ‖ φ(Δ) ‖ e ‖ 1]; the weights of the final 1 are the biases b_k and b_v.
 
-What roots make of x = [h ‖ φ(Δ) ‖ e ‖ 1] of their neighbour slots: logits, softmax, weighted sums, values.
-
-Two forms of one function: by torch, on any device and in any precision; and compiled, for float32 on processors,
-with gradients by hand, no x in memory and no slot touched that holds no neighbour.
+``attend`` has two implementations: plain torch, for any device and precision, and compiled loops for float32
+on the CPU, with gradients by hand, without storing x and without touching empty slots.
 """
 
 from __future__ import annotations
@@ -29,15 +27,9 @@ from disttgl_hpc.model.threads import in_parts
 from disttgl_hpc.model.time_encoding import TimeEncoding
 
 SLOPE = 0.2
-
-
 """LeakyReLU's slope for negative logits (TGL)."""
 
-
-_BLOCK = 256
-
-
-"""Roots whose weighted sums stay in a core's cache between the loops and the products."""
+_BLOCK = 256  # roots whose weighted sums stay in a core's cache between the loops and the products
 
 
 def attend(  # noqa: PLR0917
@@ -50,10 +42,10 @@ def attend(  # noqa: PLR0917
     dropout: float,
     product: Product,
 ) -> Tensor:
-    """V (Σ a x) of R roots over their neighbours, a being what softmax and dropout make of the logits query·x.
+    """V (Σ a x) of R roots over their neighbours, where a = dropout(softmax(query·x)) → (R, H·m), head by head.
 
-    h: (U, d); query: (H, n, d + T + e + 1), already folded, of n distinct nodes; value: (H, m, d + T + e + 1);
-    nodes: (R,) int64, which of them each root is. The last of x's numbers is 1. → (R, H·m), head by head.
+    h: (U, d). query: (H, n, d + T + e + 1), W_kᵀ q of n distinct nodes. value: (H, m, d + T + e + 1). nodes:
+    (R,) int64, the node of each root among the n.
     """
     if h.device.type == "cpu" and h.dtype == torch.float32:
         attended: Tensor = _Compiled.apply(  # type: ignore[no-untyped-call]
@@ -73,14 +65,14 @@ def attended_by_torch(  # noqa: PLR0917
     dropout: float,
     product: Product,
 ) -> Tensor:
-    """:func:`attend` in whole-array operations."""
+    """:func:`attend` in plain torch."""
     parts = [h[graph.neighbors], time(graph.elapsed)]
     if graph.edges is not None:
         parts.append(graph.edges.gather(h.dtype))
     x = torch.cat([*parts, torch.ones_like(parts[0][..., :1])], 2)
     logits = query.transpose(0, 1)[nodes] @ x.transpose(1, 2)
     empty = (torch.arange(x.shape[1], device=x.device) >= graph.counts.unsqueeze(1)).unsqueeze(1)
-    # A finite floor, not −∞: a root without neighbours has weights that can be set to 0, not NaN.
+    # A finite floor instead of −∞: the weights of a root without neighbours are then finite and can be set to 0.
     softmax = leaky_relu(logits, SLOPE).masked_fill(empty, torch.finfo(x.dtype).min).softmax(2)
     weights = softmax.masked_fill(empty, 0)
     if graph.keep is not None:
@@ -90,17 +82,15 @@ def attended_by_torch(  # noqa: PLR0917
 
 
 class _Compiled(torch.autograd.Function):
-    """:func:`attend` for float32 on processors, a block of roots after the other."""
+    """:func:`attend` for float32 on the CPU, one block of roots after another."""
 
     @staticmethod
     def forward(  # type: ignore[no-untyped-def] # noqa: PLR0917
         ctx, h, query, value, frequency, phase, nodes, graph, dropout, product
     ):
         slots = _slots(h, frequency, phase, nodes, graph, dropout)
-        query, value = (
-            query.detach().contiguous().numpy(),
-            value.detach(),
-        )  # a thread knows nothing of no_grad
+        # Detached, since no_grad does not apply to the threads of in_parts.
+        query, value = query.detach().contiguous().numpy(), value.detach()
         transposed = value.transpose(1, 2).contiguous()
         heads, _, width = query.shape
         num_roots, num_slots = slots.neighbors.shape
@@ -141,7 +131,7 @@ class _Compiled(torch.autograd.Function):
 
 
 def _blocks(first: int, last: int) -> Iterator[tuple[int, int]]:
-    """[first, last) in pieces of at most _BLOCK."""
+    """[first, last) in blocks of at most _BLOCK."""
     for begin in range(first, last, _BLOCK):
         yield begin, min(begin + _BLOCK, last)
 
@@ -149,7 +139,7 @@ def _blocks(first: int, last: int) -> Iterator[tuple[int, int]]:
 def _slots(  # noqa: PLR0917
     h: Tensor, frequency: Tensor, phase: Tensor, nodes: Tensor, graph: GraphInputs, dropout: float
 ) -> Slots:
-    """A graph's slots as the loops take them."""
+    """A graph's slots as arrays for the compiled loops."""
     table, events, scale = feature_arrays(graph.edges, graph.neighbors)
     return Slots(
         h.detach().contiguous().numpy(),
@@ -194,7 +184,7 @@ class TemporalAttention(nn.Module):
         return embedding
 
     def _queries(self, h_nodes: Tensor, time_encoding: TimeEncoding) -> Tensor:
-        """What [x ‖ 1] is multiplied by for a logit, (H, n, d + T + e + 1), of nodes h (n, d)."""
+        """W_kᵀ q, (H, n, d + T + e + 1), of nodes h (n, d): the factor of x in a logit."""
         from_root, from_now = torch.split(self.query.weight, [self.dims.memory, self.dims.time], 1)
         now = torch.addmv(self.query.bias, from_now, time_encoding.phase.cos())
         query = times_transposed(h_nodes, from_root, self._product) + now
@@ -202,6 +192,6 @@ class TemporalAttention(nn.Module):
         return times(by_head, self._of_each_head(self.key), self._product)
 
     def _of_each_head(self, projection: Linear) -> Tensor:
-        """Weight and bias that act on [x ‖ 1]: (H, embedding / H, d + T + e + 1)."""
+        """[weight ‖ bias] by head: (H, embedding / H, d + T + e + 1)."""
         affine = torch.cat([projection.weight, projection.bias.unsqueeze(1)], 1)
         return affine.view(self.dims.num_heads, -1, affine.shape[1])

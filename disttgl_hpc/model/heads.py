@@ -1,7 +1,4 @@
-"""Classification: the head that tells the classes of an event from the embeddings of its ends, and its loss.
-
-Link prediction: the head that scores pairs of embeddings, and its loss.
-"""
+"""The heads and their losses: link prediction scores pairs of nodes, classification predicts event classes."""
 
 from __future__ import annotations
 
@@ -15,8 +12,7 @@ from disttgl_hpc.model.products import Product
 class LinkHead(nn.Module):
     """W(ReLU(W_s h_src + W_d h_dst + W_p ReLU(W_q pair))): the logit of an event between two nodes.
 
-    dim_pair: width of the features of a pair of nodes; without any, 0, the third term is missing. All layers are
-    of width ``dim`` and have biases.
+    dim_pair: width of pair features; with 0 there is no third term. All layers have width ``dim`` and biases.
     """
 
     def __init__(self, dim: int, dim_pair: int, draws: WeightDraws, product: Product):
@@ -30,10 +26,10 @@ class LinkHead(nn.Module):
             self.pair = nn.Sequential(*layers)
 
     def forward(self, h_src: Tensor, h_dst: Tensor, pairs: Tensor | None = None) -> Tensor:
-        """Logits (…,) of h_src (…, D) with h_dst (…, D), which broadcast against each other.
+        """Logits (…,) of h_src (…, D) with h_dst (…, D); the two are broadcast.
 
-        To rank n candidates, give h_src (b, 1, D) and h_dst (b, n, D): each source is projected once.
-        pairs: (…, dim_pair), the features of each pair, where the model was made for some.
+        To rank n candidates, pass h_src (b, 1, D) and h_dst (b, n, D): each source is projected once.
+        pairs: (…, dim_pair), pair features, if the model has them.
         """
         hidden = self.src(h_src) + self.dst(h_dst)
         if self.pair is not None and pairs is not None:
@@ -45,8 +41,8 @@ class LinkHead(nn.Module):
 def link_loss(positive: Tensor, negative: Tensor) -> Tensor:
     """Binary cross entropy summed over the b events: positive (b,), negative (m, b) logits → scalar.
 
-    The m negatives of an event weigh as much as its positive. Summed, not averaged: trainers add up their
-    sums and divide once by the number of events of the step.
+    The m negatives of an event together have the weight of its positive. The loss is a sum, not a mean:
+    trainers add their sums and divide once by the number of events of the step.
     """
     return F.softplus(-positive).sum() + F.softplus(negative).sum() / len(negative)
 
@@ -54,9 +50,9 @@ def link_loss(positive: Tensor, negative: Tensor) -> Tensor:
 class ClassHead(nn.Module):
     """W(ReLU(W_s h_src + W_d h_dst + W_p ReLU(W_q facts))): a logit for each of ``num_classes`` classes.
 
-    of_pair: whether the destination counts; a class of the source has no second term. dim_facts: width of what
-    else is known of an event before it happens; without any, 0, the third term is missing. Layers are of width
-    ``dim`` and have biases.
+    of_pair: whether the class depends on the destination; a class of the source has no second term.
+    dim_facts: width of the class features, which are known before the event; with 0 there is no third term.
+    All layers but the last have width ``dim``; all have biases.
     """
 
     def __init__(
@@ -81,7 +77,7 @@ class ClassHead(nn.Module):
     def forward(self, h_src: Tensor, h_dst: Tensor, facts: Tensor | None = None) -> Tensor:
         """Logits (b, num_classes) of events between h_src (b, D) and h_dst (b, D).
 
-        facts: (b, dim_facts), where the head was made for some.
+        facts: (b, dim_facts), class features, if the head has them.
         """
         hidden = self.src(h_src)
         if self.dst is not None:
@@ -95,8 +91,8 @@ class ClassHead(nn.Module):
 def class_loss(logits: Tensor, truth: Tensor, weights: Tensor | None = None) -> Tensor:
     """Loss summed over the b events, logits (b, C) → scalar; trainers divide by the number of events, as for links.
 
-    truth (b,) int64: cross entropy of one class an event, of class −1 none. truth (b, C) of 0 and 1: binary cross
-    entropy, the mean over the classes. weights: (C,), of events that have a class.
+    truth: (b,) int64 for cross entropy, where events of class −1 are ignored, or (b, C) of 0 and 1 for binary
+    cross entropy, averaged over the classes. weights: (C,), class weights or None.
     """
     if truth.dim() == 1:
         return F.cross_entropy(logits, truth, weights, ignore_index=-1, reduction="sum")

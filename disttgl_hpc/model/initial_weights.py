@@ -1,4 +1,4 @@
-"""Initial weights from counter-based draws: the same on every rank and machine, whatever ran before."""
+"""Initial weights from counter-based draws: the same on every rank and machine."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from disttgl_hpc.draws import WORDS_PER_BLOCK, Purpose, philox_words
 from disttgl_hpc.model.products import Product, times_transposed, torch_product
 
 _DRAWS_PER_BLOCK = 2 * WORDS_PER_BLOCK  # of 32 bits each
-_FLOAT_BITS = 24  # what float32 can tell apart in [0, 1)
+_FLOAT_BITS = 24  # resolution of float32 in [0, 1)
 
 
 class WeightDraws:
-    """Uniform draws for the parameters of a model, each parameter with a stream of its own."""
+    """Uniform draws for the parameters of a model; each parameter has its own random stream."""
 
     def __init__(self, seed: int) -> None:
         self._seed, self._parameter = seed, 0
@@ -33,7 +33,7 @@ class WeightDraws:
 
 
 class Linear(nn.Module):
-    """x Wᵀ + b, with both drawn from ±1/√dim_in as in ``torch.nn.Linear``."""
+    """x Wᵀ + b, both drawn uniformly from ±1/√dim_in as in ``torch.nn.Linear``."""
 
     def __init__(self, dim_in: int, dim_out: int, draws: WeightDraws, product: Product = torch_product):
         super().__init__()

@@ -1,4 +1,4 @@
-"""From a batch's index arrays to the model's tensors: features gathered, cast and put on the device."""
+"""From a batch's index arrays to the model's tensors: features gathered, cast and copied to the device."""
 
 from __future__ import annotations
 
@@ -27,21 +27,24 @@ from disttgl_hpc.sampling.pair_features import DIM_PAIR
 
 
 def device_of(config: TrainConfig, local_trainer: int) -> torch.device:
-    """Where a trainer computes: on GPUs the trainers of a node take turns. Raises ConfigError without a GPU."""
+    """Device of a trainer; a node's trainers are spread over its GPUs. Raises ConfigError without a GPU."""
     if config.device == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise ConfigError(f"device {config.device} needs a GPU and a torch built for it: none here, use cpu")
+        raise ConfigError(
+            f"device {config.device} needs a GPU and a CUDA build of torch, neither was found: use --device cpu"
+        )
     return torch.device("cuda", local_trainer % torch.cuda.device_count())
 
 
 def build_model(stream: EventStream, config: TrainConfig) -> Tgn:
     """Model for a stream's features, with the initial weights of ``config.seed``, on the CPU.
 
-    Raises ConfigError if the stream has no targets for a task with classes: see :func:`~.runs.tasks.with_task`.
+    Raises ConfigError if the task has classes and the stream has no targets (see
+    ``training.run_events.with_task``).
     """
     if config.class_kind and stream.targets is None:
-        raise ConfigError(f"task {config.task} is for training, evaluation and doctor: leave it out here")
+        raise ConfigError(f"task {config.task} is supported by train, evaluate and doctor only: leave it out")
     dims = ModelDims(
         memory=config.dim_memory,
         time=config.dim_time,
@@ -64,7 +67,7 @@ def build_model(stream: EventStream, config: TrainConfig) -> Tgn:
 
 
 def _class_dims(targets: Targets | None) -> dict[str, Any]:
-    """Widths of the class head, if there is one."""
+    """Widths of the class head, or nothing without classes."""
     if targets is None:
         return {}
     return {"classes": targets.num_classes, "facts": dim_facts(targets), "of_pair": targets.of_pair}
@@ -72,9 +75,9 @@ def _class_dims(targets: Targets | None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class PassInputs:
-    """What a pass needs but for the memory of its nodes, which comes last; on a GPU it may still be under way.
+    """Inputs of a pass without the memory of its nodes, which is read last; copies to a GPU may still be in flight.
 
-    nodes: with an empty state, to be replaced. arrived: what to wait for before any of it is used, or None.
+    nodes: with an empty state, to be replaced. arrived: event to wait for before use, or None.
     """
 
     nodes: NodeInputs
@@ -83,10 +86,10 @@ class PassInputs:
 
 
 class InputBuilder:
-    """Turns a stream's batches into tensors on one device; a processor reads edge features where they lie.
+    """Converts a stream's batches to tensors on one device; on the CPU edge features are not copied.
 
-    co_trained: (N, d), a static memory that changes with every step, instead of the stream's own, which does not.
-    Copies to a GPU start from pinned memory. The GPU's part follows torch's documentation; it has not met one yet.
+    co_trained: (N, d), a static memory that changes with every step, used instead of the stream's own.
+    Copies to a GPU start from pinned memory. The GPU path has not been run on a GPU yet.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class InputBuilder:
         self._edge_scale = None if stream.edge_scale is None else self._tensor(np.array(stream.edge_scale))
 
     def ahead(self, own: Pass) -> PassInputs:
-        """Inputs of a pass, made while another batch is computed: copies to a GPU go on a stream of their own."""
+        """Inputs of a pass, prepared while another batch is computed; copies to a GPU use their own CUDA stream."""
         if self._copies is None:
             nodes, graph = self._nodes_ahead(own), self.graph(own.mfg, own.pairs, own.keep, own.facts)
             return PassInputs(nodes, graph, None)
@@ -108,34 +111,31 @@ class InputBuilder:
             return PassInputs(nodes, graph, self._copies.record_event())
 
     def _nodes_ahead(self, own: Pass) -> NodeInputs:
-        """What is known of a pass's nodes before its turn."""
+        """Node inputs of a pass before its memory is read."""
         nodes, no_state = own.mfg.nodes, np.empty((0, 0), np.float32)
         static = _rows(self._static_memory, nodes, own.keep_static)
         return self._node_inputs(nodes, own.mail, no_state, static)
 
     def co_trained_rows(self, own: Pass) -> Tensor | None:
-        """Rows (U, d) of a co-trained static memory as they are now, to be given to :meth:`complete`.
-
-        Their gradient is what the pass wants changed of them.
-        """
+        """Current rows (U, d) of a co-trained static memory for :meth:`complete`; they receive a gradient."""
         rows = _rows(self.co_trained, own.mfg.nodes, own.keep_static)
         return None if rows is None else self._tensor(rows).requires_grad_()
 
     def complete(
         self, inputs: PassInputs, state: NDArray[np.float32], co_trained: Tensor | None = None
     ) -> tuple[NodeInputs, GraphInputs]:
-        """Inputs with the memory of their nodes, ``state`` (U, 2·dim_memory), safe to compute with."""
+        """Inputs with the memory of their nodes, ``state`` (U, 2·dim_memory), once all copies have arrived."""
         if inputs.arrived is not None:
             computing = torch.cuda.current_stream(self._device)
             computing.wait_event(inputs.arrived)
             for tensor in (*_tensors(inputs.nodes), *_tensors(inputs.graph)):
-                # Or its memory would be used for the next copy as soon as this process lets go of it.
+                # Otherwise its memory could be reused by the next copy while it is still in use.
                 tensor.record_stream(computing)
         static = inputs.nodes.static_memory if co_trained is None else co_trained
         return replace(inputs.nodes, state=self._tensor(state), static_memory=static), inputs.graph
 
     def nodes(self, nodes: NDArray[np.int64], mail: PendingMail, state: NDArray[np.float32]) -> NodeInputs:
-        """Memory and mail of distinct ``nodes`` (U,) whose stored state is ``state`` (U, 2·dim_memory)."""
+        """Node inputs of distinct ``nodes`` (U,) with stored state ``state`` (U, 2·dim_memory)."""
         static = self._static_memory if self.co_trained is None else self.co_trained
         return self._node_inputs(nodes, mail, state, _rows(static, nodes))
 
@@ -165,7 +165,7 @@ class InputBuilder:
         keep: NDArray[np.bool_] | None = None,
         facts: NDArray[np.float32] | None = None,
     ) -> GraphInputs:
-        """Roots and neighbour slots of a message flow graph, with the features of its events and pairs."""
+        """Graph inputs of a message flow graph, with features of its events and pairs."""
         return GraphInputs(
             roots=self._tensor(mfg.roots),
             neighbors=self._tensor(mfg.neighbors),
@@ -178,7 +178,7 @@ class InputBuilder:
         )
 
     def truth(self, values: NDArray[np.integer]) -> Tensor:
-        """Classes of events, (b,) or (b, C), where the model computes."""
+        """Classes of events, (b,) or (b, C), on the model's device."""
         return self._tensor(np.array(values))
 
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:
@@ -186,7 +186,7 @@ class InputBuilder:
         return tensor if self._copies is None else tensor.pin_memory().to(self._device, non_blocking=True)
 
     def _edges(self, events: NDArray[np.int64]) -> EventFeatures | None:
-        """Features of ``events``, any shape; what another device needs of the table goes there with them."""
+        """Features of ``events``, any shape; for a GPU the rows that are needed are gathered and copied."""
         if self._edge_table is None:
             return None
         if self._device.type == "cpu":
@@ -206,7 +206,7 @@ class InputBuilder:
 def _rows(
     table: NDArray[np.floating] | None, nodes: NDArray[np.int64], keep: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float32] | None:
-    """Rows of ``nodes`` as float32, those that are not to be kept as zeros; of a map only their pages are read."""
+    """Rows of ``nodes`` as float32, zero where ``keep`` is False; of a memory map only their pages are read."""
     if table is None:
         return None
     rows = np.take(table, nodes, axis=0).astype(np.float32, copy=False)
@@ -216,7 +216,7 @@ def _rows(
 
 
 def _tensors(inputs: object) -> Iterator[Tensor]:
-    """All tensors among the fields of some inputs."""
+    """All tensors in the fields of ``inputs``."""
     for value in vars(inputs).values():
         if isinstance(value, Tensor):
             yield value
@@ -225,7 +225,7 @@ def _tensors(inputs: object) -> Iterator[Tensor]:
 
 
 def _tensor_over(table: NDArray[np.generic]) -> Tensor:
-    """A tensor over a table that is only ever read, possibly a read-only map, which torch warns of."""
+    """A tensor over a table that is never written; torch's warning about read-only maps is silenced."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return torch.from_numpy(table)

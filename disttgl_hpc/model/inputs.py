@@ -1,8 +1,7 @@
-"""What the model is told: its widths, the nodes of a batch with their mail, its roots with their neighbours.
+"""Inputs of the model: its widths, the nodes of a batch with their mail, its roots with their neighbours.
 
-Floating tensors have the dtype of the model, all tensors its device.
-
-Tensors as the compiled loops take them.
+Floating-point tensors have the model's dtype, and all tensors are on its device. The last two functions
+convert inputs to the arrays that the compiled loops take.
 """
 
 from __future__ import annotations
@@ -21,10 +20,11 @@ from disttgl_hpc.errors import ConfigError
 
 @dataclass(frozen=True)
 class ModelDims:
-    """Widths of the model's vectors. ``edge``, ``node``, ``static`` are those of the data, 0 where it has none.
+    """Widths of the model's vectors; ``edge``, ``node`` and ``static`` are 0 if the data has no such features.
 
-    pair: of the features of a pair of nodes, 0 to do without. classes: how many are told of an event, 0 for none.
-    facts: width of what else they are told from. of_pair: whether from both ends, or from the source alone.
+    pair: width of pair features, 0 for none. classes: number of classes to predict, 0 for no class head.
+    facts: width of the class features. of_pair: whether classes are predicted from both ends or from the
+    source alone.
     """
 
     memory: int = 100
@@ -59,10 +59,10 @@ class ModelDims:
 
 @dataclass(frozen=True)
 class EventFeatures:
-    """Features of events, by reference: rows of a table that compiled loops read where it lies.
+    """Features of events by reference: a table and row numbers, so that compiled loops need no gathered copy.
 
-    table: (E, edge) float or int8, possibly a memory map, possibly of fewer events. rows: (…) int64.
-    scale: (edge,) float32, which int8 features are to be multiplied by, or None.
+    table: (E, edge) float or int8, possibly a memory map. rows: (…) int64. scale: (edge,) float32, the factor
+    of int8 features, or None.
     """
 
     table: Tensor
@@ -70,7 +70,7 @@ class EventFeatures:
     scale: Tensor | None = None
 
     def gather(self, dtype: torch.dtype) -> Tensor:
-        """The features (…, edge) themselves."""
+        """Gathered features (…, edge)."""
         values = self.table[self.rows].to(dtype)
         return values if self.scale is None else values * self.scale.to(dtype)
 
@@ -81,9 +81,9 @@ class NodeInputs:
 
     state: (U, 2·memory), the stored [memory ‖ peer] of each node.
     mail_rows: (V,) int64, ascending: the rows of ``state`` whose node has mail.
-    mail_elapsed: (V,) mail_time − memory_time of those nodes, subtracted before the cast.
+    mail_elapsed: (V,) mail_time − memory_time of those nodes, subtracted before the cast to float32.
     mail_edges: features of the V events behind the mails, or None.
-    node_features: (U, node) or None. static_memory: (U, static) or None; a co-trained one takes a gradient.
+    node_features: (U, node) or None. static_memory: (U, static) or None; a co-trained one has a gradient.
     """
 
     state: Tensor
@@ -98,13 +98,12 @@ class NodeInputs:
 class GraphInputs:
     """R roots with K neighbour slots each; nodes are rows of ``NodeInputs.state``.
 
-    roots: (R,) int64. neighbors: (R, K) int64. elapsed: (R, K) root time − event time, subtracted before the cast.
-    edges: features of the events behind the (R, K) slots, or None.
-    counts: (R,) int64; the first ``counts[r]`` slots of root r hold its neighbours. The others are never
-    looked at, but must hold rows in range and finite numbers.
-    keep: (R, num_heads, K) bool, the attention weights that dropout leaves alone; None keeps them all.
-    pairs: (…, pair), features of the pairs of roots that are to be scored, or None. facts: (b, facts), what is
-    known of the events whose classes are to be told, or None.
+    roots: (R,) int64. neighbors: (R, K) int64. elapsed: (R, K) root time − event time, subtracted before the
+    cast to float32. edges: features of the events behind the (R, K) slots, or None. counts: (R,) int64; the
+    first ``counts[r]`` slots of root r hold its neighbours. The others are ignored, but must hold rows in
+    range and finite numbers. keep: (R, num_heads, K) bool, attention weights that dropout keeps; None keeps
+    all. pairs: (…, pair), features of the pairs to score, or None. facts: (b, facts), class features of the
+    events to classify, or None.
     """
 
     roots: Tensor
@@ -118,15 +117,15 @@ class GraphInputs:
 
 
 def in_turns(frequency: Tensor, phase: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """ω and b (T,) in turns instead of radians, in float64."""
+    """ω and b (T,) in turns instead of radians, float64."""
     turns, offset = ((each.detach().double() / (2 * pi)).numpy() for each in (frequency, phase))
     return turns, offset
 
 
 def feature_arrays(features: EventFeatures | None, rows: Tensor) -> tuple[NDArray[Any], ...]:
-    """Table (E, e), its rows in the shape of ``rows`` and the scale (e,) or (0,); e is 0 without features.
+    """Table (E, e), row numbers in the shape of ``rows``, and scale (e,) or (0,); e is 0 without features.
 
-    float16, which numba does not know, comes as its bits in uint16.
+    float16, which numba does not support, is returned as its bits in uint16.
     """
     no_scale = np.empty(0, np.float32)
     if features is None:

@@ -20,8 +20,8 @@ from disttgl_hpc.model.time_encoding import TimeEncoding
 class MemoryUpdate(nn.Module):
     """GRU([memory ‖ peer ‖ edge ‖ φ], memory); gates ordered as in ``torch.nn.GRUCell``: reset, update, new.
 
-    The mail begins with the very memory that is updated, so the reset and update gates, which add up what they
-    make of both, need one weight for the two. Only the new gate tells them apart: it resets the memory's part.
+    The mail begins with the memory that is updated. The reset and update gates add the two products, so one
+    weight serves both; only the new gate keeps them apart, since it resets the memory's product.
     """
 
     def __init__(self, dims: ModelDims, draws: WeightDraws, product: Product):
@@ -34,7 +34,7 @@ class MemoryUpdate(nn.Module):
         self.reset_bias = draws.uniform((dims.memory,), bound)
 
     def forward(self, nodes: NodeInputs, time: TimeEncoding) -> Tensor:
-        """Memory (U, memory) after the mail; nodes without mail keep theirs bit for bit."""
+        """Updated memory (U, memory); nodes without mail keep theirs bit for bit."""
         if nodes.state.device.type == "cpu" and nodes.state.dtype == torch.float32:
             weights = self.mail_weight, self.mail_bias, self.reset_weight, self.reset_bias
             memory: Tensor = _Compiled.apply(  # type: ignore[no-untyped-call]
@@ -44,7 +44,7 @@ class MemoryUpdate(nn.Module):
         return self.updated_by_torch(nodes, time)
 
     def updated_by_torch(self, nodes: NodeInputs, time: TimeEncoding) -> Tensor:
-        """:meth:`forward` in whole-array operations, on any device and in any precision."""
+        """:meth:`forward` in plain torch, on any device and in any precision."""
         state = nodes.state[nodes.mail_rows]
         memory = state[:, : self.dim]
         parts = [] if nodes.mail_edges is None else [nodes.mail_edges.gather(state.dtype)]
@@ -58,7 +58,7 @@ class MemoryUpdate(nn.Module):
 
 
 class _Compiled(torch.autograd.Function):
-    """The update for float32 on processors: compiled loops around the products, gradients by hand."""
+    """The update for float32 on the CPU: compiled loops around the products, gradients by hand."""
 
     @staticmethod
     def forward(  # type: ignore[no-untyped-def] # noqa: PLR0917

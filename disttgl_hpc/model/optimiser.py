@@ -1,6 +1,7 @@
-"""Adam in torch's own arithmetic, without torch's optimiser classes.
+"""Adam by torch's functional form, without its optimiser classes.
 
-The first instance of one of those loads torch's compiler: 0.9 s and 66 MiB for every trainer of a node.
+The first instance of ``torch.optim.Adam`` imports torch's compiler: 0.9 s and 66 MiB in every trainer of a
+node.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 class Adam:
     """Adam (Kingma and Ba, 2015) with torch's usual constants, on any device.
 
-    weight_decay: L2 penalty, which is added to the gradient. state: for each parameter, in order, ``step`` (), and
-    ``exp_avg`` and ``exp_avg_sq`` in its shape, float32; they are updated in place, as the parameters are.
+    weight_decay: L2 penalty, added to the gradient. state: for each parameter, in order, ``step`` () and
+    ``exp_avg`` and ``exp_avg_sq`` of its shape, float32; updated in place, as the parameters are.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], rate: float, weight_decay: float = 0.0) -> None:
@@ -34,7 +35,7 @@ class Adam:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Change each parameter by its gradient; those without one stay as they are."""
+        """Update each parameter that has a gradient."""
         moved = [
             (parameter, parameter.grad, state)
             for parameter, state in zip(self._parameters, self.state, strict=True)

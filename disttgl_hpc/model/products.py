@@ -15,9 +15,9 @@ from torch.autograd.function import once_differentiable
 from disttgl_hpc.model.threads import in_parts
 
 Product = Callable[[Tensor, Tensor], Tensor]
-"""(…, m, k) times (…, k, n) → (…, m, n), in the dtype of the first; of values, without a graph."""
+"""(…, m, k) times (…, k, n) → (…, m, n), in the dtype of the first; values only, without autograd."""
 
-_LONG, _STEP = 512, 256  # from which length on bfloat16 is padded, and to multiples of what
+_LONG, _STEP = 512, 256  # lengths from _LONG on are padded to multiples of _STEP in bfloat16
 _PROCESSORS = Path("/proc/cpuinfo")
 
 
@@ -27,21 +27,21 @@ def torch_product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def numpy_product(a: Tensor, b: Tensor) -> Tensor:
-    """Product by NumPy's library, on the processor."""
+    """Product by NumPy's BLAS, on the CPU."""
     return torch.from_numpy(np.matmul(a.detach().numpy(), b.detach().numpy()))
 
 
 def bfloat16_product(a: Tensor, b: Tensor) -> Tensor:
-    """Product of what bfloat16 keeps of both, rounded to bfloat16: three digits, in all of float32's range."""
+    """Product in bfloat16: factors and result have three digits and the range of float32."""
     product = _rounded(a) @ _rounded(b)
     return product[..., : a.shape[-2], : b.shape[-1]].to(a.dtype)
 
 
 def _rounded(x: Tensor) -> Tensor:
-    """Values in bfloat16, padded with zeros where its length would be another one each time.
+    """Values in bfloat16; long dimensions are padded with zeros so that few shapes occur.
 
-    oneDNN prepares, and keeps, a program for each shape it meets. With a new number of nodes in every batch that
-    takes longer than the products, and a gigabyte.
+    oneDNN compiles and caches a primitive per shape. With a different number of nodes in every batch that
+    would take longer than the products, and a gigabyte.
     """
     if x.stride(-2) == 1 and x.stride(-1) != 1:
         return _rounded(x.transpose(-1, -2)).transpose(-1, -2)
@@ -57,8 +57,8 @@ def _rounded(x: Tensor) -> Tensor:
 def choose_product(precision: str, device: str) -> Product:
     """The fastest product in ``precision`` on ``device``.
 
-    On AMD processors MKL, which torch uses, is far slower than NumPy's OpenBLAS. The choice goes by the
-    processor's maker, not by a stopwatch: libraries round differently, and a run must repeat bit for bit.
+    On AMD processors MKL, which torch uses, is far slower than NumPy's OpenBLAS. The choice depends on the
+    processor's vendor, not on a measurement: libraries round differently, and a run must repeat bit for bit.
     """
     if precision == "bfloat16":
         return bfloat16_product
@@ -83,10 +83,10 @@ def _numpy_has_openblas() -> bool:
 
 
 def on_all_threads(product: Product, a: Tensor, b: Tensor) -> Tensor:
-    """``product`` of a and b, by all threads; not for work that is itself a part of what all threads do.
+    """``product`` of a and b on all threads; not to be called from a part of :func:`~.threads.in_parts`.
 
-    torch uses its own threads. NumPy's library has others, which would wait busily for the same cores: it has but
-    one, and each of our threads multiplies a part of a's rows.
+    torch uses its own threads. NumPy's BLAS is limited to one, since its threads would spin on the same
+    cores; each of our threads multiplies a part of a's rows instead.
     """
     if product is not numpy_product:
         return product(a, b)
@@ -95,7 +95,7 @@ def on_all_threads(product: Product, a: Tensor, b: Tensor) -> Tensor:
 
 
 class _Times(torch.autograd.Function):
-    """a @ b, or a @ bᵀ. The gradient of a transposed b is made untransposed: as a view it would be copied later."""
+    """a @ b or a @ bᵀ. The gradient of a transposed b is computed untransposed: a view would be copied later."""
 
     @staticmethod
     def forward(ctx, a, b, transposed, product):  # type: ignore[no-untyped-def]

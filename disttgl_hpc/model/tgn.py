@@ -1,4 +1,4 @@
-"""TGN-attention: memory update, one attention layer, heads (Rossi et al., 2020; DistTGL's model)."""
+"""TGN-attention, the model of DistTGL: memory update, one attention layer, heads (Rossi et al., 2020)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from disttgl_hpc.model.time_encoding import TimeEncoding, TimeMode
 
 
 class Tgn(nn.Module):
-    """The whole model. It holds weights only: memory and mail come with each batch.
+    """The whole model. It holds weights only; memory and mail are inputs of each batch.
 
-    dropout: the share of attention weights that ``GraphInputs.keep`` drops, in [0, 1). seed: of the initial
-    weights, which depend on nothing else. time_unit: see ``TimeEncoding``. product: of all larger matrices. Raises
-    ConfigError when dropout is out of range.
+    dropout: share of attention weights that ``GraphInputs.keep`` drops, in [0, 1). seed: determines the
+    initial weights. time_unit: see ``TimeEncoding``. product: implementation of the large matrix products.
+    Raises ConfigError if dropout is out of range.
     """
 
     def __init__(
@@ -47,17 +47,17 @@ class Tgn(nn.Module):
         given = dims.node + dims.static
         self.static = draws.uniform((dims.memory, given), 1 / sqrt(given)) if given else None
         self.class_head: ClassHead | None = None
-        if dims.classes:  # drawn last: the other weights are those of a model without it
+        if dims.classes:  # drawn last, so that all other weights equal those of a model without it
             sizes = dims.embedding, dims.facts, dims.classes
             self.class_head = ClassHead(*sizes, draws, product, of_pair=dims.of_pair)
 
     def update_memory(self, nodes: NodeInputs) -> Tensor:
-        """Memory after the mail (U, memory); nodes without mail keep theirs bit for bit."""
+        """Updated memory (U, memory); nodes without mail keep theirs bit for bit."""
         memory: Tensor = self.memory_update(nodes, self.time_encoding)
         return memory
 
     def represent(self, memory: Tensor, nodes: NodeInputs) -> Tensor:
-        """What attention sees of the nodes, h (U, memory): memory' + W·[node features ‖ static memory]."""
+        """Input of attention, h (U, memory) = memory' + W·[node features ‖ static memory]."""
         given = [part for part in (nodes.node_features, nodes.static_memory) if part is not None]
         if self.static is None:
             return memory
@@ -74,10 +74,10 @@ class Tgn(nn.Module):
         return logits
 
     def classify(self, h_src: Tensor, h_dst: Tensor, facts: Tensor | None = None) -> Tensor:
-        """Logits of events' classes: see ``ClassHead.forward``. Raises ConfigError for a model without classes."""
+        """Class logits of events: see ``ClassHead.forward``. Raises ConfigError if the model has no class head."""
         if self.class_head is None:
             raise ConfigError(
-                "the model tells no classes: train one with --task edge, or another with classes"
+                "the model has no class head: train one with --task edge or another task with classes"
             )
         logits: Tensor = self.class_head(h_src, h_dst, facts)
         return logits

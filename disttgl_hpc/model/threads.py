@@ -1,9 +1,7 @@
-"""Settings of the process that computes: its threads, and what it does with memory it has freed.
+"""Threads of a process: its settings, and compiled loops on as many parts of the rows as torch has threads.
 
-Compiled loops on several threads: rows are cut into as many parts as torch has threads.
-
-Loops run without the interpreter's lock, so Python's own threads do. What a part adds up it adds up alone, and
-the parts' sums are added in order: one number of threads gives one result.
+Compiled loops release the interpreter lock, so Python's threads suffice. Each part has its own sums, which
+are added in order: for one number of threads the result is always the same.
 """
 
 from __future__ import annotations
@@ -21,19 +19,15 @@ from threadpoolctl import threadpool_limits
 
 # Numbers of glibc's mallopt().
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-
-
-_LARGEST_MMAP_THRESHOLD = 32 << 20  # what glibc accepts
-
-
+_LARGEST_MMAP_THRESHOLD = 32 << 20  # the largest that glibc accepts
 _KEPT_BYTES = 256 << 20
 
 
 def prepare_process(threads: int) -> None:
-    """Let torch, products and compiled loops use so many ``threads``, and keep freed memory.
+    """Let torch, products and compiled loops use ``threads`` threads, and keep freed memory in the process.
 
-    A step needs the same megabytes as the step before. Given back to the system in between, they come back as
-    fresh pages that must be cleared: with glibc, which is told so here, up to a tenth of a step.
+    Every step needs the same megabytes. Memory that is returned to the system comes back as pages to be
+    cleared, which takes up to a tenth of a step; glibc is set to keep it.
     """
     torch.set_num_threads(threads)
     threadpool_limits(1, user_api="blas")  # see products.on_all_threads
@@ -48,7 +42,7 @@ Sums = TypeVar("Sums")
 
 
 def in_parts(rows: int, work: Callable[[int, int], Sums]) -> list[Sums]:
-    """What ``work(first, last)`` returns for each part of [0, rows), the parts worked on at the same time."""
+    """Results of ``work(first, last)`` for each part of [0, rows); the parts run at the same time."""
     threads = torch.get_num_threads()
     if threads == 1:
         return [work(0, rows)]
@@ -58,5 +52,5 @@ def in_parts(rows: int, work: Callable[[int, int], Sums]) -> list[Sums]:
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that wait for work; they start with the first of it."""
+    """A pool of threads, started on first use."""
     return ThreadPoolExecutor(threads, thread_name_prefix="loops")

@@ -1,4 +1,4 @@
-"""Time encoding φ(Δ) = cos(Δ·ω + b) (TGN, after Time2Vec), within 1e-5 as long as Δ·ω stays below 10^10 radians."""
+"""Time encoding φ(Δ) = cos(Δ·ω + b) (TGN, after Time2Vec), exact to 1e-5 while Δ·ω is below 10^10 radians."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 
 class TimeMode(StrEnum):
-    """How the frequencies ω are held.
+    """Parametrisation of the frequencies ω.
 
-    LEARNED: ω and b are parameters (TGN). FIXED: neither ever changes (GraphMixer). LOG_LEARNED: ln ω and b
-    are parameters, so that an optimiser step changes a frequency by a factor; a step of 1e-3 on ω itself is
+    LEARNED: ω and b are parameters (TGN). FIXED: both are constant (GraphMixer). LOG_LEARNED: ln ω and b are
+    parameters, so that an optimiser step changes a frequency by a factor; a step of 1e-3 on ω itself would be
     a million times the lowest frequency.
     """
 
@@ -23,9 +23,9 @@ class TimeMode(StrEnum):
 
 
 def phase_angle(elapsed: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
-    """Δ·ω + b less whole turns: (…,) elapsed, (T,) frequency and phase → (…, T), dtype of ``elapsed``.
+    """Δ·ω + b without whole turns: (…,) elapsed, (T,) frequency and phase → (…, T), dtype of ``elapsed``.
 
-    The product is taken in float64, in turns, where dropping the whole ones loses nothing: at Δ = 1e9 a
+    The product is computed in float64 and in turns, so that whole turns can be dropped exactly; at Δ = 1e9 a
     float32 product is off by up to 32 radians.
     """
     turns = elapsed.double().unsqueeze(-1) * (frequency.double() / (2 * pi))
@@ -33,7 +33,7 @@ def phase_angle(elapsed: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
 
 
 class _Encode(torch.autograd.Function):
-    """φ with the gradients of ω and b; elapsed times have none."""
+    """φ with gradients of ω and b; elapsed times have no gradient."""
 
     @staticmethod
     def forward(ctx, elapsed, frequency, phase):  # type: ignore[no-untyped-def]
@@ -49,9 +49,10 @@ class _Encode(torch.autograd.Function):
 
 
 class TimeEncoding(nn.Module):
-    """φ(Δ) = cos(Δ·ω + b) of width ``dim``; ω starts as 10^(−9·x) / unit for x evenly spaced in [0, 1], b as 0.
+    """φ(Δ) = cos(Δ·ω + b) of width ``dim``; initially ω = 10^(−9·x) / unit, x evenly spaced in [0, 1], b = 0.
 
-    unit: how many units of elapsed times make one of the model's: 1e9 for nanoseconds, and it learns in seconds.
+    unit: stream time units per model time unit, for example 1e9 if times are nanoseconds and the model uses
+    seconds.
     """
 
     def __init__(self, dim: int, mode: TimeMode = TimeMode.LEARNED, unit: float = 1.0):

@@ -86,7 +86,7 @@ def test_options_win_over_the_file_which_wins_over_the_defaults(tmp_path, events
 
 
 MISTAKES = {
-    "--gird 1x1x1": ("No such option '--gird'", "--grid"),
+    "--gird 1x1x1": ("--gird", "--grid"),
     "--lr -1": ("lr must be at least 0: got -1",),
     "--grid 2x2": ("IxJxK", "2x2"),
     "--grid 2x1x2": ("need 5 ranks", "mpiexec -n 5"),

@@ -358,8 +358,8 @@ def test_text_views_are_texts(tmp_path, events):
 
 def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = (Path(__file__).parents[2] / "data" / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    text = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(from disttgl_hpc import prepare_frame.*?)```", text, re.DOTALL)
     namespace = {}
     exec(example, namespace)  # noqa: S102 (our own)
     assert namespace["store"].node_ids().tolist() == ["ann", "bob", "rye", "tea"]

@@ -1,10 +1,10 @@
-"""The compiled form of ``mixing.attend``, but for its products: one root after the other, its slots in cache.
+"""The compiled loops of ``attention.attend``, without its products: one root at a time, its slots in cache.
 
-A root's x = [h ‖ φ(Δ) ‖ e ‖ 1] are put together in a buffer of K rows, forward and again backward: edge features
-are read where they lie, and encoding a time takes less time than fetching it from memory.
+The vectors x = [h ‖ φ(Δ) ‖ e ‖ 1] of a root are assembled in a buffer of K rows, forward and again backward:
+edge features are read in place, and encoding a time is faster than loading it from memory.
 """
 
-# Loops take their arrays one by one and without types, which the compiler finds out.
+# Loops take many untyped arrays; numba infers their types.
 # mypy: allow-untyped-defs
 # ruff: noqa: PLR0917
 
@@ -32,14 +32,14 @@ Floats = NDArray[np.float32]
 
 
 class Slots(NamedTuple):
-    """What roots attend to, as arrays; see ``inputs.GraphInputs``.
+    """The neighbour slots of R roots as arrays; see ``inputs.GraphInputs``.
 
-    h: (U, d) float32. order: (R,) int64, the roots as they are taken, those of one node one after the other: they
-    share most of their neighbours, and all of a query. nodes: (R,), neighbors: (R, K), counts: (R,) int64, of which
-    ``nodes`` names the queries. elapsed: (R, K) float32. frequency, phase: (T,) float64, in turns. table: (E, e)
-    stored edge features, float16 as the bits in uint16, of which ``events`` (R, K) int64 are meant; scale: (e,)
-    float32 or empty; without features e is 0. keep: (R, H, K) bool or empty, weights that dropout leaves alone,
-    which are then multiplied by ``kept`` (float32).
+    h: (U, d) float32. order: (R,) int64, the order in which roots are processed; roots of the same node are
+    adjacent, since they share the query and most neighbours. nodes: (R,) int64, the query of each root.
+    neighbors: (R, K) and counts: (R,) int64. elapsed: (R, K) float32. frequency, phase: (T,) float64, in
+    turns. table: (E, e) stored edge features, float16 as bits in uint16; events: (R, K) int64, its rows;
+    scale: (e,) float32 or empty; e is 0 without features. keep: (R, H, K) bool or empty, the weights that
+    dropout keeps; kept: their factor, float32.
     """
 
     h: Floats
@@ -85,9 +85,9 @@ def _take(vectors, i, j, out):
 
 @inlined
 def _logit_slopes(logits, softmax, keep, kept, slope, r, head, count, share, change):
-    """Of a root's head: weights in the sums → share; from their gradient in change, that of its logits → change.
+    """One head of a root: attention weights → share; gradient of the weights → gradient of the logits, in change.
 
-    Of both, (…,), the first ``count`` are meant; change is 0 beyond them.
+    Only the first ``count`` elements are used; change is 0 beyond them.
     """
     mean = np.float32(0)
     for s in range(count):
@@ -111,12 +111,12 @@ def mix_forward(
 ):  # fmt: skip
     """Weighted sums of the roots ``order[first:last]``.
 
-    query: (H, n, d + T + e + 1); slope: LeakyReLU's. → mixed (H, R, d + T + e + 1), in the order of ``order``, and
-    for the backward pass logits and softmax (R, H, K). What follows is :class:`Slots`.
+    query: (H, n, d + T + e + 1); slope: LeakyReLU's. → mixed (H, R, d + T + e + 1), in the order of
+    ``order``, and for the backward pass logits and softmax (R, H, K). The other arguments are :class:`Slots`.
     """
     heads, _, width = query.shape
     timed, edged = h.shape[1], h.shape[1] + len(frequency)
-    slots = -(-neighbors.shape[1] // 4) * 4  # rows are taken by fours; those beyond a root's weigh nothing
+    slots = -(-neighbors.shape[1] // 4) * 4  # rows are processed by fours; surplus rows have weight 0
     x = np.zeros((slots, padded(width)), np.float32)
     x[:, width - 1] = 1
     q, sums = np.zeros((2, padded(width)), np.float32)
@@ -154,8 +154,8 @@ def mix_backward(
 ):  # fmt: skip
     """Add the gradients of the roots ``order[first:last]`` to d_h (U, d), d_query (H, n, d + T + e + 1), d_time.
 
-    d_mixed: (H, last − first, d + T + e + 1), of these roots. d_time: (2, T) float64, of the angular frequency and
-    of the phase in radians.
+    d_mixed: (H, last − first, d + T + e + 1), of these roots. d_time: (2, T) float64, of the angular
+    frequency and of the phase in radians.
     """
     heads, _, width = query.shape
     timed, edged = h.shape[1], h.shape[1] + len(frequency)
@@ -165,7 +165,7 @@ def mix_backward(
     sines, d_angle = np.empty((slots, len(frequency)), np.float32), np.zeros((2, len(frequency)), np.float32)
     q, g, d_q = np.zeros((3, padded(width)), np.float32)
     share, change = np.zeros((2, slots), np.float32)
-    d_x = np.zeros((slots, edged), np.float32)  # of x, edge features have no gradient
+    d_x = np.zeros((slots, edged), np.float32)  # edge features have no gradient
     for at in range(first, last):
         r = order[at]
         node, count = nodes[r], counts[r]

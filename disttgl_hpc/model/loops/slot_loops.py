@@ -1,11 +1,11 @@
-"""What the compiled loops are made of: rows gathered, times encoded, sums of rows.
+"""Building blocks of the compiled loops: gathering rows, encoding times, sums of rows.
 
-Rows are handed around as an array and a number: a view of a row would be counted as a reference, with a locked
-instruction. What begins within a row is indexed without sign: a signed sum might be negative, mean a place counted
-from the end, and keep the loop from being vectorised.
+A row is passed as an array and a row number: a view would be reference-counted with an atomic instruction.
+Offsets within a row are unsigned: a signed index might be negative and mean a place counted from the end,
+which prevents vectorisation.
 """
 
-# Loops take their arrays one by one, which the compiler looks into.
+# Loops take many arrays, whose types numba infers.
 # ruff: noqa: PLR0917
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from numba.extending import overload
 from disttgl_hpc.compiled import inlined
 
 LANES = 64
-"""Buffers are padded to multiples of so many float32: loops over them have no remainder to do one by one."""
+"""Buffers are padded to multiples of this many float32, so that loops over them have no scalar remainder."""
 
 _QUARTER = np.float32(0.25)
-# sin(2πx) for |x| <= 1/4 by its series: what is left out is below 6e-8.
+# sin(2πx) for |x| <= 1/4 by its series; the remainder is below 6e-8.
 _S1, _S3, _S5, _S7, _S9, _S11 = (
     np.float32((-1) ** (power // 2) * (2 * pi) ** power / factorial(power)) for power in range(1, 12, 2)
 )
@@ -49,7 +49,8 @@ def _sine(turns: np.float32) -> np.float32:
 def encode(elapsed: float, frequency: Any, phase: Any, out: Any, row: int, begin: int) -> None:
     """φ = cos(2π(Δ·frequency + phase)) of one elapsed time, both in turns (T,) → out[row, begin:] float32.
 
-    The product is taken in float64, where dropping whole turns loses nothing; see ``time_encoding.phase_angle``.
+    The product is computed in float64, where whole turns can be dropped exactly; see
+    ``time_encoding.phase_angle``.
     """
     for i in range(np.uintp(len(frequency))):
         turns = elapsed * frequency[i] + phase[i]
@@ -70,7 +71,7 @@ def encode_with_slope(
 
 
 def _as_float(value: Any) -> Any:
-    """A stored feature as float32; float16, which numba does not know, comes as its bits in uint16."""
+    """A stored feature as float32; float16, which numba does not support, is passed as bits in uint16."""
     raise NotImplementedError
 
 
@@ -100,14 +101,14 @@ def read_features(table: Any, event: int, scale: Any, out: Any, row: int, begin:
 
 @inlined
 def exponential(x: np.float32) -> np.float32:
-    """exp(x), within 1e-5 of it for |x| <= 87, and never 0; a loop over it needs no library of vector functions.
+    """exp(x) for |x| <= 87, relative error below 1e-5, never 0; vectorises without a math library.
 
-    As exact as the product x·log2(e) in float32.
+    Its error is that of the product x·log2(e) in float32.
     """
     power = min(max(x * _LOG2_E, np.float32(-126)), np.float32(126))
     whole = np.rint(power)
     f = power - whole
-    # 2^f for |f| <= 1/2 by its series: what is left out is below 2e-8.
+    # 2^f for |f| <= 1/2 by its series; the remainder is below 2e-8.
     fraction = _P0 + f * (_P1 + f * (_P2 + f * (_P3 + f * (_P4 + f * (_P5 + f * _P6)))))
     result = np.int32((np.int32(whole) + np.int32(127)) << 23).view(np.float32) * fraction
     return result if x == x else x  # noqa: PLR0124

@@ -1,6 +1,6 @@
-"""The compiled form of ``memory_update.MemoryUpdate``, but for its matrix products."""
+"""The compiled loops of ``memory_update.MemoryUpdate``, without its matrix products."""
 
-# Loops take their arrays one by one and without types, which the compiler finds out.
+# Loops take many untyped arrays; numba infers their types.
 # mypy: allow-untyped-defs
 # ruff: noqa: PLR0917
 
@@ -25,7 +25,8 @@ def read_mail(
 ):  # fmt: skip
     """Mail [memory ‖ peer ‖ edge ‖ φ] of nodes [first, last) → mail (V, 2d + e + T) float32.
 
-    state: (U, 2d), of which ``rows`` (V,) have mail; elapsed: (V,); the others as in ``attention_loops.Slots``.
+    state: (U, 2d); rows: (V,), the nodes with mail; elapsed: (V,); the others as in
+    ``attention_loops.Slots``.
     """
     edged, timed = state.shape[1], state.shape[1] + table.shape[1]
     for v in range(first, last):
@@ -38,8 +39,8 @@ def read_mail(
 def update_forward(first, last, gates, bias, resettable, reset_bias, mail, rows, memory):
     """Gates of nodes [first, last) from their products, and the updated memory of the ``rows`` (V,) with mail.
 
-    gates: (V, 3d) and resettable: (V, d), the products, replaced by reset ‖ update ‖ new and by what was reset.
-    mail: (V, ≥ d), which begins with the memory before. → memory (U, d).
+    gates: (V, 3d) and resettable: (V, d), the products; overwritten by reset ‖ update ‖ new and by the new
+    gate's resettable part. mail: (V, ≥ d), beginning with the memory before the update. → memory (U, d).
     """
     d = np.uintp(resettable.shape[1])
     for v in range(first, last):
