@@ -99,10 +99,10 @@ def _expand(item: str, names: Sequence[str], file: str) -> list[str]:
     if not colon or item in names:
         return [item]
     _require([first, last], names, file)
-    begin, end = names.index(first), names.index(last)
-    if begin > end:
+    start, stop = names.index(first), names.index(last)
+    if start > stop:
         raise InputError(f"{file}: the range {item} is empty, '{last}' comes before '{first}': swap them")
-    return list(names[begin : end + 1])
+    return list(names[start : stop + 1])
 
 
 def _require(wanted: Sequence[str], names: Sequence[str], file: str) -> None:

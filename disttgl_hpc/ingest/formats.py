@@ -64,8 +64,8 @@ def read_snap(path: Path, columns: Columns | None, chunk_events: int) -> Iterato
     width = len(first_line(path, 0, comments=True).split())
     if width < 3:
         raise InputError(
-            f"{path}: a snap row has source, destination and time, {width} columns found in the first: choose another "
-            "--format"
+            f"{path}: a snap row has source, destination and time, {width} columns found in the first: "
+            "choose another --format"
         )
     names = ("src", "dst", "time", *(str(number) for number in range(4, width + 1)))
     layout = TextLayout(" ", names, header=False, comments=True, quotes=False)
@@ -179,8 +179,8 @@ def _format_of_folder(folder: Path) -> str:
         return found[0]
     if is_tgb_folder(folder):
         raise InputError(
-            f"{folder}: datasets of TGB contain pickles, which can run any code when py-tgb loads them: add --format tgb "
-            "if you trust the folder"
+            f"{folder}: datasets of TGB contain pickles, which can run any code when py-tgb loads them: add "
+            "--format tgb if you trust the folder"
         )
     raise InputError(
         f"{folder}: a folder must hold edges.csv (tgl), one ml_*.csv (dyglib) or train.txt, valid.txt and test.txt "

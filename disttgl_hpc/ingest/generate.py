@@ -106,7 +106,7 @@ def write_csv(path: Path, chunks: Iterable[Mapping[str, NDArray[Any]]], *, compr
 def _csv_columns(
     recipe: Recipe, chunks: Iterator[SyntheticEvents], bar: Progress
 ) -> Iterator[Mapping[str, NDArray[Any]]]:
-    """Columns src, dst, time[, label][, f0, f1, …]; users and items of bipartite streams are numbered from 0 each."""
+    """Columns src, dst, time[, label][, f0, f1, …]; bipartite users and items are numbered from 0 each."""
     for chunk in chunks:
         columns = {
             "src": chunk.src,

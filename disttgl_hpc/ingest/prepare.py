@@ -54,11 +54,11 @@ class PrepareSettings:
     """Options of ``disttgl prepare``; see its help for each.
 
     name: of the stream; empty for the output's own. split: shares of training, validation and test; None for the
-    input's own split, or DEFAULT_SHARES if it has none. split_times: first times of validation and of test; overrides
-    ``split``. node_features: a ``.npy`` file whose row r belongs to the node with id r. log_features: names or
-    numbers of edge features, or ``("all",)``, that are stored on a logarithmic scale. chunk_events: events held in
-    memory at a time. before: a store whose events come first, see :mod:`.append`; with ``keep_split`` training and
-    validation end where they end in that store. Raises ConfigError for values that contradict each other.
+    input's own split, or DEFAULT_SHARES if it has none. split_times: first times of validation and of test, which
+    override ``split``. node_features: a ``.npy`` file whose row r belongs to the node with id r. log_features:
+    names or numbers of edge features, or ``("all",)``, to store on a logarithmic scale. chunk_events: events held
+    in memory at a time. before: a store whose events come first, see :mod:`.append`; with ``keep_split`` training
+    and validation end where they end in that store. Raises ConfigError for values that contradict each other.
     """
 
     inputs: tuple[Path, ...]
@@ -91,7 +91,8 @@ class PrepareSettings:
             raise ConfigError(f"--chunk-events must be at least 1, found {self.chunk_events}: omit it")
         if self.label_by_file and self.columns is not None and (self.columns.label or self.columns.labels):
             raise ConfigError(
-                "classes come from a column or from the files, not both: omit label= and labels=, or --label-by-file"
+                "classes come from a column or from the files, not both: omit label= and labels=, or "
+                "--label-by-file"
             )
         stems = [stem(path) for path in self.inputs]
         if self.label_by_file and len(set(stems)) != len(stems):
@@ -295,8 +296,8 @@ def _node_table(settings: PrepareSettings, inputs: Sequence[RawInput]) -> NodeTa
     tables = [one.node_features for one in inputs if one.node_features is not None]
     if tables and len(inputs) > 1:
         raise InputError(
-            f"{tables[0].place}: node features must cover the nodes of all {len(inputs)} inputs: prepare one input, "
-            "or pass the features of all nodes by --node-features"
+            f"{tables[0].place}: node features must cover the nodes of all {len(inputs)} inputs: prepare one "
+            "input, or pass the features of all nodes by --node-features"
         )
     return tables[0] if tables else None
 
@@ -324,7 +325,7 @@ def _features(rows: NDArray[Any], scale: NDArray[np.float32] | None) -> NDArray[
 
 
 def _warn_of_two_kinds(spill: Spill, num_nodes: int, chunk_events: int) -> None:
-    """Warn if no node is both source and destination, though the stream is not bipartite: negatives depend on it."""
+    """Warn if no node of a stream that is not bipartite is both source and destination."""
     roles = np.zeros((2, num_nodes), np.bool_)
     for start in range(0, len(spill.src), chunk_events):
         for role, column in enumerate((spill.src, spill.dst)):

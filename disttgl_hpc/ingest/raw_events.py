@@ -27,8 +27,8 @@ class RawEvents:
     src, dst: (n,) arrow arrays, int64 or string. time: (n,) int64 or float64. edge_label: (n,) arrow or None.
     node_label: (n,) int64, label of the source at that time, or None. features: (n, dim) float32 or None.
     edge_classes: (n, C) uint8, 1 for each class of ``class_names`` that an event has, or None.
-    split: (n,) int8, 0 training, 1 validation, 2 test, or None. negatives: (h, m) int64, node ids that the h rows of
-    validation and test are ranked against, −1 as padding; or None. dropped_rows: rows that the reader left out.
+    split: (n,) int8, 0 training, 1 validation, 2 test, or None. negatives: (h, m) int64, node ids that the h rows
+    of validation and test are ranked against, −1 as padding; or None. dropped_rows: rows that the reader dropped.
     time_unit: known for typed timestamps only, else empty.
     """
 

@@ -1,7 +1,7 @@
 """What a reader returns: chunks of events, and what is known of the whole input, such as features of nodes.
 
-:func:`array_events` makes chunks of input that is in arrays; :class:`NodeTable` gathers node features in the order of
-a store's nodes without loading them as a whole.
+:func:`array_events` makes chunks of input in arrays; :class:`NodeTable` gathers node features in the order of a
+store's nodes without loading all of them.
 """
 
 from __future__ import annotations

@@ -69,8 +69,8 @@ class Spill:
 
     Sources and destinations have a table each if ``bipartite``, else they share one. ``negatives`` (h, n) has a row
     of codes for each event of validation and test, in the order of reading. Features that become int8 are kept as
-    float32, since their scale depends on all of them. With ``class_names``, edge labels are numbers of these classes,
-    else values of any kind.
+    float32, since their scale depends on all of them. With ``class_names``, edge labels are numbers of these
+    classes, else values of any kind.
     """
 
     folder: Path
@@ -131,8 +131,8 @@ class Spill:
         if self.negatives.width != width:
             raise origin.error(
                 0,
-                f"every input must have as many negatives per event, {self.negatives.width} before and {width} here: "
-                "pad with -1",
+                f"every input must have as many negatives per event, {self.negatives.width} before and {width} "
+                "here: pad with -1",
             )
         self.negatives.append(codes)
 
@@ -154,8 +154,8 @@ class Spill:
             if not exact:
                 raise origin.error(
                     0,
-                    "times beyond 2^53 and times with fractions cannot both be exact: convert all times to integers "
-                    "of a smaller unit",
+                    "times beyond 2^53 and times with fractions cannot both be exact: convert all times to "
+                    "integers of a smaller unit",
                 )
         self.time.append(time)
 

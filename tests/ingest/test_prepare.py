@@ -135,7 +135,7 @@ def test_parquet_lists_are_features_of_one_width(tmp_path):
     features = run(tmp_path, tmp_path / "in.parquet", columns=named).stream.edge_features
     assert features.tolist() == [[1.0, 2.0], [3.0, 4.0]]
     pq.write_table(pa.table(table | {"f": [[1.0, 2.0], [3.0]]}), tmp_path / "in.parquet")
-    with pytest.raises(InputError, match="row 2: .*2 values.*1"):
+    with pytest.raises(InputError, match=r"row 2: .*2 values.*1"):
         run(tmp_path, tmp_path / "in.parquet", columns=named)
 
 

@@ -123,7 +123,7 @@ def test_tgl_labels_find_the_event_of_their_node_and_time(tmp_path, events, capl
 def test_a_split_that_does_not_follow_the_times_is_refused(tmp_path, events):
     events["split"][5] = 2
     write_tgl(tmp_path / "WIKI", events)
-    with pytest.raises(InputError, match="train comes after.* test"):
+    with pytest.raises(InputError, match=r"train comes after.* test"):
         run(tmp_path, tmp_path / "WIKI")
     split = run(tmp_path, tmp_path / "WIKI", split=SHARES).stream.split
     assert (split.train_end, split.validation_end) == (20, 30)
@@ -192,7 +192,7 @@ def test_dyglib_arrays_of_other_things_are_refused(tmp_path, events, rows):
 def test_missing_dyglib_rows_are_refused(tmp_path, events):
     write_dyglib(tmp_path / "wikipedia", events)
     np.save(tmp_path / "wikipedia" / "ml_wikipedia.npy", np.ones((30, 2), np.float32))
-    with pytest.raises(InputError, match="line 31: column 'idx'.* 30 rows"):
+    with pytest.raises(InputError, match=r"line 31: column 'idx'.* 30 rows"):
         run(tmp_path, tmp_path / "wikipedia")
 
 
@@ -366,11 +366,11 @@ def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch):
 
 
 def test_other_objects_are_no_frames(tmp_path):
-    with pytest.raises(InputError, match="Arrow.*list"):
+    with pytest.raises(InputError, match=r"Arrow.*list"):
         prepare_frame([1, 2], tmp_path / "x.events.h5")
-    with pytest.raises(InputError, match="frame: .*Arrow"):
+    with pytest.raises(InputError, match=r"frame: .*Arrow"):
         prepare_frame({"src": [1, "a"], "dst": [1], "time": [1]}, tmp_path / "x.events.h5")
-    with pytest.raises(InputError, match="frame.* dst"):
+    with pytest.raises(InputError, match=r"frame.* dst"):
         prepare_frame({"src": [1], "time": [1]}, tmp_path / "x.events.h5")
     assert not list(tmp_path.iterdir())
 
@@ -484,7 +484,7 @@ def test_folders_are_recognised_by_their_contents(tmp_path, events):
         with pytest.raises(InputError, match=message):
             run(tmp_path, tmp_path / name)
     assert run(tmp_path, tmp_path / "both", format="dyglib").stream.num_events == NUM_EVENTS
-    with pytest.raises(InputError, match="csv.* folder"):
+    with pytest.raises(InputError, match=r"csv.* folder"):
         run(tmp_path, tmp_path / "both", format="csv")
-    with pytest.raises(InputError, match="--columns.* tgl"):
+    with pytest.raises(InputError, match=r"--columns.* tgl"):
         run(tmp_path, tmp_path / "both", format="tgl", columns=parse_columns("src=a,dst=b,time=c"))

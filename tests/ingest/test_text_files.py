@@ -31,7 +31,7 @@ def test_comments_are_skipped_and_blanks_become_one(tmp_path_factory, lines, blo
     assert rows == wanted
 
 
-def test_chunks_hold_the_rows_asked_for(tmp_path):
+def test_chunks_hold_the_given_number_of_rows(tmp_path):
     (tmp_path / "x.csv").write_text("a,b\n" + "".join(f"{row},{row}\n" for row in range(7)))
     assert [len(table) for table in tables(tmp_path / "x.csv")] == [2, 2, 2, 1]
 
@@ -95,5 +95,5 @@ def test_a_folder_is_refused(tmp_path):
 def test_an_invalid_value_is_refused_with_its_column_if_others_are_not_read(tmp_path):
     (tmp_path / "x.csv").write_text("a,b,c\n1,2,3\n1,2,x\n")
     layout = TextLayout(",", ("a", "b", "c"), header=True)
-    with pytest.raises(InputError, match="line 3: column 'c'.*'x'"):
+    with pytest.raises(InputError, match=r"line 3: column 'c'.*'x'"):
         list(read_text(tmp_path / "x.csv", layout, ["c"], {"c": pa.float64()}, 10))

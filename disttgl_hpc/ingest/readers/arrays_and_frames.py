@@ -1,4 +1,4 @@
-"""Events as arrays or data frames: NumPy's ``.npz``, ``TemporalData`` of PyTorch Geometric, and tables in memory."""
+"""Events as arrays or data frames: NumPy's ``.npz``, PyTorch Geometric's ``TemporalData``, tables in memory."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ def read_knowledge_graph(path: Path, chunk_events: int) -> RawInput:
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise InputError(
-            f"{path}: a knowledge graph's folder must have {', '.join(_SPLITS)}, missing {', '.join(missing)}: name "
-            "single files to prepare them as one stream"
+            f"{path}: a knowledge graph's folder must have {', '.join(_SPLITS)}, missing {', '.join(missing)}: "
+            "name single files to prepare them as one stream"
         )
     names = [path / name for name in (_ENTITIES, _RELATIONS) if (path / name).is_file()]
     entities, relations = (
@@ -86,8 +86,9 @@ def _names(path: Path) -> dict[int, str]:
     names = dict(zip(numbers, texts, strict=True))
     if not names or len(names) < len(numbers) or len(set(texts)) < len(texts) or "" in texts:
         raise InputError(
-            f"{path}: must have one name per number and one number per name, {len(numbers):,} lines have {len(names):,} "
-            f"numbers and {len(set(texts)):,} names: correct it, or remove the file to keep the numbers"
+            f"{path}: must have one name per number and one number per name, {len(numbers):,} lines have "
+            f"{len(names):,} numbers and {len(set(texts)):,} names: correct it, or remove the file to "
+            "keep the numbers"
         )
     return names
 

@@ -86,8 +86,8 @@ def stored_node_features(store: EventStore | None, num_nodes: int) -> NDArray[np
     features, num_new = store.stream.node_features, num_nodes - store.stream.num_nodes
     if features is not None and num_new:
         raise InputError(
-            f"{store.path}: its nodes have features, and new events have {num_new:,} nodes without any: prepare all "
-            "input again with the features of all nodes"
+            f"{store.path}: its nodes have features, and new events have {num_new:,} nodes without any: prepare "
+            "all input again with the features of all nodes"
         )
     return features
 

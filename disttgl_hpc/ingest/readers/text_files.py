@@ -21,6 +21,8 @@ from disttgl_hpc.log import get_logger
 log = get_logger(__name__)
 _BLOCK_BYTES = 2 << 20
 _CHUNK_BYTES = 256 << 20
+# From messages: pyarrow's invalid_row_handler fails for rows that are not UTF-8, and values have no handler.
+_WIDTH_ERROR = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
 _VALUE_ERROR = re.compile(r"In CSV column #(\d+): Row #(\d+): CSV conversion error to (\w+):(.*)", re.DOTALL)
 
 
@@ -58,14 +60,9 @@ def read_text(
     _warn_of_open_end(path)
     first_row = 0
     header = int(layout.header)
-    misfits: list[pa_csv.InvalidRow] = []
 
     def place(row: int) -> str:
         return f"line {line_of_row(path, row + header, comments=layout.comments)}"
-
-    def refuse(row: pa_csv.InvalidRow) -> str:
-        misfits.append(row)
-        return "error"
 
     try:
         reader = pa_csv.open_csv(
@@ -74,18 +71,14 @@ def read_text(
             pa_csv.ReadOptions(
                 use_threads=False, block_size=_BLOCK_BYTES, column_names=layout.names, skip_rows=header
             ),
-            pa_csv.ParseOptions(
-                delimiter=layout.delimiter,
-                quote_char='"' if layout.quotes else False,
-                invalid_row_handler=refuse,
-            ),
+            pa_csv.ParseOptions(delimiter=layout.delimiter, quote_char='"' if layout.quotes else False),
             pa_csv.ConvertOptions(include_columns=wanted, column_types=kinds, strings_can_be_null=False),
         )
         for table in _tables(reader, chunk_events):
             yield table, Origin(path, first_row, place)
             first_row += len(table)
     except (pa.ArrowInvalid, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise _refusal(error, misfits, path, layout) from None
+        raise _refusal(error, path, layout) from None
 
 
 def _tables(batches: Any, chunk_events: int) -> Iterator[pa.Table]:
@@ -216,18 +209,16 @@ def _only_member(path: Path) -> IO[bytes]:
     return archive.open(members[0])
 
 
-def _refusal(
-    error: Exception, misfits: list[pa_csv.InvalidRow], path: Path, layout: TextLayout
-) -> InputError:
-    """The reader's error as file, line, rule, value and remedy; misfits: the row whose width is wrong, if any."""
-    if misfits:
-        row = misfits[0]
-        line = line_of_row(path, row.number - 1, comments=layout.comments)
-        return InputError(
-            f"{path}, line {line}: every row must have {row.expected_columns} columns, this one has "
-            f"{row.actual_columns}: correct it, or get a complete copy if the file ends here"
-        )
+def _refusal(error: Exception, path: Path, layout: TextLayout) -> InputError:
+    """The reader's error as file, line, rule, value and remedy."""
     text = str(error)
+    if width := _WIDTH_ERROR.search(text):
+        row, expected, columns = width.groups()
+        line = line_of_row(path, int(row) - 1, comments=layout.comments)
+        return InputError(
+            f"{path}, line {line}: every row must have {expected} columns, this one has {columns}: correct "
+            "it, or get a complete copy if the file ends here"
+        )
     if value := _VALUE_ERROR.search(text):
         line = line_of_row(path, int(value[2]) - 1, comments=layout.comments)
         found = value[4].replace("invalid value", "").strip()

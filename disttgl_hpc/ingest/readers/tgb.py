@@ -44,8 +44,8 @@ def read_tgb(path: Path, chunk_events: int) -> RawInput:
     name = path.name.replace("_", "-")
     if not _NAME.fullmatch(name):
         raise InputError(
-            f"{path}: link prediction datasets of TGB are named tgbl-…, their folders tgbl_…: use one of these; other "
-            "tasks of TGB are not supported"
+            f"{path}: link prediction datasets of TGB are named tgbl-…, their folders tgbl_…: use one of these; "
+            "other tasks of TGB are not supported"
         )
     dataset, files = _dataset(name, path if path.is_dir() else None)
     data = dataset.full_data
@@ -86,15 +86,15 @@ def _dataset(name: str, folder: Path | None) -> tuple[Any, tuple[Path, ...]]:
             dataset.load_test_ns()
         except FileNotFoundError as error:
             raise InputError(
-                f"{place}: files of {name} are missing ({error}): download them on a machine with a network, python -c "
-                f"\"from tgb.linkproppred.dataset import LinkPropPredDataset as D; D('{name}')\", and copy the "
-                "folder here"
+                f"{place}: files of {name} are missing ({error}): download them on a machine with a network, "
+                f"python -c \"from tgb.linkproppred.dataset import LinkPropPredDataset as D; D('{name}')\", and "
+                "copy the folder here"
             ) from None
         # py-tgb and its pickles can raise any exception for files that are damaged or of another version.
         except Exception as error:
             raise InputError(
-                f"{place}: py-tgb cannot read {name} ({type(error).__name__}: {error}): download its files again, or "
-                "install the version of py-tgb that they are of"
+                f"{place}: py-tgb cannot read {name} ({type(error).__name__}: {error}): download its files again, "
+                "or install the version of py-tgb that they are of"
             ) from None
     files = (Path(dataset.meta_dict[key]).resolve() for key in ("fname", "val_ns", "test_ns"))
     return dataset, tuple(files)
