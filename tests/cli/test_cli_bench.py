@@ -87,7 +87,7 @@ def test_a_grid_without_ranks_is_told_once(store):
         (["--grids", "1x1"], "a grid is written IxJxK"),
         (["--grids", ""], "a grid is written IxJxK"),
         (["--grids", "1x1x1", "--steps", "0"], "'--steps'"),
-        (["--grids", "1x1x1", "--json", "/nowhere/at/all.json"], "no such folder"),
+        (["--grids", "1x1x1", "--json", "/nowhere/at/all.json"], "does not exist"),
         (["--grids", "1x1x1", "--grid", "1x1x1"], "--grid"),
         ([], "--grids"),
     ],

@@ -177,7 +177,7 @@ def test_a_single_process_is_traced_as_well(run, tmp_path):
 
 def test_nothing_but_a_report_is_replaced(run, tmp_path):
     (tmp_path / "notes.html").write_text("mine")
-    with pytest.raises(ConfigError, match="exists already and is no report"):
+    with pytest.raises(ConfigError, match="not a report"):
         CliRunner().invoke(report, [str(run), "-o", str(tmp_path / "notes.html")], catch_exceptions=False)
     assert (tmp_path / "notes.html").read_text() == "mine"
 

@@ -54,8 +54,8 @@ def test_figures_of_the_machine_change_the_prediction(record, tmp_path):
         (["--bandwidth", "0"], "'--bandwidth'"),
         (["--trainers-per-node", "4", "--epoch", "3"], "multiple of 3"),
         (["--grids", "1x1x3@2"], "cannot be spread evenly over 2 nodes"),
-        (["--grids", "1x1x3", "--minibatch", "1"], "and --minibatch is given too"),
-        (["--json", "/nowhere/x.json"], "no such folder"),
+        (["--grids", "1x1x3", "--minibatch", "1"], "--minibatch exclude each other"),
+        (["--json", "/nowhere/x.json"], "does not exist"),
         (["--plot", "x.events"], "end its name in .svg"),
     ],
 )
