@@ -78,13 +78,13 @@ def _measure(stream: EventStream, config: TrainConfig, local_batch: int, comm: A
     own = replace(config, local_batch=local_batch, grid="")
     steps = -(-_MEASURED_EVENTS // (_PLACES * local_batch))
     warmup = -(-_WARMUP_EVENTS // (_PLACES * local_batch))
-    places = _places(batching_of(stream, own, ALONE).num_batches, warmup + steps)
+    places = first_batches(batching_of(stream, own, ALONE).num_batches, warmup + steps)
     plan = ScalingPlan(grids=(ALONE,), steps=steps, warmup=warmup, rounds=1, first_steps=places)
     log.info("measuring one trainer with local batches of %d", local_batch)
     return measure_scaling(stream, own, plan, comm) or {}
 
 
-def _places(num_batches: int, steps: int) -> tuple[int, ...]:
+def first_batches(num_batches: int, steps: int) -> tuple[int, ...]:
     """First batches of measurements of ``steps`` steps: the middles of equal parts of a sweep, if they fit.
 
     At the start of a stream neighbourhoods are empty, and steps are cheaper than later.

@@ -93,7 +93,7 @@ def predict(
         )
     measured = len(costs.batch_s)
     steps = steps or -(-_LEAST_STEPS // measured) * measured
-    model = _Simulation(costs, machine, shape, nodes, np.random.Generator(np.random.Philox(seed)))
+    model = Simulation(costs, machine, shape, nodes, np.random.Generator(np.random.Philox(seed)))
     spent = np.array([model.step(number) for number in range(steps)])
     compute, cores, unequal, gradients, memory, storage = spent.mean(axis=0).tolist()
     step_s = compute + cores + unequal + gradients + memory + storage
@@ -112,7 +112,7 @@ def predict(
     )
 
 
-class _Simulation:
+class Simulation:
     """Clocks of all trainers and daemons. Trainers are numbered by replica, lane and slice, node after node."""
 
     def __init__(
@@ -130,8 +130,8 @@ class _Simulation:
             if machine.storage_bandwidth
             else 0.0
         )
-        self._clock = np.zeros(shape.num_trainers)
-        self._served = np.zeros(shape.memory)  # when the next read of each replica is served
+        self.clock = np.zeros(shape.num_trainers)
+        self.served = np.zeros(shape.memory)  # when the next read of each replica is served
         self._daemon_free = np.zeros((nodes, 1))
         self._begun = [0.0] * _PREFETCH  # start of the last steps, which request loads
         self._loaded = 0.0
@@ -140,25 +140,25 @@ class _Simulation:
         """One step of all trainers: seconds of compute, cores, unequal, gradients, memory and storage."""
         costs, shape = self._costs, self._shape
         own_s = self._own_s(number)
-        spread_s = self._sharing_cores(own_s)
+        spread_s = self.share_cores(own_s)
         reads = number % shape.epoch == self._lane
-        served = np.repeat(self._served, shape.trainers_per_replica)
-        ready = np.where(reads, np.maximum(self._clock, served) + costs.reply_s, self._clock)
+        served = np.repeat(self.served, shape.trainers_per_replica)
+        ready = np.where(reads, np.maximum(self.clock, served) + costs.reply_s, self.clock)
         begin = np.maximum(ready, self._load())
-        self._serve((begin + costs.before_write * spread_s)[reads])
+        self.serve((begin + costs.before_write * spread_s)[reads])
         until_sum_s = (costs.before_write + costs.backward) * spread_s
         # Arrival of the last trainer without waits, with those for memory, and with those for storage as well. Each
         # cause is charged with the time that it adds to this arrival, for which all wait.
-        alone, with_memory, with_both = ((start + until_sum_s).max() for start in (self._clock, ready, begin))
+        alone, with_memory, with_both = ((start + until_sum_s).max() for start in (self.clock, ready, begin))
         lost = (
             own_s.mean(),
             (spread_s - own_s).mean(),
-            alone - (self._clock + until_sum_s).mean(),
+            alone - (self.clock + until_sum_s).mean(),
             self._exchange_s,
             with_memory - alone,
             with_both - with_memory,
         )
-        self._clock = with_both + self._exchange_s + spread_s - until_sum_s
+        self.clock = with_both + self._exchange_s + spread_s - until_sum_s
         return lost
 
     def _own_s(self, number: int) -> Seconds:
@@ -170,7 +170,7 @@ class _Simulation:
         longer: Seconds = np.maximum(own_s, 0.1 * batch_s)
         return longer
 
-    def _sharing_cores(self, own_s: Seconds) -> Seconds:
+    def share_cores(self, own_s: Seconds) -> Seconds:
         """Seconds of the same steps when active trainers and the daemon share the cores of a node equally.
 
         The shortest step ends first and leaves its share to the others.
@@ -186,7 +186,7 @@ class _Simulation:
         np.put_along_axis(spread_s, order, (parts * slowdown).cumsum(axis=1), axis=1)
         return spread_s.ravel()
 
-    def _serve(self, written: Seconds) -> None:
+    def serve(self, written: Seconds) -> None:
         """Serve the writes of each daemon's replicas in order of arrival, each with the read behind it.
 
         The slices of a replica are served together, when the last of them has written.
@@ -198,12 +198,12 @@ class _Simulation:
         before_s = service_s * np.arange(arrivals.shape[1])
         done = np.maximum.accumulate(arrivals - before_s, axis=1) + before_s + service_s
         self._daemon_free = done[:, -1:]
-        np.put_along_axis(self._served.reshape(self._nodes, -1), order, done, axis=1)
+        np.put_along_axis(self.served.reshape(self._nodes, -1), order, done, axis=1)
 
     def _load(self) -> float:
         """When storage has delivered the features of this step, which were requested some steps ahead."""
         self._loaded = max(self._loaded, self._begun.pop(0)) + self._loading_s
-        self._begun.append(float(self._clock.mean()))
+        self._begun.append(float(self.clock.mean()))
         return self._loaded if self._loading_s else 0.0
 
 

@@ -292,7 +292,7 @@ def check_plot(path: Path) -> None:
             "plots need matplotlib, which is not installed: pip install 'disttgl_hpc[plot]', or leave out --plot"
         ) from error
     if not path.parent.is_dir():
-        raise ConfigError(f"{path}: no such folder: make it first")
+        raise ConfigError(f"{path}: the folder does not exist: create it first")
     known = Figure().canvas.get_supported_filetypes()
     if path.suffix.removeprefix(".") not in known:
         raise ConfigError(f"{path}: unknown file type of a plot: end its name in .svg, .png or .pdf")

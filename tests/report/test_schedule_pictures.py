@@ -26,16 +26,16 @@ def elements(picture, tag):
     return list(ET.fromstring(picture).iter(SVG + tag))  # noqa: S314 - our own
 
 
-def test_the_readme_has_the_table_and_the_pictures_that_the_code_makes():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert schedule_table(GridShape(1, 2, 2), 6, 5) in readme
+def test_readme_and_docs_have_the_table_and_the_pictures_that_the_code_makes():
+    assert schedule_table(GridShape(1, 2, 2), 6, 5) in (ROOT / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "parallel.md").read_text(encoding="utf-8")
     for name, picture in (
         ("schedule", schedule_picture(GridShape(1, 2, 2), 6, 7)),
         ("grid", grid_picture(GridShape(2, 2, 2))),
     ):
-        assert f"(jobs/pictures/{name}.svg)" in readme
+        assert f"(../jobs/pictures/{name}.svg)" in page
         made = (ROOT / "jobs" / "pictures" / f"{name}.svg").read_text(encoding="utf-8")
-        assert made == picture, f"python -m disttgl_hpc schedule makes another {name}.svg: make it anew"
+        assert made == picture, f"disttgl schedule makes another {name}.svg: replace it"
 
 
 @settings(max_examples=25, deadline=None)
