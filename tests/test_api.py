@@ -16,7 +16,7 @@ from disttgl_hpc import api
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import ConfigError, InputError, StoreError
 
-SCRIPT = Path(__file__).parents[1] / "support" / "api_script.py"
+SCRIPT = Path(__file__).parent / "support" / "api_script.py"
 
 
 def test_the_documented_examples_run(tmp_path, monkeypatch):
