@@ -57,6 +57,7 @@ from disttgl_hpc.inference.trained_run import update as run_update
 from disttgl_hpc.ingest import prepare as preparing
 from disttgl_hpc.ingest.columns import Columns, joined_names, parse_columns
 from disttgl_hpc.ingest.prepare import prepare_frame
+from disttgl_hpc.ingest.split import parse_split
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.training.resume import resumed_config
 from disttgl_hpc.training.run_directory import RunDirectory, saved_config
@@ -95,7 +96,7 @@ def prepare(
     ``disttgl prepare`` by name, such as ``bipartite=True``. Raises InputError, ConfigError and StoreError.
     """
     if split is not None:
-        options["split"] = preparing.parse_split(split)
+        options["split"] = parse_split(split)
     settings = preparing.PrepareSettings(
         inputs=_paths(inputs),
         output=Path(output),

@@ -1,7 +1,4 @@
-"""What facts about a machine or an allocation mean for a job: pure judgements.
-
-What the doctor finds out about a machine or an allocation, and how it tells it.
-"""
+"""Checks of a job from the facts that its ranks have gathered: pure functions of these facts."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from disttgl_hpc.text import mebibytes
 
 
 class Verdict(Enum):
-    """What a finding means for a job."""
+    """The result of a check."""
 
     GOOD = "ok"
     UNKNOWN = "not known"
@@ -23,7 +20,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Check:
-    """A row of the table: what was looked at, what was found, what that means, and the remedy if it is bad."""
+    """A row of the table. what: the subject. found: the facts. remedy: if the verdict is bad."""
 
     what: str
     found: str
@@ -33,13 +30,13 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class RankFacts:
-    """What one rank has found.
+    """Facts of one rank.
 
-    node: name of its machine. home: first rank of those with which MPI says that it shares memory. launched:
-    processes that the launcher says it has started, and its name; None without one. window: what went wrong with
-    memory shared by the ranks of its node, or "". cores: numbers of those on which it may run. clock_s: its clock
-    at a moment common to all ranks. store: the events' checksum, or "" with ``store_error``. run_error: what keeps
-    it from the run directory. free_shared, free_disk: bytes. cache: where compiled loops are kept, "" if nowhere.
+    node: name of its machine. home: first of the ranks that share memory with it, according to MPI. launched: name
+    of the launcher and the processes that it started; None without one. window: error of memory shared by the ranks
+    of its node, or "". cores: numbers of those on which it may run. clock_s: its clock at a moment common to all
+    ranks. store: checksum of the events, or "" with ``store_error``. run_error: error of the run directory, or "".
+    free_shared, free_disk: bytes. cache: folder of compiled loops, or "".
     """
 
     node: str
@@ -62,10 +59,10 @@ class RankFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class JobFacts:
-    """What all ranks have found, and what the job is to be.
+    """Facts of all ranks, and of the job.
 
-    trainers: world ranks of them. grid: its shape in words; or "" with ``grid_error``. shared_bytes: what a node's
-    tables need; disk_bytes: what the checkpoints need; both None without events.
+    trainers: world ranks. grid: its shape in words, or "" with ``grid_error``. shared_bytes, disk_bytes: needed by
+    the tables of a node and by the checkpoints; None without events.
     """
 
     ranks: Sequence[RankFacts]
@@ -85,11 +82,11 @@ class JobFacts:
         return [[number for number, rank in enumerate(self.ranks) if rank.home == home] for home in homes]
 
 
-_CLOCK_S = 1.0
+_CLOCK_S = 1.0  # difference of clocks from which on log lines are hard to order
 
 
 def diagnose(job: JobFacts) -> list[Check]:
-    """All checks, in the order in which to read them: what comes first may be the cause of what follows."""
+    """All checks, causes before consequences."""
     checks: tuple[Callable[[JobFacts], Check], ...] = (
         check_launcher,
         check_mpi,
@@ -110,7 +107,7 @@ def diagnose(job: JobFacts) -> list[Check]:
 
 
 def check_launcher(job: JobFacts) -> Check:
-    """Every process sees all processes that the launcher has started."""
+    """MPI has all processes that the launcher started."""
     launched, size = job.ranks[0].launched, len(job.ranks)
     if launched is None:
         return Check("launcher", f"none, {count_of(size, 'rank')}")
@@ -121,13 +118,13 @@ def check_launcher(job: JobFacts) -> Check:
         "launcher",
         found,
         Verdict.FAILS,
-        "the launcher belongs to another MPI than mpi4py's, or speaks another protocol: load one MPI only; with "
+        "the launcher belongs to another MPI than mpi4py, or uses another protocol: load one MPI only; with "
         "srun try --mpi=pmi2 (MPICH, Intel) or --mpi=pmix (Open MPI)",
     )
 
 
 def check_mpi(job: JobFacts) -> Check:
-    """One MPI library everywhere."""
+    """All ranks use one MPI library."""
     return _same(
         job,
         "MPI library",
@@ -138,7 +135,7 @@ def check_mpi(job: JobFacts) -> Check:
 
 
 def check_nodes(job: JobFacts) -> Check:
-    """Ranks of one machine share memory, and nodes have equally many."""
+    """Ranks of one machine share memory."""
     nodes = job.nodes()
     names = [job.ranks[node[0]].node for node in nodes]
     found = ", ".join(
@@ -151,11 +148,11 @@ def check_nodes(job: JobFacts) -> Check:
 
 
 def check_windows(job: JobFacts) -> Check:
-    """What one rank writes to shared memory, the others of its node read."""
+    """The ranks of a node read what one of them writes to shared memory."""
     bad = [f"rank {number}: {rank.window}" for number, rank in enumerate(job.ranks) if rank.window]
     if not bad:
         return Check("shared windows", f"written and read on {count_of(len(job.nodes()), 'node')}")
-    remedy = "MPI's shared memory does not work there: see /dev/shm, its size and its rights"
+    remedy = "MPI's shared memory does not work there: check the size and permissions of /dev/shm"
     return Check("shared windows", bad[0], Verdict.FAILS, remedy)
 
 
@@ -168,9 +165,9 @@ def check_grid(job: JobFacts) -> Check:
 
 
 def check_cores(job: JobFacts) -> Check:
-    """Each node has a core for every thread of its trainers, on which that trainer may run.
+    """Each node has a core for every thread of its trainers, among those on which the trainer may run.
 
-    Trainers that may run on the same cores share them. A daemon sleeps nearly all the time and needs none.
+    A daemon sleeps nearly all the time and needs none.
     """
     crowded, free = [], []
     for node in job.nodes():
@@ -192,14 +189,14 @@ def check_cores(job: JobFacts) -> Check:
         f"({cores})"
     )
     remedy = (
-        "they slow each other down: fewer trainers or --threads, more --cpus-per-task (srun does not take it over "
-        "from sbatch), or other binding (mpiexec -bind-to none, srun --cpu-bind=cores)"
+        "they slow each other down: use fewer trainers or --threads, more --cpus-per-task (srun does not "
+        "inherit it from sbatch), or another binding (mpiexec -bind-to none, srun --cpu-bind=cores)"
     )
     return Check("cores", found, Verdict.SLOW, remedy)
 
 
 def check_threads(job: JobFacts) -> Check:
-    """Libraries are told how many threads to start before they start them."""
+    """OMP_NUM_THREADS is set to the threads of a trainer before libraries start theirs."""
     wanted, odd = f"{job.threads}", sorted({rank.omp_threads for rank in job.ranks} - {f"{job.threads}"})
     if not odd or len(job.ranks) == 1:
         return Check("threads", f"OMP_NUM_THREADS={job.ranks[0].omp_threads or '(not set)'}")
@@ -210,10 +207,10 @@ def check_threads(job: JobFacts) -> Check:
 def check_shared_memory(job: JobFacts) -> Check:
     """Shared memory holds the node memory and its slots."""
     if len(job.ranks) == 1:
-        return Check("shared memory", "one process needs none")
+        return Check("shared memory", "not needed by one process")
     free = min(rank.free_shared for rank in job.ranks)
     if job.shared_bytes is None:
-        return Check("shared memory", f"{mebibytes(free)} free on a node", Verdict.UNKNOWN, "name the EVENTS")
+        return Check("shared memory", f"{mebibytes(free)} free on a node", Verdict.UNKNOWN, "give EVENTS")
     found = f"{mebibytes(job.shared_bytes)} needed on a node, {mebibytes(free)} free"
     if job.shared_bytes <= free:
         return Check("shared memory", found)
@@ -226,7 +223,7 @@ def check_shared_memory(job: JobFacts) -> Check:
 def check_events(job: JobFacts) -> Check:
     """All nodes read the same events."""
     if not job.events:
-        return Check("events", "none named", Verdict.UNKNOWN, "name the EVENTS that are to be trained on")
+        return Check("events", "not given", Verdict.UNKNOWN, "give the EVENTS to train on")
     bad = [rank for rank in job.ranks if rank.store_error]
     if bad:
         problem, _, remedy = bad[0].store_error.rpartition(": ")
@@ -239,7 +236,7 @@ def check_events(job: JobFacts) -> Check:
 
 
 def check_run(job: JobFacts) -> Check:
-    """The run directory can be written, is one for all nodes, and has room for checkpoints."""
+    """The run directory is writable, the same on all nodes, and has room for checkpoints."""
     bad = [rank for rank in job.ranks if rank.run_error]
     if bad:
         problem, _, remedy = bad[0].run_error.rpartition(": ")
@@ -252,24 +249,27 @@ def check_run(job: JobFacts) -> Check:
     if job.disk_bytes <= free:
         return Check("run directory", found)
     return Check(
-        "run directory", found, Verdict.FAILS, "make room, another --run, or fewer --keep-checkpoints"
+        "run directory", found, Verdict.FAILS, "free some, or use another --run or fewer --keep-checkpoints"
     )
 
 
 def check_clocks(job: JobFacts) -> Check:
-    """Clocks agree: nothing is decided by them, but logs are read by them."""
+    """Clocks agree, so that log lines can be ordered; nothing else depends on them."""
     clocks = [rank.clock_s for rank in job.ranks]
     apart = max(clocks) - min(clocks)
     found = f"{apart:.2f} s apart"
     if apart <= _CLOCK_S:
         return Check("clocks", found)
     return Check(
-        "clocks", found, Verdict.SLOW, "have the nodes' clocks set (NTP): log lines will not be in order"
+        "clocks",
+        found,
+        Verdict.SLOW,
+        "synchronise the clocks of the nodes (NTP): log lines will not be in order",
     )
 
 
 def check_versions(job: JobFacts) -> Check:
-    """The same software everywhere: numbers depend on it."""
+    """All ranks use the same software: results depend on it."""
     return _same(
         job,
         "software",
@@ -280,12 +280,12 @@ def check_versions(job: JobFacts) -> Check:
 
 
 def check_cache(job: JobFacts) -> Check:
-    """Compiled loops are kept."""
+    """Compiled loops are cached."""
     bad = [rank for rank in job.ranks if not rank.cache]
     if not bad:
-        return Check("compiled loops", f"kept in {job.ranks[0].cache}")
-    remedy = "every start compiles for some 15 s on every rank: name a folder in NUMBA_CACHE_DIR"
-    return Check("compiled loops", f"{bad[0].node}: no place to keep them", Verdict.SLOW, remedy)
+        return Check("compiled loops", f"cached in {job.ranks[0].cache}")
+    remedy = "every start compiles for some 15 s on every rank: set NUMBA_CACHE_DIR to a writable folder"
+    return Check("compiled loops", f"{bad[0].node}: no folder to cache them", Verdict.SLOW, remedy)
 
 
 def check_gpus(job: JobFacts) -> Check:
@@ -294,17 +294,17 @@ def check_gpus(job: JobFacts) -> Check:
     most = max(sum(number in job.trainers for number in node) for node in job.nodes())
     found = f"{fewest.node}: {count_of(fewest.gpus, 'GPU')} for {count_of(most, 'trainer')} of a node"
     if not fewest.gpus:
-        remedy = "ask the scheduler for GPUs, install a torch built for them, or --device cpu"
+        remedy = "request GPUs from the scheduler, install a torch with CUDA, or use --device cpu"
         return Check("GPUs", found, Verdict.FAILS, remedy)
     if fewest.gpus < most:
-        return Check("GPUs", found, Verdict.SLOW, "trainers take turns on them: a GPU for each is faster")
+        return Check("GPUs", found, Verdict.SLOW, "trainers share GPUs: one for each is faster")
     return Check("GPUs", found)
 
 
 def _same(
     job: JobFacts, what: str, of: Callable[[RankFacts], Hashable], verdict: Verdict, remedy: str
 ) -> Check:
-    """A check that all ranks have found the same."""
+    """A check that all ranks have the same facts."""
     first = of(job.ranks[0])
     for number, rank in enumerate(job.ranks):
         if of(rank) != first:
@@ -318,6 +318,6 @@ def _spread(numbers: Sequence[int]) -> str:
 
 
 def count_of(number: int, noun: str) -> str:
-    """A number of things: "1 rank", "2 processes"."""
+    """A number with its noun: "1 rank", "2 processes"."""
     plural = noun if number == 1 else f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{number} {plural}"

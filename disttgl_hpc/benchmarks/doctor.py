@@ -1,4 +1,4 @@
-"""Facts about a machine or an allocation, gathered by all ranks of a job that is still to come."""
+"""Gathers facts about a machine or an allocation on all ranks, before a job."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from disttgl_hpc.store.event_store import EventStore
 _LAUNCHERS = (
     ("launcher", "PMI_SIZE", "PMI_RANK"),
     ("mpiexec", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
-    ("srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),  # without a protocol of MPI's, that is all there is
+    ("srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),  # set even without an MPI protocol
 )
 _BATCH_STEP = ("", "batch", "4294967291", "-5")
 _FLOAT32_BYTES = 4
-_MORE_CHECKPOINTS = 3  # the best, the last sweep's, and the one that is being written
+_MORE_CHECKPOINTS = 3  # the best one, that of the last sweep, and the one being written
 
 
 def launched_by(environment: dict[str, str]) -> tuple[str, int, int] | None:
-    """(launcher, processes, number of this one) as it tells the processes that it starts; None without one."""
+    """(launcher, processes, number of this one) from the launcher's environment; None without a launcher."""
     for launcher, size, rank in _LAUNCHERS:
         is_step = launcher != "srun" or environment.get("SLURM_STEP_ID", "") not in _BATCH_STEP
         if is_step and environment.get(size, "").isdecimal():
@@ -49,7 +49,7 @@ def launched_by(environment: dict[str, str]) -> tuple[str, int, int] | None:
 def examine(events: Path | None, run: Path, config: TrainConfig, world: Any) -> JobFacts:
     """Facts for a job of these settings on all ranks of ``world``, an MPI communicator. Collective.
 
-    Allocates and writes a little for a moment, and leaves nothing behind.
+    Allocates some shared memory and writes a small file, and removes both.
     """
     nodes = nodes_of(world)
     home = next(node[0] for node in nodes if world.rank in node)
@@ -90,7 +90,7 @@ def _job(
     events: str,
     run: str,
 ) -> JobFacts:
-    """Add what the grid comes to. Collective, because the automatic grid is."""
+    """Facts of the job, with its grid and sizes. Collective, because the automatic grid is."""
     trainers = tuple(rank for node in nodes for rank in (node[:-1] if len(ranks) > 1 else node))
     grid, grid_error, shared_bytes, disk_bytes = "", "", None, None
     try:
@@ -122,14 +122,14 @@ def _job(
 
 
 def _shape(stream: EventStream | None, config: TrainConfig, world: Any) -> GridShape | None:
-    """The grid that is asked for; the automatic one needs events. Collective."""
+    """The grid of the settings; None for the automatic one without events. Collective."""
     if stream is not None:
         return grid_shape(stream, config, world)
     return GridShape.parse(config.grid) if config.grid not in ("", "auto") else None
 
 
 def _open(events: Path | None) -> tuple[EventStore | None, str]:
-    """The events, if they can be trained on, or why not."""
+    """The events and "", or None and the reason why they cannot be trained on."""
     if events is None:
         return None, ""
     try:
@@ -141,25 +141,22 @@ def _open(events: Path | None) -> tuple[EventStore | None, str]:
 
 
 def _existing(run: Path) -> Path:
-    """The run directory, or what exists of the path to it."""
+    """The run directory, or its nearest existing parent."""
     return next(place for place in (run.absolute(), *run.absolute().parents) if place.exists())
 
 
 def _try_run(run: Path, world: Any) -> str:
-    """Have rank 0 write beside the checkpoints to come and all others look for it; what went wrong, or "".
-
-    Collective.
-    """
+    """The error of a file that rank 0 writes to the run directory and all ranks look for, or "". Collective."""
     folder, error = _existing(run), ""
     trace = folder / world.bcast(f".disttgl-doctor-{socket.gethostname()}-{os.getpid()}")
     if world.rank == 0:
         try:
-            trace.write_text("written to see whether all nodes see it\n", encoding="utf-8")
+            trace.write_text("a test of whether all nodes see this folder\n", encoding="utf-8")
         except OSError as failure:
             error = f"{folder} cannot be written ({failure.strerror}): choose another --run"
     is_written = world.bcast(not error)
     if is_written and not trace.exists():
-        error = f"{folder} is another one than rank 0's: choose a --run on a file system that all nodes see"
+        error = f"{folder} is not the folder of rank 0: choose a --run on a file system that all nodes see"
     world.Barrier()
     if world.rank == 0:
         with suppress(OSError):
@@ -168,6 +165,6 @@ def _try_run(run: Path, world: Any) -> str:
 
 
 def _clock_s(world: Any) -> float:
-    """The clock of this rank when all are here. Collective."""
+    """The clock of this rank after a barrier. Collective."""
     world.Barrier()
     return time.time()

@@ -12,7 +12,7 @@ from disttgl_hpc.ingest.append import AppendSettings
 from disttgl_hpc.ingest.append import append as run_append
 from disttgl_hpc.ingest.columns import parse_columns
 from disttgl_hpc.ingest.formats import FORMATS
-from disttgl_hpc.ingest.prepare import parse_split, parse_split_times
+from disttgl_hpc.ingest.split import parse_split, parse_split_times
 
 _EXAMPLES = """\b
 Examples:

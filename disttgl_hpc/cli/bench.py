@@ -10,14 +10,13 @@ from typing import Any
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.benchmarks.loader_bench import LoaderPlan, measure_loader
 from disttgl_hpc.benchmarks.scaling_bench import ScalingPlan, measure_scaling
-from disttgl_hpc.benchmarks.train_bench import TrainingPlan, measure_training
+from disttgl_hpc.benchmarks.train_bench import TrainingPlan, measure_loader, measure_training
 from disttgl_hpc.cli.options import config_options, given_settings, write_json
 from disttgl_hpc.config import TrainConfig, train_config
 from disttgl_hpc.grid.mpi_probe import mpi_library
 from disttgl_hpc.grid.schedule import GridShape
-from disttgl_hpc.report.result_tables import loader_table, scaling_table, training_table
+from disttgl_hpc.report.measurement_tables import loader_table, scaling_table, training_table
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.training.run_events import with_static_memory
 
@@ -121,7 +120,7 @@ def loader(events: Path, batches: Path | None, json_file: Path | None, **options
     Prints how long a trainer waits for its batches, in microseconds per event and as a share of the step.
     """
     config, measured = _settings_and_steps(json_file, options)
-    plan = LoaderPlan(**measured)
+    plan = TrainingPlan(**measured)
     record = measure_loader(_opened(events, config), config, plan, MPI.COMM_WORLD, batches)
     _print(record, json_file, loader_table)
 
@@ -142,8 +141,8 @@ def train(events: Path, against: str | None, json_file: Path | None, **options: 
     the rate of copies, both measured on this machine in each round.
     """
     config, measured = _settings_and_steps(json_file, options)
-    plan = TrainingPlan(**measured, against_pyg=against == "pyg")
-    record = measure_training(_opened(events, config).stream, config, plan, MPI.COMM_WORLD)
+    plan, stream = TrainingPlan(**measured), _opened(events, config).stream
+    record = measure_training(stream, config, plan, MPI.COMM_WORLD, against_pyg=against == "pyg")
     _print(record, json_file, training_table)
 
 

@@ -147,7 +147,7 @@ def _time_span(stream: EventStream, first: int, last: int) -> dict[str, Any]:
     if last > first:
         begin, end = stream.time[first].item(), stream.time[last - 1].item()
         span |= {"first": begin, "last": end}
-        per_s = stream.units_of_a_second
+        per_s = stream.units_per_second
         if begin >= _YEAR_1980_S * per_s and end <= _YEAR_2100_S * per_s:
             dates = (datetime.fromtimestamp(time / per_s, UTC) for time in (begin, end))
             span["UTC"] = " to ".join(date.strftime("%Y-%m-%d %H:%M:%S") for date in dates)

@@ -15,7 +15,7 @@ import click
 from disttgl_hpc.config import TrainConfig, read_toml, setting_of
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.inference.answers import TABLE_KINDS, check_kind, write_table, write_table_file
-from disttgl_hpc.planning.plots import check_plot
+from disttgl_hpc.report.drawing import check_plot
 
 
 def config_options(

@@ -28,8 +28,9 @@ from disttgl_hpc.planning.costs import Machine
 from disttgl_hpc.planning.grid_choice import plan_grid
 from disttgl_hpc.planning.machine import DAEMON_MIB, TRAINER_MIB, room_for_node_memory
 from disttgl_hpc.planning.planner import MAX_LOSS, Cluster
-from disttgl_hpc.planning.planning_tables import captured_table, plan_table
-from disttgl_hpc.planning.plots import plot_captured
+from disttgl_hpc.report.drawing import save_charts
+from disttgl_hpc.report.figures import captured_charts
+from disttgl_hpc.report.measurement_tables import captured_table, plan_table
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.output import stem
 from disttgl_hpc.training.run_events import with_static_memory
@@ -126,7 +127,7 @@ def plan(
     if captured:
         record = _captured(store.stream, batch_sizes)
         if plot_file:
-            plot_captured(record, plot_file)
+            save_charts(captured_charts(record), plot_file)
         text = captured_table(record)
     elif plot_file or batch_sizes:
         raise ConfigError("--plot and --batch-sizes need --captured: add it, or omit them")

@@ -11,8 +11,9 @@ from mpi4py import MPI
 
 from disttgl_hpc.ingest.columns import joined_names, parse_columns
 from disttgl_hpc.ingest.formats import FORMATS
-from disttgl_hpc.ingest.prepare import PrepareSettings, parse_split, parse_split_times
+from disttgl_hpc.ingest.prepare import PrepareSettings
 from disttgl_hpc.ingest.prepare import prepare as run_prepare
+from disttgl_hpc.ingest.split import parse_split, parse_split_times
 
 _EXAMPLES = """\b
 Examples:

@@ -9,13 +9,10 @@ import click
 from mpi4py import MPI
 
 from disttgl_hpc.errors import ConfigError, StoreError
-from disttgl_hpc.planning.plots import check_plot
-from disttgl_hpc.report.drawn import save_chart
+from disttgl_hpc.report.drawing import check_plot, draw, save_charts
 from disttgl_hpc.report.page import GENERATOR, all_charts, render_report
 from disttgl_hpc.report.run_facts import RunFacts
-from disttgl_hpc.report.run_files import read_runs
-from disttgl_hpc.report.svg import draw
-from disttgl_hpc.report.tensorboard import check_tensorboard, write_tensorboard
+from disttgl_hpc.report.run_files import check_tensorboard, read_runs, write_tensorboard
 
 _EXAMPLES = """\b
 Examples:
@@ -98,7 +95,7 @@ def _save_charts(facts: Sequence[RunFacts], folder: Path, file_type: str) -> Non
     for name, chart in charts.items():
         path = folder / f"{name}.{file_type}"
         if file_type == "svg":
-            path.write_text(draw(chart, alone=True), encoding="utf-8")
+            path.write_text(draw(chart, standalone=True), encoding="utf-8")
         else:
-            save_chart(chart, path)
+            save_charts([chart], path)
     click.echo(f"{folder}: {len(charts)} charts")

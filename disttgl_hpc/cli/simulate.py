@@ -15,9 +15,10 @@ from disttgl_hpc.benchmarks.calibration import run_costs
 from disttgl_hpc.cli.options import output_options, read_json, write_json
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.planning.costs import EXCHANGES, Machine
-from disttgl_hpc.planning.planning_tables import comparison_table, prediction_table
-from disttgl_hpc.planning.plots import plot_predictions
 from disttgl_hpc.planning.scaling import doublings, forecast, grids_on_nodes
+from disttgl_hpc.report.drawing import save_charts
+from disttgl_hpc.report.figures import prediction_charts
+from disttgl_hpc.report.measurement_tables import comparison_table, prediction_table
 
 _EXAMPLES = """\b
 Examples:
@@ -110,7 +111,7 @@ def simulate(
     machine = Machine(cores=cores or trainers_per_node + 1, **figures)
     predicted = forecast(_measured(record), machine, wanted, epochs=epochs, faster=faster)
     if plot_file:
-        plot_predictions(predicted, plot_file)
+        save_charts(prediction_charts(predicted), plot_file)
     write_json(predicted, json_file)
     click.echo(f"{comparison_table(predicted)}\n\n{prediction_table(predicted)}")
 

@@ -13,14 +13,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
-
-
-def result(run: Path) -> tuple[int, float, int]:
-    """Batch size, test MRR and steps of a run."""
-    size = json.loads((run / "config.json").read_text())["local_batch"]
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    steps = max(record["step"] for record in records if record["record"] == "sweep")
-    return size, records[-1]["test"]["mrr"], steps
+from records import RunRecords
 
 
 def main(folder: Path, runs: list[Path]) -> None:
@@ -29,9 +22,10 @@ def main(folder: Path, runs: list[Path]) -> None:
     shares = {one["batch"]: one["share"] for one in captured["captured"]}
     found: dict[int, list[float]] = defaultdict(list)
     steps = {}
-    for run in runs:
-        size, mrr, steps[size] = result(run)
-        found[size].append(mrr)
+    for run in map(RunRecords, runs):
+        size = run.config["local_batch"]
+        steps[size] = run.sweeps[-1]["step"]
+        found[size].append(run.test_mrr)
     sizes = sorted(found)
     sys.stdout.write(f"{captured['stream']}: test MRR over {len(found[sizes[0]])} seeds\n")
     sys.stdout.write(f"{'batch':>7}{'steps':>8}{'captured':>10}{'mean':>9}{'least':>9}{'most':>9}\n")

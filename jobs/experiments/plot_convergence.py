@@ -1,12 +1,10 @@
-"""Plot validation MRR against steps of several grids, and tell how near each comes to the first one's best.
+"""Plot validation MRR against steps of several grids, and print how close each comes to the first one's best.
 
 python plot_convergence.py FOLDER RUN [RUN ...]     FOLDER gets convergence.svg
 """
 
-import json
 import sys
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
@@ -14,42 +12,28 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from records import RunRecords
 
 TOLERANCE = 0.005  # half a point of MRR
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A run: steps and validation MRR after each sweep, and the test MRR of its best sweep."""
-
-    seed: int
-    steps: list[int]
-    mrr: list[float]
-    test: float
+def best_mrr(run: RunRecords) -> float:
+    """The highest validation MRR."""
+    return max(mrr for _, mrr in run.validation)
 
 
-def curve(run: Path) -> tuple[str, Curve]:
-    """Grid of a run, and how it learned."""
-    config = json.loads((run / "config.json").read_text())
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    sweeps = [record for record in records if record["record"] == "sweep"]
-    steps, mrr = [sweep["step"] for sweep in sweeps], [sweep["validation"]["mrr"] for sweep in sweeps]
-    return config["grid"], Curve(config["seed"], steps, mrr, records[-1]["test"]["mrr"])
-
-
-def reached(one: Curve, wanted: float) -> str:
-    """Steps to an MRR."""
-    steps = [step for step, mrr in zip(one.steps, one.mrr, strict=True) if mrr >= wanted]
+def steps_to(run: RunRecords, wanted: float) -> str:
+    """Steps until validation MRR reaches ``wanted``."""
+    steps = [step for step, mrr in run.validation if mrr >= wanted]
     return f"{steps[0]:,}" if steps else "–"
 
 
 def main(folder: Path, runs: list[Path]) -> None:
     """Write the figure, and a table to standard output. Every run is compared with the first grid's of its seed."""
-    curves: dict[str, list[Curve]] = defaultdict(list)
-    for run in runs:
-        grid, one = curve(run)
-        curves[grid].append(one)
-    first = {one.seed: one for one in next(iter(curves.values()))}
+    by_grid: dict[str, list[RunRecords]] = defaultdict(list)
+    for run in map(RunRecords, runs):
+        by_grid[run.config["grid"]].append(run)
+    first = {run.config["seed"]: best_mrr(run) for run in next(iter(by_grid.values()))}
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     titles = [
         "steps",
@@ -59,27 +43,26 @@ def main(folder: Path, runs: list[Path]) -> None:
         "steps to 0.5 points below its best",
     ]
     sys.stdout.write("grid   " + "  ".join(titles) + "\n")
-    for number, (grid, own) in enumerate(curves.items()):
-        best = [max(one.mrr) for one in own]
-        behind = [100 * (max(one.mrr) - max(first[one.seed].mrr)) for one in own]
+    for number, (grid, own) in enumerate(by_grid.items()):
+        best = [best_mrr(run) for run in own]
+        behind = [100 * (best_mrr(run) - first[run.config["seed"]]) for run in own]
         values = [
-            f"{own[0].steps[-1]:,}",
+            f"{own[0].sweeps[-1]['step']:,}",
             f"{mean(best):.4f} ({min(best):.4f}-{max(best):.4f})",
             f"{mean(behind):+.1f}",
-            f"{mean(one.test for one in own):.4f}",
-            ", ".join(reached(one, max(first[one.seed].mrr) - TOLERANCE) for one in own),
+            f"{mean(run.test_mrr for run in own):.4f}",
+            ", ".join(steps_to(run, first[run.config["seed"]] - TOLERANCE) for run in own),
         ]
         cells = [f"{value:>{len(title)}}" for value, title in zip(values, titles, strict=True)]
         sys.stdout.write(f"{grid:<7}" + "  ".join(cells) + "\n")
-        for one in own:
-            axes.plot(one.steps, one.mrr, color=f"C{number}", linewidth=0.7, alpha=0.45)
-        sweeps = range(min(len(one.mrr) for one in own))
-        middle = [mean(one.mrr[sweep] for one in own) for sweep in sweeps]
+        for run in own:
+            axes.plot(*zip(*run.validation, strict=True), color=f"C{number}", linewidth=0.7, alpha=0.45)
+        sweeps = list(zip(*(run.validation for run in own), strict=False))
+        steps = [points[0][0] for points in sweeps]
+        middle = [mean(mrr for _, mrr in points) for points in sweeps]
         label = grid.replace("x", "×")
-        axes.plot(
-            own[0].steps[: len(middle)], middle, marker="o", markersize=3.5, color=f"C{number}", label=label
-        )
-    line = mean(max(one.mrr) for one in first.values()) - TOLERANCE
+        axes.plot(steps, middle, marker="o", markersize=3.5, color=f"C{number}", label=label)
+    line = mean(first.values()) - TOLERANCE
     axes.axhline(line, color="0.6", linewidth=0.8, linestyle="--")
     axes.set(xlabel="steps", ylabel="validation MRR", title="Validation after each sweep, i×j×k trainers")
     axes.legend(title=f"grid, mean of {len(first)} seed{'s' * (len(first) > 1)}")

@@ -7,7 +7,6 @@ Runs of a stream and kind must differ in the seed alone, and those of a stream m
 
 import json
 import sys
-from collections import defaultdict
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -15,6 +14,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from records import RunRecords, by_stream_and_kind
 
 OF_A_RUN = {"seed", "events", "batches", "static", "static_memory", "threads", "prefetch", "timeout_s"}
 OF_A_RUN |= {"checkpoint_steps", "checkpoint_minutes", "keep_checkpoints", "trace_steps", "trace_after"}
@@ -24,11 +24,11 @@ OF_A_STREAM = {"checksum", "epochs", "evaluation_events"}
 def check_alike(runs: list[Path]) -> None:
     """End with a message where runs that are set side by side, or averaged, are of different settings."""
     groups: dict[Path, tuple[Path, dict]] = {}
-    for run in runs:
-        own = json.loads((run / "config.json").read_text())
-        kind = run.parent / run.name.rpartition("-s")[0]
-        for group, names in ((run.parent, OF_A_STREAM), (kind, own.keys() - OF_A_RUN)):
-            first, theirs = groups.setdefault(group, (run, own))
+    for run in map(RunRecords, runs):
+        own = run.config
+        stream = run.path.parent
+        for group, names in ((stream, OF_A_STREAM), (stream / run.kind, own.keys() - OF_A_RUN)):
+            first, theirs = groups.setdefault(group, (run.path, own))
             differ = [
                 f"{name} {theirs[name]}, {own[name]}"
                 for name in sorted(names & theirs.keys())
@@ -36,25 +36,21 @@ def check_alike(runs: list[Path]) -> None:
             ]
             if differ:
                 sys.exit(
-                    f"{first}, {run}: differ in {'; '.join(differ)}: move away what is not to be compared"
+                    f"{first}, {run.path}: differ in {'; '.join(differ)}: move away what is not to be compared"
                 )
 
 
-def read(run: Path) -> tuple[str, str, dict]:
-    """Stream and kind of a run, and its figures."""
-    kind, _, seed = run.name.rpartition("-s")
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    final, sweeps = records[-1], [record for record in records if record["record"] == "sweep"]
-    figures = {
-        "seed": int(seed),
-        "test": final["test"]["mrr"],
-        "validation": final["validation"]["mrr"],
-        "test_ap": final["test"]["average_precision"],
-        "best_sweep": final["best_sweep"],
-        "loss": sweeps[-1]["loss"],
-        "heuristics": {name: one["mrr"] for name, one in final["heuristics"].items()},
+def figures(run: RunRecords) -> dict:
+    """What static.json keeps of a run."""
+    return {
+        "seed": run.seed,
+        "test": run.test_mrr,
+        "validation": run.final["validation"]["mrr"],
+        "test_ap": run.final["test"]["average_precision"],
+        "best_sweep": run.final["best_sweep"],
+        "loss": run.sweeps[-1]["loss"],
+        "heuristics": run.heuristics,
     }
-    return run.parent.name, kind, figures
 
 
 def row(stream: str, kind: str, found: list[dict], without: dict[int, float]) -> str:
@@ -72,10 +68,10 @@ def row(stream: str, kind: str, found: list[dict], without: dict[int, float]) ->
 def main(folder: Path, runs: list[Path]) -> None:
     """Write the figures and the plot, and a table to standard output."""
     check_alike(runs)
-    found: dict[str, dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
-    for run in runs:
-        stream, kind, figures = read(run)
-        found[stream][kind].append(figures)
+    found = {
+        stream: {kind: [figures(run) for run in own] for kind, own in kinds.items()}
+        for stream, kinds in by_stream_and_kind(runs).items()
+    }
     (folder / "static.json").write_text(json.dumps(found, indent=2) + "\n")
     sys.stdout.write(
         "| stream | static memory | test MRR | gain, points | seeds better | validation MRR | loss |\n"

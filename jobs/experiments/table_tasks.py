@@ -11,6 +11,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from records import RunRecords
+
 COLUMNS = {"edge": ("f1_micro", "f1_macro"), "node": ("roc_auc", "average_precision")}
 TITLES = {"f1_micro": "F1-micro", "f1_macro": "F1-macro", "roc_auc": "ROC-AUC", "average_precision": "AP"}
 ROWS = {"edge": "TGN", "node": "TGN, trained along", "frozen": "TGN, frozen"}
@@ -23,8 +25,7 @@ def results(run: Path) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
         found: dict[str, Any] = json.loads(heads.read_text(encoding="utf-8"))
         tests = [head["test"] for head in found["heads"]]
         return {name: fmean(test[name] for test in tests) for name in COLUMNS["node"]}, found["baselines"]
-    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    record = json.loads(lines[-1])
+    record = RunRecords(run).final
     return record["test"]["classes"], record["baselines"]
 
 

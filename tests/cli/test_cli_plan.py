@@ -172,7 +172,9 @@ def test_epochs_count(store, tmp_path):
     assert done.exit_code == 0, done.output
     record = json.loads(file.read_text())
     assert {one["grid"]: (one["passes"], one["steps"]) for one in record["candidates"]}["1x1x4"] == (4, 4)
-    told = [line.removeprefix("Mind: ") for line in done.output.splitlines() if line.startswith("Mind: ")]
+    told = [
+        line.removeprefix("Caution: ") for line in done.output.splitlines() if line.startswith("Caution: ")
+    ]
     assert told == [f"{caution}." for caution in record["cautions"]]
     assert len(told) == 2
     line = next(line for line in done.output.splitlines() if "1x1x4" in line)

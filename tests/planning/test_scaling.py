@@ -9,7 +9,7 @@ from scaling_records import scaling_record
 from disttgl_hpc.errors import ConfigError, GridError
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.planning.costs import Costs, Machine
-from disttgl_hpc.planning.scaling import LOSSES, _Walk, doublings, forecast, grids_on_nodes, predict
+from disttgl_hpc.planning.scaling import LOSSES, _Simulation, doublings, forecast, grids_on_nodes, predict
 
 STEADY = Costs.of(scaling_record([[0.06] * 10] * 2, daemon_us=0.0))
 FREE = {"cores": 10_000, "meeting_s": 0.0, "poll_s": 0.0, "local_bandwidth": 1e18, "crowding": 0.0}
@@ -114,7 +114,7 @@ def test_gradients_can_be_the_limit():
 def test_parts_of_a_step_are_the_step(shape, cores, storage, daemon_us):
     machine = Machine(cores=cores, storage_bandwidth=storage)
     costs = random_costs(daemon_us=daemon_us, edge_bytes=100)
-    walk = _Walk(costs, machine, shape, 1, np.random.default_rng(0))
+    walk = _Simulation(costs, machine, shape, 1, np.random.default_rng(0))
     spent = np.array([walk.step(number) for number in range(40)])
     assert (spent >= -1e-12).all()
     assert spent.sum() == pytest.approx(walk._clock.mean())
@@ -127,7 +127,7 @@ def test_parts_of_a_step_are_the_step(shape, cores, storage, daemon_us):
 def test_shared_cores_against_an_oracle(work, cores):
     costs = Costs.of(scaling_record([[0.06] * 4], daemon_us=0.0))
     machine = Machine(cores=cores, crowding=0.0)
-    walk = _Walk(costs, machine, GridShape(1, 1, len(work)), 1, np.random.default_rng(0))
+    walk = _Simulation(costs, machine, GridShape(1, 1, len(work)), 1, np.random.default_rng(0))
     left, now, done = dict(enumerate(work)), 0.0, {}
     while left:
         speed = min(1.0, cores / len(left))
@@ -149,7 +149,7 @@ def test_shared_cores_against_an_oracle(work, cores):
 def test_daemons_against_a_queue(arrivals):
     """Two nodes of two replicas with two slices each, step after step."""
     costs = Costs.of(scaling_record([[0.06] * 4], daemon_us=200.0))
-    walk = _Walk(costs, IDEAL, GridShape(2, 1, 4), 2, np.random.default_rng(0))
+    walk = _Simulation(costs, IDEAL, GridShape(2, 1, 4), 2, np.random.default_rng(0))
     free = [0.0, 0.0]
     for step in arrivals:
         walk._serve(np.array(step).ravel())

@@ -14,7 +14,8 @@ from disttgl_hpc.grid.job import StopRequest
 from disttgl_hpc.inference.queries import embed
 from disttgl_hpc.inference.trained_run import open_trained
 from disttgl_hpc.ingest.append import AppendSettings, append
-from disttgl_hpc.ingest.prepare import PrepareSettings, parse_split, prepare
+from disttgl_hpc.ingest.prepare import PrepareSettings, prepare
+from disttgl_hpc.ingest.split import parse_split
 from disttgl_hpc.store.checkpoint_files import read_checkpoint
 from disttgl_hpc.training.final_results import evaluate_run
 from disttgl_hpc.training.resume import resumed_config
