@@ -18,7 +18,7 @@ from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.schedule import ALONE
 from disttgl_hpc.memory.client import MemoryClient, open_memory
-from disttgl_hpc.memory.node_memory import Beginning, MemoryService
+from disttgl_hpc.memory.node_memory import Beginning, MemoryRun, MemoryService
 from disttgl_hpc.planning.machine import tcp_bytes_sent
 from disttgl_hpc.planning.run_plan import RunPlan
 from disttgl_hpc.sampling.local_batch import GraphSource
@@ -170,14 +170,14 @@ def trainer_alone(  # noqa: PLR0917
 ) -> Iterator[Trainer]:
     """A trainer that begins with ``first_step`` of ``plan`` on an empty node memory. graphs: see Trainer."""
     grid = Grid.create(world, ALONE)
-    memory = open_memory(
-        grid,
-        plan.sizes,
-        plan.num_batches,
-        plan.num_steps,
+    memory_run = MemoryRun(
+        sizes=plan.sizes,
+        num_batches=plan.num_batches,
+        num_steps=plan.num_steps,
         beginning=Beginning(first_step),
         timeout_s=config.timeout_s,
     )
+    memory = open_memory(grid, memory_run)
     trainer = Trainer(stream, config, plan, grid, memory, graphs)
     trainer.go_on(first_step, None)
     yield trainer

@@ -22,7 +22,7 @@ from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.memory.client import MemoryClient, open_memory
 from disttgl_hpc.memory.daemon import serve_memory
-from disttgl_hpc.memory.node_memory import Beginning, MemoryService
+from disttgl_hpc.memory.node_memory import Beginning, MemoryRun, MemoryService
 from disttgl_hpc.model.threads import prepare_process
 from disttgl_hpc.planning.machine import own_cores, processor, versions
 from disttgl_hpc.planning.run_plan import RunPlan, batching_of
@@ -166,14 +166,19 @@ class _Turns:
         stream, config, plan = self.stream, self.config, self.plan
         steps = plan.warmup + plan.steps
         run = RunPlan.of(stream, config, grid.shape, first_step + steps)
-        order = (run.sizes, run.num_batches, run.num_steps)
-        how: dict[str, Any] = {"beginning": Beginning(first_step), "timeout_s": config.timeout_s}
+        memory_run = MemoryRun(
+            sizes=run.sizes,
+            num_batches=run.num_batches,
+            num_steps=run.num_steps,
+            beginning=Beginning(first_step),
+            timeout_s=config.timeout_s,
+        )
         if grid.is_daemon:
             # A daemon does not know where the measured steps begin, so its whole service counts.
             before = Counters.now()
-            serve_memory(grid, *order, **how)
+            serve_memory(grid, memory_run)
             return Measure(True, steps, 0, Counters.now().since(before))
-        memory = open_memory(grid, *order, **how)
+        memory = open_memory(grid, memory_run)
         trainer = Trainer(stream, config, run, grid, memory)
         trainer.go_on(first_step, None)
         compile_once(trainer, grid.node_trainer_comm, config.timeout_s)

@@ -11,16 +11,16 @@ a run is its weights and optimiser, the memory of every replica, and what each t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from disttgl_hpc.errors import ProtocolError
-from disttgl_hpc.grid.schedule import Operation, OperationKind
+from disttgl_hpc.grid.schedule import GridShape, Operation, OperationKind, replica_operations
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -107,6 +107,38 @@ class MemorySizes:
     def dim_row(self) -> int:
         """Floats of a row, 2·d."""
         return 2 * self.dim_memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryRun:
+    """What trainers and daemons agree on before they open the node memory of a run; equal on all ranks.
+
+    num_batches: L, global batches of a sweep. num_steps: the step before which the run ends. snapshots: counters
+    after which replica 0's memory is copied for evaluation. traced: counters whose reads and writes the daemon
+    records one by one. timeout_s: deadline of every wait for another rank, in seconds.
+    """
+
+    sizes: MemorySizes
+    num_batches: int
+    num_steps: int
+    traced: range = range(0)
+    snapshots: Container[int] = ()
+    beginning: Beginning = field(default_factory=Beginning)
+    writer: CheckpointWriter = field(default_factory=NoCheckpoints)
+    timeout_s: float
+
+    @property
+    def steps(self) -> range:
+        """Steps from the beginning to the end of the run."""
+        return range(self.beginning.step, self.num_steps)
+
+    def operations(self, replica: int, shape: GridShape) -> Iterator[Operation]:
+        """Order of operations on a replica's memory; evaluation copies replica 0's only."""
+        snapshots = () if replica else self.snapshots
+        steps = self.steps
+        return replica_operations(
+            replica, shape, self.num_batches, steps.start, steps.stop, snapshots=snapshots
+        )
 
 
 class NodeMemory:

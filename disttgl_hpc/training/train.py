@@ -26,7 +26,7 @@ from disttgl_hpc.grid.process_grid import Grid, check_slices
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.memory.client import open_memory
 from disttgl_hpc.memory.daemon import serve_memory
-from disttgl_hpc.memory.node_memory import MemoryService
+from disttgl_hpc.memory.node_memory import MemoryRun, MemoryService
 from disttgl_hpc.model.input_builder import device_of
 from disttgl_hpc.model.threads import prepare_process
 from disttgl_hpc.planning.grid_choice import grid_shape
@@ -150,18 +150,20 @@ def _take_part(job: _Job, stop: StopRequest) -> bool:
     grid, plan, config = job.grid, job.plan, job.config
     with watching(grid.world, grid.role) as roster:
         _introduce(roster, job)
-        order = (plan.sizes, plan.num_batches, plan.num_steps)
         traced = traced_steps(config, plan, job.start.step)
-        how: dict[str, Any] = {
-            "traced": traced,
-            "snapshots": plan.sweep_ends,
-            "beginning": job.start,
-            "writer": RunCheckpoints(job.run, plan, grid.node, job.settings, config.keep_checkpoints),
-            "timeout_s": config.timeout_s,
-        }
+        memory_run = MemoryRun(
+            sizes=plan.sizes,
+            num_batches=plan.num_batches,
+            num_steps=plan.num_steps,
+            traced=traced,
+            snapshots=plan.sweep_ends,
+            beginning=job.start,
+            writer=RunCheckpoints(job.run, plan, grid.node, job.settings, config.keep_checkpoints),
+            timeout_s=config.timeout_s,
+        )
         if grid.is_daemon:
-            return serve_memory(grid, *order, is_stop_asked=stop.is_made, **how)
-        memory = open_memory(grid, *order, **how)
+            return serve_memory(grid, memory_run, stop.is_made)
+        memory = open_memory(grid, memory_run)
         training = _Training(job, memory, stop, traced)
         is_complete = training.run()
         training.close()
