@@ -44,8 +44,8 @@ def final_results(
     """Validation and test with a run's best weights, which ``model`` takes on, and the memory they left.
 
     Collective over the evaluator's team. ``state`` (N, 2·dim_memory) is where the memory is loaded; it and a
-    co-trained static memory, loaded where the evaluator's inputs have theirs, are shared by the team's members of a
-    node. The heuristics beside the model are added by the team's first member only.
+    co-trained static memory, loaded where the evaluator's inputs have theirs, are shared by the team's
+    members of a node. The heuristics beside the model are added by the team's first member only.
     """
     team, stream, config = evaluator.team, evaluator.stream, evaluator.config
     best = run.best_checkpoint
@@ -110,8 +110,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Repeat the final evaluation of a run from its files, shared among all ranks of ``world`` (collective).
 
-    events, static: the event store and the file of static memory, if they are no longer where the run found them.
-    Raises StoreError if a file is missing or is not the one the run was made with.
+    events, static: the event store and the file of static memory, if they are no longer where the run found
+    them. Raises StoreError if a file is missing or is not the one the run was made with.
     """
     settings = run.read_config()
     config = saved_config(settings)

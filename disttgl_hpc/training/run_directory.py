@@ -80,8 +80,8 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Make the directory, and keep other jobs out of it while the context lasts.
 
-        The kernel lets go of a lock when its process is killed. Raises StoreError where the directory cannot be
-        made, ConfigError if a job is training in it now.
+        The kernel lets go of a lock when its process is killed. Raises StoreError where the directory cannot
+        be made, ConfigError if a job is training in it now.
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)

@@ -58,8 +58,8 @@ def class_weights(targets: Targets, train_end: int, balance: float) -> NDArray[n
     """Weights (C,) of classes in the loss by how rare they are in training; None where all weigh 1.
 
     One class an event: (share of the class)^−balance, scaled so that the mean over the training events is 1.
-    Several: (share without / share with)^balance for an event that has the class. A class that training does not
-    have weighs 1.
+    Several: (share without / share with)^balance for an event that has the class. A class that training does
+    not have weighs 1.
     """
     if not balance:
         return None
@@ -122,7 +122,8 @@ def static_settings(config: TrainConfig) -> dict[str, Any]:
 def with_static_memory(events: EventStore, config: TrainConfig) -> EventStore:
     """The events with the static memory that ``config.static`` names, if it is a file.
 
-    It is mapped, so that the processes of a node share its pages. Raises StoreError unless it is of these events.
+    It is mapped, so that the processes of a node share its pages. Raises StoreError unless it is of these
+    events.
     """
     if config.static in {"", CO_TRAINED}:
         return events
