@@ -108,7 +108,7 @@ class Timeline:
 
     @contextmanager
     def step(self, step: int) -> Iterator[None]:
-        """Context of one step. Collective over all trainers after the window's last step, where trace.json is written."""
+        """Context of one step; after the window, collective over all trainers, which write trace.json."""
         window = self._window
         if step == window.start and window:
             self._trainer.clock.spans, self._trainer.loading.spans = self._spans, self._loads

@@ -112,7 +112,7 @@ class Trainer:
         return None if is_last_pass or self._reading is None else self._reading.state
 
     def work(self, step: int) -> Assignment | None:
-        """This trainer's assignment in ``step``; None while its lane has no batch yet."""
+        """Assignment of this trainer in ``step``; None while its lane has no batch yet."""
         plan = self._plan
         return assignment(
             step,

@@ -134,7 +134,7 @@ def test_a_run_is_resumed_by_its_directory_alone(tmp_path, events):
     disttgl("train", "--resume", run, "--epochs", "2")
     assert records(run) == records(tmp_path / "whole")
     finished = disttgl("train", "--resume", run)
-    assert "is finished" in finished.stderr
+    assert "is complete" in finished.stderr
     assert "TGN (test)" in finished.stdout
 
 

@@ -76,7 +76,7 @@ def test_a_job_out_of_time_requeues_itself_and_resumes(
         signal_as_slurm_does(job.roster()[0][1])
         assert job.wait(200) == 0, job.output
         assert job.output.count("Stopped after a checkpoint") == 1
-        assert job.output.count("going on with step") == 1
+        assert job.output.count("continuing with step") == 1
     assert_equal(run, whole)
 
 

@@ -21,8 +21,8 @@ from disttgl_hpc.sampling.class_features import (
     class_codes,
     class_facts,
     dim_facts,
-    forerunners,
     encode_classes,
+    forerunners,
 )
 from disttgl_hpc.sampling.neighbors import event_bounds
 

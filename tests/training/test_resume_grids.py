@@ -36,4 +36,4 @@ def test_another_grid_goes_on_from_the_last_sweeps_end(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "done").exists()
     assert "resuming on 1×2×1 from the end of sweep 2 (step 14), trained on 1×1×1" in done.stderr
-    assert "Not carried over: the replicas' memory" in done.stderr
+    assert "Not kept: the replicas' memory" in done.stderr
