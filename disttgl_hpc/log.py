@@ -1,11 +1,11 @@
-"""Log lines with ranks, and progress for terminals and job logs."""
+"""What people read on a terminal or in a job log: log lines with ranks, progress, numbers and tables."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,3 +76,22 @@ def progress(
         yield bar
     finally:
         bar.close()
+
+
+def mebibytes(number: int) -> str:
+    """A number of bytes in MiB."""
+    return f"{number / 2**20:,.0f} MiB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the largest unit of which there are at least two, up to days."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:,.1f} s"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table with right-aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.rjust, row, widths)).rstrip() for row in rows]

@@ -1,6 +1,6 @@
 import pytest
 
-from disttgl_hpc.text import duration
+from disttgl_hpc.log import duration
 
 
 @pytest.mark.parametrize(

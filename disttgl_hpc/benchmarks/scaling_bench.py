@@ -23,7 +23,7 @@ from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.memory.client import MemoryClient, open_memory
 from disttgl_hpc.memory.daemon import serve_memory
 from disttgl_hpc.memory.node_memory import Beginning, MemoryRun, MemoryService
-from disttgl_hpc.model.threads import prepare_process
+from disttgl_hpc.model.products import prepare_process
 from disttgl_hpc.planning.machine import own_cores, processor, versions
 from disttgl_hpc.planning.run_plan import RunPlan, batching_of
 from disttgl_hpc.training.trainer import Trainer, compile_once

@@ -25,8 +25,7 @@ from disttgl_hpc.events.stream import EventStream, check_training
 from disttgl_hpc.grid.schedule import ALONE, Coordinates
 from disttgl_hpc.grid.spans import PhaseClock
 from disttgl_hpc.log import progress
-from disttgl_hpc.model.products import choose_product
-from disttgl_hpc.model.threads import prepare_process
+from disttgl_hpc.model.products import choose_product, prepare_process
 from disttgl_hpc.planning.machine import processor, versions
 from disttgl_hpc.planning.run_plan import RunPlan
 from disttgl_hpc.sampling.local_batch import BatchSampler, GraphSource, StoredGraphs

@@ -12,8 +12,7 @@ from typing import Any
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.benchmarks.diagnosis import Check, Verdict, diagnose
-from disttgl_hpc.benchmarks.doctor import examine, launched_by
+from disttgl_hpc.benchmarks.doctor import Check, Verdict, diagnose, examine, launched_by
 from disttgl_hpc.cli.options import config_options, given_settings
 from disttgl_hpc.config import train_config
 

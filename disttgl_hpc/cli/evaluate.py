@@ -9,8 +9,8 @@ import click
 from mpi4py import MPI
 
 from disttgl_hpc.report.result_tables import results_table
-from disttgl_hpc.training.final_results import evaluate_run
 from disttgl_hpc.training.run_directory import RunDirectory
+from disttgl_hpc.training.sweep_ends import evaluate_run
 
 _EXAMPLES = """\b
 Examples:

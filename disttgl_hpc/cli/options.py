@@ -170,8 +170,6 @@ at_option = click.option(
     callback=_time,
     help="Use the events strictly before this time, in the stream's time unit.  [default: all events]",
 )
-
-
 table_option = click.option(
     "-o",
     "--output",

@@ -90,8 +90,6 @@ class VectorSum:
 
 
 _WHAT = "the other trainers' gradients"
-
-
 _TAIL = 4  # behind the gradients: whether to stop, whether to keep a checkpoint, loss, events
 
 

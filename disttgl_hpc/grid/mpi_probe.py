@@ -54,11 +54,7 @@ def try_shared_memory(world: MPI.Intracomm) -> str:
 
 
 _ROUNDS = 20
-
-
 _TAG = 20
-
-
 _SHORT_S = 20e-6
 
 

@@ -60,8 +60,6 @@ class Beginning:
 
 
 Rows = NDArray[np.float32]
-
-
 Nodes = NDArray[np.int64]
 
 

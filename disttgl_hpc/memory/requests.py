@@ -24,24 +24,14 @@ from disttgl_hpc.grid.schedule import OperationKind
 from disttgl_hpc.log import get_logger
 
 log = get_logger(__name__)
-
-
 REQUEST_TAG = 0  # replies are tagged with the kind of their request: a read may be open during a snapshot
-
-
 NUM_FIELDS = 3  # kind, counter, number of nodes: int64 each
 
 
 # Kinds of requests beside those of OperationKind, which have their turn in a replica's order.
 CHECKPOINT = 10  # (counter): this trainer's share follows, tagged with the kind
-
-
 FLUSH = 11  # has a reply once all checkpoints are on disk
-
-
 CLOSE = -1  # a trainer's last message; counter 1: before the schedule's end
-
-
 PART_WRITTEN = 12  # tag of what daemons tell the first of them, over all ranks
 
 

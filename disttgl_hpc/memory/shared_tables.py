@@ -36,23 +36,13 @@ from disttgl_hpc.grid.spans import DaemonFigures, Span, process_memory_mib
 from disttgl_hpc.memory.node_memory import MemoryRun, MemorySizes, Nodes, Rows
 
 DAEMON_WORK = ("read", "write", "snapshot", "checkpoint", "wait")
-
-
 """What a daemon does. A sweep's reset belongs to the write before it, with which it is done at once."""
 
 
 _TRACED_WORK = ("read", "write")
-
-
 _RESIDENT, _PEAK, _NUM_SPANS = range(len(DAEMON_WORK), len(DAEMON_WORK) + 3)
-
-
 _NUM_FIGURES = _NUM_SPANS + 1
-
-
 _SPAN_FIELDS = 6
-
-
 Board = NDArray[np.float64]
 
 
@@ -105,11 +95,7 @@ def read_board(board: Board) -> DaemonFigures:
 
 
 _ALIGNMENT = 4096  # tables begin on pages of their own, so that no two ranks write to one cache line
-
-
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at only
-
-
 TableShapes = dict[str, tuple[tuple[int, ...], DTypeLike]]
 
 

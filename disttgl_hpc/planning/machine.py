@@ -17,8 +17,6 @@ _MEMORY = Path("/proc/meminfo")
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only its free space is read
 _TCP_INFO = getattr(socket, "TCP_INFO", None)
 _BYTES_SENT = slice(200, 208)  # tcpi_bytes_sent in struct tcp_info, since Linux 4.19
-
-
 TRAINER_MIB, DAEMON_MIB = 470, 400
 """Private memory of a process, measured without features; mostly libraries."""
 

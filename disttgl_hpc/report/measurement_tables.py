@@ -6,8 +6,8 @@ from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
+from disttgl_hpc.log import aligned, duration
 from disttgl_hpc.planning.scaling import LOSSES
-from disttgl_hpc.text import aligned, duration
 
 _AGES = ("25 %", "median", "75 %", "99 %")
 

@@ -8,12 +8,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from disttgl_hpc.log import duration
 from disttgl_hpc.report.charts import WORK_NAMES, Chart
 from disttgl_hpc.report.drawing import NUM_COLORS, draw, style
 from disttgl_hpc.report.figures import MOST_RANKS, curves, memory_chart, timeline, work_chart
 from disttgl_hpc.report.result_tables import MODEL, results_tables
 from disttgl_hpc.report.run_facts import AXES, Group, RunFacts, differences, group_runs
-from disttgl_hpc.text import duration
 
 GENERATOR = '<meta name="generator" content="disttgl report">'
 """Marks a page that ``disttgl report`` wrote, which it may overwrite."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from disttgl_hpc.log import aligned
 from disttgl_hpc.report.run_facts import METRICS, MODELS, PARTS, Group, Record, RunFacts, parts_of
-from disttgl_hpc.text import aligned
 
 _LINK_COLUMNS = ("mrr", "hits_at_10", "average_precision", "roc_auc")
 _CLASS_COLUMNS = ("f1_micro", "f1_macro", "accuracy", "roc_auc", "average_precision")

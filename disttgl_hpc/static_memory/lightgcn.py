@@ -25,8 +25,7 @@ from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.grid.gradients import GradientSum
 from disttgl_hpc.grid.schedule import batch_bounds, slice_bounds
 from disttgl_hpc.log import get_logger, progress
-from disttgl_hpc.model.initial_weights import WeightDraws
-from disttgl_hpc.model.optimiser import Adam
+from disttgl_hpc.model.parameters import Adam, WeightDraws
 from disttgl_hpc.sampling.negatives import NegativeSampler, training_candidates
 
 log = get_logger(__name__)

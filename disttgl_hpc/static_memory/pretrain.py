@@ -19,7 +19,7 @@ from disttgl_hpc.events.stream import EventStream, Split
 from disttgl_hpc.events.tcsr import build_tcsr
 from disttgl_hpc.grid.collectives import decide_together
 from disttgl_hpc.log import get_logger
-from disttgl_hpc.model.threads import prepare_process
+from disttgl_hpc.model.products import prepare_process
 from disttgl_hpc.static_memory.lightgcn import Learned, learn_static_gnn
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.node_rows import STATIC_KIND, StaticOrigin, write_static_store
@@ -30,26 +30,18 @@ from disttgl_hpc.training.run_directory import RunDirectory
 from disttgl_hpc.training.train import train
 
 log = get_logger(__name__)
-
-
 METHODS = ("embedding", "static-gnn")
-
-
 _LINKS: dict[str, Any] = {
     "task": "link",
     "class_history": True,
     "class_features": False,
     "class_balance": 0.0,
 }
-
-
 FIXED: dict[str, dict[str, Any]] = {
     # A table instead of the node memory, with the same attention.
     "embedding": {**_LINKS, "static": CO_TRAINED, "node_memory": False},
     "static-gnn": {**_LINKS, "static": "", "node_memory": False},
 }
-
-
 """What is the same whatever is asked for: pre-training predicts links, also for a run with another task."""
 
 
@@ -57,20 +49,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "embedding": {},
     "static-gnn": {"epochs": 30, "lr": 0.03, "local_batch": 6000, "static_decay": 1e-5},
 }
-
-
 """What a method learns with unless it is told otherwise, where that differs from training."""
 
 
 _EVALUATION = ("evaluation_negatives", "evaluation_strategy", "evaluation_seed", "evaluation_events")
-
-
 USED = {
     "embedding": tuple(field.name for field in fields(TrainConfig) if field.name not in FIXED["embedding"]),
     "static-gnn": (*DEFAULTS["static-gnn"], "dim_memory", "seed", *_EVALUATION, "threads", "timeout_s"),
 }
-
-
 """The settings that a method's result or course depends on."""
 
 

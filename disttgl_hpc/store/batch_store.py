@@ -24,11 +24,7 @@ from disttgl_hpc.errors import StoreError
 from disttgl_hpc.store.files import Pieces, map_dataset, open_checked, replacing, telling_why, write_laid_out
 
 _DTYPES = {"records": np.uint8, "offsets": np.int64, "checksums": np.uint32}
-
-
 KIND, PART_KIND = "disttgl-batches", "disttgl-batches-part"
-
-
 SCHEMA_VERSION = 1
 
 
@@ -165,8 +161,6 @@ def _check_tables(tables: dict[str, NDArray[Any]], num_records: int) -> None:
 
 
 _COPY_BYTES = 16 << 20
-
-
 _REMEDY = (
     "make room there, or choose another place; the same command goes on with the parts that are complete"
 )

@@ -81,8 +81,6 @@ def _pieces(values: NDArray[Any], overlap: int = 1) -> Iterator[NDArray[Any]]:
 
 
 _HASH_BYTES = 64 << 20
-
-
 _INTS, _TIMES, _FEATURES = ("int32", "int64"), ("int64", "float64"), ("float16", "float32", "float64")
 
 
@@ -110,8 +108,6 @@ _SCHEMA: dict[str, tuple[str | None, int, tuple[str, ...]]] = {
     "source/options": (None, 1, ()),
     "source/grown_from": (None, 1, ()),
 }
-
-
 _OPTIONAL_GROUPS = ("features/", "labels/", "negatives/", "source/")
 
 

@@ -173,8 +173,6 @@ def sync(path: Path) -> None:
 
 
 _ALIGNMENT = 64
-
-
 _STRUCTURE_BYTES = 4096  # more than HDF5 needs for a dataset, with the groups above it
 
 

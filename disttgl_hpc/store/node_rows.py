@@ -74,8 +74,6 @@ def _checksum(rows: NDArray[np.float32], origin: Mapping[str, Any]) -> str:
 
 
 STATIC_KIND = "disttgl-static"
-
-
 STATIC_VERSION = 1
 
 
@@ -143,8 +141,6 @@ def write_static_store(path: Path, rows: NDArray[np.float32], origin: StaticOrig
 
 
 KEPT_KIND = "disttgl-memory"
-
-
 KEPT_VERSION = 1
 
 
@@ -201,8 +197,6 @@ def write_memory(path: Path, rows: NDArray[np.float32], origin: MemoryOrigin) ->
 
 
 EMBEDDINGS_KIND = "disttgl-embeddings"
-
-
 EMBEDDINGS_VERSION = 1
 
 

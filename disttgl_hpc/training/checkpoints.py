@@ -17,7 +17,7 @@ from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.memory.co_trained import RowTable
 from disttgl_hpc.memory.node_memory import Arrays
-from disttgl_hpc.model.optimiser import Adam
+from disttgl_hpc.model.parameters import Adam
 from disttgl_hpc.planning.run_plan import RunPlan
 from disttgl_hpc.store.checkpoint_files import (
     Manifest,

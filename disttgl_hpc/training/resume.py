@@ -25,7 +25,7 @@ from disttgl_hpc.ingest.ids import IdTable
 from disttgl_hpc.ingest.raw_events import Origin
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.memory.node_memory import Beginning
-from disttgl_hpc.model.optimiser import Adam
+from disttgl_hpc.model.parameters import Adam
 from disttgl_hpc.planning.run_plan import Before, RunPlan
 from disttgl_hpc.sampling.local_batch import GraphSource
 from disttgl_hpc.store.checkpoint_files import Manifest, read_manifest, verify_parts

@@ -20,8 +20,6 @@ from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.node_rows import StaticStore
 
 _NAMES = {"edge": "events", "node": "nodes"}
-
-
 _REMEDIES = {
     "edge": "prepare it again with --columns …,label=NAME, …,labels=A+B+C or --label-by-file",
     "node": "prepare it again with --columns …,node_label=NAME or --format jodie",

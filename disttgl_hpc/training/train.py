@@ -23,7 +23,7 @@ from disttgl_hpc.memory.client import open_memory
 from disttgl_hpc.memory.daemon import serve_memory
 from disttgl_hpc.memory.node_memory import MemoryRun, MemoryService
 from disttgl_hpc.model.input_builder import device_of
-from disttgl_hpc.model.threads import prepare_process
+from disttgl_hpc.model.products import prepare_process
 from disttgl_hpc.planning.grid_choice import grid_shape
 from disttgl_hpc.planning.run_plan import RunPlan
 from disttgl_hpc.sampling.local_batch import StoredGraphs

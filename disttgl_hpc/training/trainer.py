@@ -35,11 +35,10 @@ from disttgl_hpc.memory.node_memory import MemoryService
 from disttgl_hpc.model.heads import class_loss, link_loss
 from disttgl_hpc.model.input_builder import InputBuilder, PassInputs, build_model, device_of
 from disttgl_hpc.model.inputs import GraphInputs, NodeInputs
-from disttgl_hpc.model.optimiser import Adam
+from disttgl_hpc.model.parameters import Adam
 from disttgl_hpc.planning.run_plan import RunPlan
-from disttgl_hpc.sampling.local_batch import BatchSampler, GraphSource, LocalBatch, Pass
+from disttgl_hpc.sampling.local_batch import BatchSampler, GraphSource, LocalBatch, Pass, prefetched
 from disttgl_hpc.sampling.mfg import Mfg
-from disttgl_hpc.sampling.prefetch import prefetched
 
 log = get_logger(__name__)
 

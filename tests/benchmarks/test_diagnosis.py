@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from disttgl_hpc.benchmarks.diagnosis import JobFacts, RankFacts, Verdict, diagnose
-from disttgl_hpc.benchmarks.doctor import launched_by
+from disttgl_hpc.benchmarks.doctor import JobFacts, RankFacts, Verdict, diagnose, launched_by
 
 RANK = RankFacts(
     node="n0",

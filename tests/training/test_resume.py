@@ -56,7 +56,7 @@ def test_without_a_whole_checkpoint_nothing_is_begun(tmp_path, store):
     run = RunDirectory(tmp_path / "run")
     assert not job(run.path, store, stop_after=3)
     run.last_checkpoint.unlink()
-    with pytest.raises(StoreError, match="damaged.*step-000000003"):
+    with pytest.raises(StoreError, match=r"damaged.*step-000000003"):
         job(run.path, store, resume=True)
 
 
@@ -85,9 +85,7 @@ def test_a_finished_run_says_so_and_can_be_trained_further(tmp_path, store, capl
 
 def test_what_decides_the_result_cannot_be_changed(tmp_path, store):
     job(tmp_path / "run", store, stop_after=2)
-    with pytest.raises(
-        ConfigError, match=r"lr 0\.001, now 0\.5, seed 0, now 1, epochs 2, now 1"
-    ):
+    with pytest.raises(ConfigError, match=r"lr 0\.001, now 0\.5, seed 0, now 1, epochs 2, now 1"):
         resumed_config(RunDirectory(tmp_path / "run"), {"lr": 0.5, "seed": 1, "epochs": 1})
     with pytest.raises(ConfigError, match="unknown setting 'epoch': did you mean epochs"):
         resumed_config(RunDirectory(tmp_path / "run"), {"epoch": 3})

@@ -17,9 +17,9 @@ from disttgl_hpc.ingest.append import AppendSettings, append
 from disttgl_hpc.ingest.prepare import PrepareSettings, prepare
 from disttgl_hpc.ingest.split import parse_split
 from disttgl_hpc.store.checkpoint_files import read_checkpoint
-from disttgl_hpc.training.final_results import evaluate_run
 from disttgl_hpc.training.resume import resumed_config
 from disttgl_hpc.training.run_directory import RunDirectory
+from disttgl_hpc.training.sweep_ends import evaluate_run
 from disttgl_hpc.training.train import train
 
 SHORT, LONG = 150, 260

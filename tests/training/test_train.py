@@ -17,8 +17,8 @@ from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.model.input_builder import build_model
 from disttgl_hpc.store.checkpoint_files import read_checkpoint
 from disttgl_hpc.training.checkpoints import load_weights
-from disttgl_hpc.training.final_results import evaluate_run
 from disttgl_hpc.training.run_directory import RunDirectory
+from disttgl_hpc.training.sweep_ends import evaluate_run
 from disttgl_hpc.training.train import train
 
 

@@ -22,7 +22,7 @@ from disttgl_hpc.training.trainer import Trainer, compile_once
 
 COLD = """
 import numpy as np
-from disttgl_hpc.model.loops.update_loops import read_mail
+from disttgl_hpc.model.loops import read_mail
 zero, mail = np.zeros(1, np.int64), np.empty((1, 6), np.float32)
 times = np.zeros(1, np.float32), np.zeros(1), np.zeros(1)
 features = np.arange(3, dtype=np.int8)[np.newaxis], zero, np.full(3, 0.5, np.float32)
