@@ -48,7 +48,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig, train_config
-from disttgl_hpc.grid.collectives import alone
+from disttgl_hpc.grid.collectives import Communicator, alone
 from disttgl_hpc.inference.answers import Pairs, recommended_columns, scored_pairs
 from disttgl_hpc.inference.queries import embed, recommend
 from disttgl_hpc.inference.trained_run import Trained, open_trained, refuse_unknown
@@ -111,7 +111,7 @@ def train(
     events: EventStore | AnyPath,
     config: TrainConfig | Mapping[str, Any] | None,
     run: AnyPath,
-    comm: Any = None,
+    comm: Communicator | None = None,
     *,
     resume: bool = False,
 ) -> Run:

@@ -19,6 +19,7 @@ from disttgl_hpc.benchmarks.scaling_bench import ScalingPlan, measure_scaling, s
 from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.events.stream import EventStream
+from disttgl_hpc.grid.collectives import Communicator
 from disttgl_hpc.grid.schedule import ALONE
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.model.input_builder import build_model
@@ -58,7 +59,7 @@ Record = dict[str, Any]
 
 
 def calibrate(
-    stream: EventStream, config: TrainConfig, local_batches: Sequence[int], comm: Any
+    stream: EventStream, config: TrainConfig, local_batches: Sequence[int], comm: Communicator
 ) -> list[Record]:
     """Train the same events with each local batch in this process; records as of ``disttgl bench scaling``.
 
@@ -73,7 +74,7 @@ def calibrate(
     return records
 
 
-def _measure(stream: EventStream, config: TrainConfig, local_batch: int, comm: Any) -> Record:
+def _measure(stream: EventStream, config: TrainConfig, local_batch: int, comm: Communicator) -> Record:
     """One turn of one size."""
     own = replace(config, local_batch=local_batch, grid="")
     steps = -(-_MEASURED_EVENTS // (_PLACES * local_batch))

@@ -23,6 +23,7 @@ from disttgl_hpc.compiled import cache_folder
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import DisttglError, GridError
 from disttgl_hpc.events.stream import EventStream, check_split
+from disttgl_hpc.grid.collectives import Communicator, allgather, barrier, bcast
 from disttgl_hpc.grid.mpi_probe import mpi_stack, try_shared_memory
 from disttgl_hpc.grid.process_grid import check_slices, nodes_of, place
 from disttgl_hpc.grid.schedule import GridShape
@@ -367,26 +368,26 @@ def launched_by(environment: dict[str, str]) -> tuple[str, int, int] | None:
     return None
 
 
-def examine(events: Path | None, run: Path, config: TrainConfig, world: Any) -> JobFacts:
+def examine(events: Path | None, run: Path, config: TrainConfig, world: Communicator) -> JobFacts:
     """Facts for a job of these settings on all ranks of ``world``, an MPI communicator. Collective.
 
     Allocates some shared memory and writes a small file, and removes both.
     """
-    nodes = nodes_of(world)
+    nodes = nodes_of(world, config.timeout_s)
     home = next(node[0] for node in nodes if world.rank in node)
     store, store_error = _open(events)
     launch = launched_by(dict(os.environ))
-    run_error = _try_run(run, world)
+    run_error = _try_run(run, world, config.timeout_s)
     own = RankFacts(
         node=os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
         home=home,
         launched=launch and launch[:2],
         mpi=mpi_stack(),
         versions=(("disttgl", __version__), *versions("numba", "h5py").items()),
-        window=try_shared_memory(world),
+        window=try_shared_memory(world, config.timeout_s),
         cores=own_cores(),
         omp_threads=os.environ.get("OMP_NUM_THREADS", ""),
-        clock_s=_clock_s(world),
+        clock_s=_clock_s(world, config.timeout_s),
         store=store.checksum if store else "",
         store_error=store_error,
         run_error=run_error,
@@ -395,7 +396,7 @@ def examine(events: Path | None, run: Path, config: TrainConfig, world: Any) -> 
         cache=cache_folder(),
         gpus=torch.cuda.device_count() if config.device == "cuda" else 0,
     )
-    ranks = world.allgather(own)
+    ranks = allgather(world, own, config.timeout_s, "the ranks' facts")
     has_events = all(rank.store for rank in ranks)
     stream = store.stream if store and has_events else None
     return _job(stream, nodes, ranks, config, world, events=f"{events or ''}", run=f"{run}")
@@ -406,7 +407,7 @@ def _job(
     nodes: Any,
     ranks: list[RankFacts],
     config: TrainConfig,
-    world: Any,
+    world: Communicator,
     *,
     events: str,
     run: str,
@@ -442,7 +443,7 @@ def _job(
     )
 
 
-def _shape(stream: EventStream | None, config: TrainConfig, world: Any) -> GridShape | None:
+def _shape(stream: EventStream | None, config: TrainConfig, world: Communicator) -> GridShape | None:
     """The grid of the settings; None for the automatic one without events. Collective."""
     if stream is not None:
         return grid_shape(stream, config, world)
@@ -466,26 +467,27 @@ def _existing(run: Path) -> Path:
     return next(place for place in (run.absolute(), *run.absolute().parents) if place.exists())
 
 
-def _try_run(run: Path, world: Any) -> str:
+def _try_run(run: Path, world: Communicator, timeout_s: float) -> str:
     """The error of a file that rank 0 writes to the run directory and all ranks look for, or "". Collective."""
-    folder, error = _existing(run), ""
-    trace = folder / world.bcast(f".disttgl-doctor-{socket.gethostname()}-{os.getpid()}")
+    folder, error, what = _existing(run), "", "the first rank to write to the run directory"
+    name = f".disttgl-doctor-{socket.gethostname()}-{os.getpid()}"
+    trace = folder / bcast(world, name, timeout_s, what)
     if world.rank == 0:
         try:
             trace.write_text("a test of whether all nodes see this folder\n", encoding="utf-8")
         except OSError as failure:
             error = f"{folder} cannot be written ({failure.strerror}): choose another --run"
-    is_written = world.bcast(not error)
+    is_written = bcast(world, not error, timeout_s, what)
     if is_written and not trace.exists():
         error = f"{folder} is not the folder of rank 0: choose a --run on a file system that all nodes see"
-    world.Barrier()
+    barrier(world, timeout_s, "the other ranks to look for the file")
     if world.rank == 0:
         with suppress(OSError):
             trace.unlink()
     return error
 
 
-def _clock_s(world: Any) -> float:
+def _clock_s(world: Communicator, timeout_s: float) -> float:
     """The clock of this rank after a barrier. Collective."""
-    world.Barrier()
+    barrier(world, timeout_s, "the other ranks to read the clock")
     return time.time()

@@ -15,6 +15,7 @@ from typing import Any
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import GridError
 from disttgl_hpc.events.stream import EventStream
+from disttgl_hpc.grid.collectives import Communicator
 from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.schedule import ALONE
 from disttgl_hpc.memory.client import MemoryClient, open_memory
@@ -151,7 +152,7 @@ def medians(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 Step = Callable[[int], tuple[float, int]]
 
 
-def check_alone(world: Any, what: str) -> None:
+def check_alone(world: Communicator, what: str) -> None:
     """Raise GridError unless ``world``, an MPI communicator, has one process. what: the subject of measurement."""
     if world.size != 1:
         raise GridError(
@@ -164,12 +165,12 @@ def trainer_alone(  # noqa: PLR0917
     stream: EventStream,
     config: TrainConfig,
     plan: RunPlan,
-    world: Any,
+    world: Communicator,
     first_step: int,
     graphs: GraphSource | None = None,
 ) -> Iterator[Trainer]:
     """A trainer that begins with ``first_step`` of ``plan`` on an empty node memory. graphs: see Trainer."""
-    grid = Grid.create(world, ALONE)
+    grid = Grid.create(world, ALONE, timeout_s=config.timeout_s)
     memory_run = MemoryRun(
         sizes=plan.sizes,
         num_batches=plan.num_batches,

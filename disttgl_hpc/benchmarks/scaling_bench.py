@@ -16,7 +16,7 @@ from typing import Any
 from disttgl_hpc.benchmarks.measuring import Counters, Measure, figures, medians
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.events.stream import EventStream, check_training
-from disttgl_hpc.grid.collectives import wait_request
+from disttgl_hpc.grid.collectives import Communicator, allgather, barrier, free, gather, split
 from disttgl_hpc.grid.process_grid import Grid, Nodes, check_slices, choose_ranks, nodes_of
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.log import get_logger, progress
@@ -50,7 +50,7 @@ class ScalingPlan:
 
 
 def measure_scaling(
-    stream: EventStream, config: TrainConfig, plan: ScalingPlan, world: Any
+    stream: EventStream, config: TrainConfig, plan: ScalingPlan, world: Communicator
 ) -> dict[str, Any] | None:
     """Train by ``plan`` on the ranks of ``world``, an MPI communicator (collective).
 
@@ -60,11 +60,11 @@ def measure_scaling(
     """
     check_training(stream)
     prepare_process(config.threads)
-    nodes = nodes_of(world)
+    nodes = nodes_of(world, config.timeout_s)
     parties = [choose_ranks(nodes, shape) for shape in plan.grids]
     for shape in plan.grids:
         check_slices(shape, stream.split.train_end)
-    cores = world.allgather(own_cores())
+    cores = allgather(world, own_cores(), config.timeout_s, "the ranks' cores")
     runs = _Turns(stream, config, plan, world).take(parties)
     if world.rank:
         return None
@@ -126,7 +126,7 @@ class _Turns:
     stream: EventStream
     config: TrainConfig
     plan: ScalingPlan
-    world: Any
+    world: Communicator
 
     def take(self, parties: Sequence[Nodes]) -> list[list[dict[str, Any]]]:
         """Figures of every run by grid and round, on rank 0 only; each grid has its party of ranks. Collective."""
@@ -147,16 +147,17 @@ class _Turns:
     def _run(self, shape: GridShape, party: Nodes) -> list[Measure]:
         """Train the plan's steps once on the ranks of ``party``; rank 0 returns their measures. Collective."""
         takes_part = any(self.world.rank in node for node in party)
-        part = self.world.Split(0 if takes_part else 1, self.world.rank)
+        world, timeout_s = self.world, self.config.timeout_s
+        part = split(world, int(takes_part), timeout_s, "all ranks to begin a run")
         measure = self._train(shape, part) if takes_part else None
         what = f"the ranks that run {shape}"
-        wait_request(self.world.Ibarrier(), self.config.timeout_s, what, longest_s=_LONGEST_SLEEP_S)
-        part.Free()
-        return [measure for measure in self.world.gather(measure) or () if measure is not None]
+        barrier(world, timeout_s, what, longest_s=_LONGEST_SLEEP_S)
+        free([part], timeout_s, what)
+        return [measure for measure in gather(world, measure, timeout_s, what) or () if measure is not None]
 
-    def _train(self, shape: GridShape, part: Any) -> Measure:
+    def _train(self, shape: GridShape, part: Communicator) -> Measure:
         """Measure of this rank in a run on ``part``, the ranks of ``shape``. Collective over ``part``."""
-        grid = Grid.create(part, shape)
+        grid = Grid.create(part, shape, timeout_s=self.config.timeout_s)
         first, *others = [self._stretch(grid, first_step) for first_step in self.plan.first_steps]
         grid.free()
         return sum(others, first)

@@ -22,6 +22,7 @@ from disttgl_hpc.benchmarks.measuring import check_alone, medians, timed, traine
 from disttgl_hpc.benchmarks.pyg import PygTrainer, check_comparable
 from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.events.stream import EventStream, check_training
+from disttgl_hpc.grid.collectives import Communicator
 from disttgl_hpc.grid.schedule import ALONE, Coordinates
 from disttgl_hpc.grid.spans import PhaseClock
 from disttgl_hpc.log import progress
@@ -61,7 +62,12 @@ class TrainingPlan:
 
 
 def measure_training(
-    stream: EventStream, config: TrainConfig, plan: TrainingPlan, world: Any, *, against_pyg: bool = False
+    stream: EventStream,
+    config: TrainConfig,
+    plan: TrainingPlan,
+    world: Communicator,
+    *,
+    against_pyg: bool = False,
 ) -> dict[str, Any]:
     """Train by ``plan`` in one process; rounds follow each other through the stream.
 
@@ -212,7 +218,11 @@ class _Way:
 
 
 def measure_loader(
-    store: EventStore, config: TrainConfig, plan: TrainingPlan, world: Any, batches: Path | None = None
+    store: EventStore,
+    config: TrainConfig,
+    plan: TrainingPlan,
+    world: Communicator,
+    batches: Path | None = None,
 ) -> dict[str, Any]:
     """Train in one process with each way of loading; ``batches``, a batch store, adds those from it.
 
@@ -247,7 +257,7 @@ def measure_loader(
 
 
 def _load(
-    store: EventStore, config: TrainConfig, plan: TrainingPlan, world: Any, way: _Way
+    store: EventStore, config: TrainConfig, plan: TrainingPlan, world: Communicator, way: _Way
 ) -> dict[str, float]:
     """Figures of one run with one way of loading."""
     settings = replace(config, prefetch=way.prefetch)

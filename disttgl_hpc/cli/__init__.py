@@ -22,7 +22,7 @@ from disttgl_hpc.errors import (
     PeerError,
     StoreError,
 )
-from disttgl_hpc.grid.collectives import wait_request
+from disttgl_hpc.grid.collectives import Communicator, allgather, barrier
 from disttgl_hpc.grid.job import drop_names_of_segments
 
 _COMMANDS = {
@@ -91,6 +91,8 @@ def main() -> None:
     """Run a command; on an error print it once, readably, and end every rank of the job."""
     faulthandler.enable()  # a file truncated while it is mapped causes a bus error: print where
     drop_names_of_segments(MPI.COMM_WORLD)  # first, since importing a command takes seconds
+    # Of its own: on COMM_WORLD other ranks may be in an operation of the command, which a barrier must not match.
+    peers = MPI.COMM_WORLD.Dup()
     try:
         status = disttgl.main(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as asked:
@@ -103,7 +105,7 @@ def main() -> None:
         _tell_failure(KeyboardInterrupt())
         _end_job(_INTERRUPTED)
     except (click.ClickException, ConfigError, GridError, InputError, StoreError, PeerError) as error:
-        _leave_together(error)
+        _leave_together(error, peers)
     except BaseException as error:
         _tell_failure(error)
         _end_job(_FAILED)
@@ -111,21 +113,20 @@ def main() -> None:
         sys.exit(status)  # set by click.exceptions.Exit
 
 
-def _leave_together(error: Exception) -> None:
+def _leave_together(error: Exception, world: Communicator) -> None:
     """Exit on an error of usage or input, which usually all ranks have raised; it is printed once.
 
     If only some ranks have raised it, one of them prints it and all exit with its status; a PeerError only
     repeats it. If other ranks do not arrive soon, they are still working: the job is aborted.
     """
-    world = MPI.COMM_WORLD
     status = _USAGE if isinstance(error, click.ClickException | ConfigError | GridError) else _FAILED
     try:
-        wait_request(world.Ibarrier(), _PEERS_TURN_UP_S, "the other ranks")
+        barrier(world, _PEERS_TURN_UP_S, "the other ranks")
     except DeadlineError:
         _tell_failure(error)
         _end_job(status)
     own = None if isinstance(error, PeerError) else (_text(error), status)
-    verdicts = world.allgather(own)
+    verdicts = allgather(world, own, _PEERS_TURN_UP_S, "the other ranks' errors")
     if own is not None and world.rank == verdicts.index(own):
         _tell_failure(error, alone=len(set(verdicts)) == 1)
     _, status = next(verdict for verdict in verdicts if verdict is not None)

@@ -1,27 +1,81 @@
-"""Waits that sleep, have a deadline and have a name.
+"""Collective operations and waits that sleep, have a deadline and have a name.
 
-MPI libraries spin in their blocking calls. Here a waiting rank must leave its core to one that works, so
-every wait is a non-blocking call that is tested between sleeps, and a wait that lasts too long says for what.
-
-Fail together: an error on one rank becomes an error on all, instead of a hang.
-
-The communicator of whoever asks for none.
+MPI libraries spin in their blocking calls. Here a waiting rank leaves its core to one that works: every wait is a
+non-blocking call that is tested between sleeps, and an error names what a wait that lasts too long was for. An
+error on one rank becomes an error on all of them, instead of a hang.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from mpi4py import MPI
+from numpy.typing import NDArray
 
 from disttgl_hpc.errors import DeadlineError, DisttglError, PeerError
 
 DEFAULT_TIMEOUT_S = 1800.0
+
+_BETWEEN_ROUNDS_S = 2e-4  # an operation of several rounds moves on only when it is tested
+
+Value = TypeVar("Value")
+
+
+class Request(Protocol):
+    """A non-blocking operation of an MPI library."""
+
+    def Test(self) -> bool:  # noqa: N802
+        """Advance the operation; returns whether it is complete."""
+
+
+class Communicator(Protocol):
+    """What this package needs of an MPI communicator, such as mpi4py's ``MPI.COMM_WORLD``.
+
+    Only the modules that call MPI name its own type; the others pass a communicator on.
+    """
+
+    @property
+    def rank(self) -> int:
+        """Number of this rank."""
+
+    @property
+    def size(self) -> int:
+        """Number of ranks."""
+
+    def Ibarrier(self) -> Request:  # noqa: N802
+        """Begin a barrier."""
+
+    def Ibcast(self, buf: Any, root: int = 0) -> Request:  # noqa: N802
+        """Begin to copy a buffer of ``root`` to all ranks."""
+
+    def Iallreduce(self, sendbuf: Any, recvbuf: Any, op: MPI.Op = ...) -> Request:  # noqa: N802
+        """Begin a reduction to all ranks."""
+
+    def Iallgather(self, sendbuf: Any, recvbuf: Any) -> Request:  # noqa: N802
+        """Begin to gather buffers of equal size on all ranks."""
+
+    def Iallgatherv(self, sendbuf: Any, recvbuf: Any) -> Request:  # noqa: N802
+        """Begin to gather buffers on all ranks."""
+
+    def Igatherv(self, sendbuf: Any, recvbuf: Any, root: int = 0) -> Request:  # noqa: N802
+        """Begin to gather buffers on ``root``."""
+
+    def Split(self, color: int = 0, key: int = 0) -> Communicator:  # noqa: N802
+        """New communicator of the ranks with the same color, in the order of their keys."""
+
+    def Split_type(self, split_type: int, key: int = 0) -> Communicator:  # noqa: N802
+        """New communicator of the ranks that share a resource."""
+
+    def Dup(self) -> Communicator:  # noqa: N802
+        """New communicator of the same ranks."""
+
+    def Free(self) -> None:  # noqa: N802
+        """Release the communicator."""
 
 
 class Pause:
@@ -77,36 +131,126 @@ def wait_until(is_ready: Callable[[], bool], timeout_s: float, what: str, *, lon
         pause.sleep()
 
 
-def wait_request(request: MPI.Request, timeout_s: float, what: str, *, longest_s: float = 1e-3) -> None:
+def wait_request(request: Request, timeout_s: float, what: str, *, longest_s: float = 1e-3) -> None:
     """Sleep until a non-blocking MPI operation is complete. Raises DeadlineError."""
     wait_until(request.Test, timeout_s, what, longest_s=longest_s)
 
 
-def sleeping_barrier(comm: MPI.Intracomm, timeout_s: float, what: str, *, longest_s: float = 1e-3) -> None:
-    """Barrier over ``comm``. Raises DeadlineError."""
+def barrier(comm: Communicator, timeout_s: float, what: str, *, longest_s: float = 1e-3) -> None:
+    """Wait for all ranks of ``comm``. Raises DeadlineError."""
     wait_request(comm.Ibarrier(), timeout_s, what, longest_s=longest_s)
 
 
-def sleeping_sum(comm: MPI.Intracomm, values: Any, timeout_s: float, what: str) -> None:
-    """Sum a buffer over ``comm`` in place; same shape and dtype on all ranks. Raises DeadlineError.
+def sum_in_place(comm: Communicator, values: Any, timeout_s: float, what: str) -> None:
+    """Sum a buffer over ``comm`` in place; same shape and dtype on all ranks. Raises DeadlineError."""
+    summing = comm.Iallreduce(MPI.IN_PLACE, values, MPI.SUM)
+    wait_request(summing, timeout_s, what, longest_s=_BETWEEN_ROUNDS_S)
 
-    A sum takes several rounds, each of which moves on only when it is tested: sleeps stay short here.
+
+def bcast_buffer(comm: Communicator, values: Any, timeout_s: float, what: str, *, root: int = 0) -> None:
+    """Copy a buffer of ``root`` to all ranks; same shape and dtype on all of them. Raises DeadlineError."""
+    wait_request(comm.Ibcast(values, root), timeout_s, what)
+
+
+def bcast(comm: Communicator, value: Value | None, timeout_s: float, what: str, *, root: int = 0) -> Value:
+    """Return the value of ``root`` on all ranks, as a copy. Collective. Raises DeadlineError."""
+    data = _pickled(value if comm.rank == root else None)
+    size = np.array([len(data)])
+    bcast_buffer(comm, size, timeout_s, what, root=root)
+    if comm.rank != root:
+        data = np.empty(size[0], np.uint8)
+    wait_request(comm.Ibcast(data, root), timeout_s, what, longest_s=_BETWEEN_ROUNDS_S)
+    return cast(Value, MPI.pickle.loads(data))
+
+
+def gather(comm: Communicator, own: Value, timeout_s: float, what: str) -> list[Value] | None:
+    """Return the values of all ranks, in their order, on rank 0 and None on the others. Collective.
+
+    Raises DeadlineError.
     """
-    wait_request(comm.Iallreduce(MPI.IN_PLACE, values, MPI.SUM), timeout_s, what, longest_s=2e-4)
+    data = _pickled(own)
+    sizes = _gathered_sizes(comm, data, timeout_s, what)
+    is_root = comm.rank == 0
+    received = np.empty(sizes.sum() if is_root else 0, np.uint8)
+    gathering = comm.Igatherv(data, [received, sizes] if is_root else None)
+    wait_request(gathering, timeout_s, what, longest_s=_BETWEEN_ROUNDS_S)
+    return _unpickled(received, sizes) if is_root else None
 
 
-def raise_together(
-    comm: MPI.Intracomm, error: Exception | None, timeout_s: float = DEFAULT_TIMEOUT_S
-) -> None:
-    """Raise on every rank of ``comm`` if any rank has an error. Collective; returns where nobody has one.
+def allgather(comm: Communicator, own: Value, timeout_s: float, what: str) -> list[Value]:
+    """Return the values of all ranks, in their order, on all ranks. Collective. Raises DeadlineError."""
+    data = _pickled(own)
+    sizes = _gathered_sizes(comm, data, timeout_s, what)
+    received = np.empty(sizes.sum(), np.uint8)
+    gathering = comm.Iallgatherv(data, [received, sizes])
+    wait_request(gathering, timeout_s, what, longest_s=_BETWEEN_ROUNDS_S)
+    return _unpickled(received, sizes)
+
+
+def _gathered_sizes(
+    comm: Communicator, data: NDArray[np.uint8], timeout_s: float, what: str
+) -> NDArray[np.int64]:
+    """Bytes of each rank's data."""
+    sizes = np.empty(comm.size, np.int64)
+    wait_request(comm.Iallgather(np.array([len(data)]), sizes), timeout_s, what)
+    return sizes
+
+
+def _pickled(value: object) -> NDArray[np.uint8]:
+    return np.frombuffer(MPI.pickle.dumps(value), np.uint8)
+
+
+def _unpickled(data: NDArray[np.uint8], sizes: NDArray[np.int64]) -> list[Any]:
+    ends = np.cumsum(sizes)
+    return [MPI.pickle.loads(data[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
+
+
+def free(comms: Sequence[Communicator], timeout_s: float, what: str) -> None:
+    """Release communicators once all ranks of the first one are here; COMM_NULL is skipped. Collective.
+
+    The ranks of the others are among those of the first. Raises DeadlineError.
+    """
+    barrier(comms[0], timeout_s, what)
+    for comm in comms:
+        if comm != MPI.COMM_NULL:
+            comm.Free()
+
+
+def free_window(comm: Communicator, window: MPI.Win, what: str) -> None:
+    """Release a window of shared memory, locked for all, once all ranks of ``comm`` are here. Collective.
+
+    Releasing it waits for all ranks and spins, so they meet asleep first. That wait has no deadline: a rank that is
+    not here yet may be evaluating for any time, and the launcher ends the job if a rank dies.
+    """
+    barrier(comm, math.inf, what)
+    window.Unlock_all()
+    window.Free()
+
+
+def split(comm: Communicator, color: int, timeout_s: float, what: str) -> Communicator:
+    """New communicator of the ranks with the same color, in their order, once all are here. Collective.
+
+    Raises DeadlineError.
+    """
+    barrier(comm, timeout_s, what)
+    return comm.Split(color, comm.rank)
+
+
+def node_comm_of(comm: Communicator) -> MPI.Intracomm:
+    """New communicator of the ranks that share memory with this one, in their order. Collective."""
+    return cast(MPI.Intracomm, comm.Split_type(MPI.COMM_TYPE_SHARED, comm.rank))
+
+
+def raise_together(comm: Communicator, error: Exception | None, timeout_s: float) -> None:
+    """Raise on every rank of ``comm`` if any rank has an error. Collective.
 
     A failing rank raises its own error, its peers PeerError("rank 1: …") of the lowest failing rank.
     """
-    failed = np.array([error is not None], np.int64)
-    sleeping_sum(comm, failed, timeout_s, "the other ranks' verdict")
+    failed, what = np.array([error is not None], np.int64), "the other ranks' verdict"
+    sum_in_place(comm, failed, timeout_s, what)
     if not failed[0]:
         return
-    messages = comm.allgather(None if error is None else f"{error}")
+    messages = allgather(comm, None if error is None else f"{error}", timeout_s, what)
     if error is not None:
         raise error
     rank, message = next((rank, text) for rank, text in enumerate(messages) if text is not None)
@@ -114,8 +258,8 @@ def raise_together(
 
 
 @contextmanager
-def together(comm: MPI.Intracomm, timeout_s: float = DEFAULT_TIMEOUT_S) -> Iterator[None]:
-    """Do something on this rank, and fail on all ranks of ``comm`` if it fails on one. Collective."""
+def together(comm: Communicator, timeout_s: float) -> Iterator[None]:
+    """Run a block on this rank, and fail on all ranks of ``comm`` if it fails on one. Collective."""
     failure = None
     try:
         yield
@@ -124,18 +268,18 @@ def together(comm: MPI.Intracomm, timeout_s: float = DEFAULT_TIMEOUT_S) -> Itera
     raise_together(comm, failure, timeout_s)
 
 
-def decide_together(comm: MPI.Intracomm, decide: Callable[[], Any]) -> Any:
-    """What ``decide()`` returns on the first rank, on all ranks of ``comm``. Collective.
+def decide_together(comm: Communicator, decide: Callable[[], Value], timeout_s: float) -> Value:
+    """Return what ``decide()`` returns on the first rank, on all ranks of ``comm``. Collective.
 
-    Its error is raised on the first rank, and PeerError on the others.
+    Its error is raised on the first rank, and PeerError on the others. Raises DeadlineError.
     """
     decision = None
-    with together(comm):
+    with together(comm, timeout_s):
         if comm.rank == 0:
             decision = decide()
-    return comm.bcast(decision)
+    return bcast(comm, decision, timeout_s, "the first rank's decision")
 
 
-def alone() -> MPI.Intracomm:
-    """Communicator of this process by itself, however many were started."""
+def alone() -> Communicator:
+    """Communicator of this process only, whatever the number of processes that were started."""
     return MPI.COMM_SELF

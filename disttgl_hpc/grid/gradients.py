@@ -19,7 +19,6 @@ import ctypes
 import math
 import time
 from collections.abc import Iterable
-from typing import cast
 
 import numpy as np
 import torch
@@ -27,7 +26,16 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from disttgl_hpc.errors import GridError
-from disttgl_hpc.grid.collectives import DEFAULT_TIMEOUT_S, sleeping_barrier, sleeping_sum
+from disttgl_hpc.grid.collectives import (
+    DEFAULT_TIMEOUT_S,
+    Communicator,
+    allgather,
+    barrier,
+    free,
+    free_window,
+    node_comm_of,
+    sum_in_place,
+)
 
 _BYTES = np.dtype(np.float32).itemsize
 
@@ -41,12 +49,12 @@ class VectorSum:
     Raises GridError unless all nodes have the same number of ranks.
     """
 
-    def __init__(self, size: int, comm: MPI.Intracomm, timeout_s: float, what: str) -> None:
-        self._node = cast(MPI.Intracomm, comm.Split_type(MPI.COMM_TYPE_SHARED, comm.rank))
-        ranks = comm.allgather(self._node.size)
+    def __init__(self, size: int, comm: Communicator, timeout_s: float, what: str) -> None:
+        self._node = node_comm_of(comm)
+        ranks = allgather(comm, self._node.size, timeout_s, what)
         if len(set(ranks)) > 1:
             raise GridError(f"all nodes need the same number of trainers, they have {sorted(set(ranks))}")
-        self._peers = cast(MPI.Intracomm, comm.Split(self._node.rank, comm.rank))
+        self._peers = comm.Split(self._node.rank, comm.rank)
         self._timeout_s, self._what = timeout_s, what
         mine = size * _BYTES * (2 if self._node.rank == 0 else 1)  # the first one's has the sum behind it
         self._window = MPI.Win.Allocate_shared(mine, _BYTES, comm=self._node)
@@ -70,7 +78,7 @@ class VectorSum:
         for vector in self._vectors[1:]:
             share += vector[self._share]
         if self._peers.size > 1:
-            sleeping_sum(self._peers, share, self._timeout_s, self._what)
+            sum_in_place(self._peers, share, self._timeout_s, self._what)
             self.sent_bytes += share.nbytes
         self._meet()
 
@@ -78,15 +86,14 @@ class VectorSum:
         """What any rank of the node has written before is seen by all of them afterwards."""
         # Synchronised around the barrier: a message alone does not order plain loads and stores (MPI 4.1, §12.7.1).
         self._window.Sync()
-        sleeping_barrier(self._node, self._timeout_s, self._what, longest_s=2e-4)
+        barrier(self._node, self._timeout_s, self._what, longest_s=2e-4)
         self._window.Sync()
 
     def free(self) -> None:
         """Give the memory back; neither vector is to be touched any more."""
-        self._window.Unlock_all()
-        self._window.Free()
-        self._peers.Free()
-        self._node.Free()
+        free_window(self._node, self._window, self._what)
+        free([self._peers], math.inf, self._what)  # as the window: ranks of other nodes may be evaluating
+        free([self._node], math.inf, self._what)
 
 
 _WHAT = "the other trainers' gradients"
@@ -110,7 +117,7 @@ class GradientSum:
     def __init__(
         self,
         parameters: Iterable[torch.nn.Parameter],
-        comm: MPI.Intracomm,
+        comm: Communicator,
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> None:
         self._parameters = list(parameters)
@@ -191,10 +198,10 @@ class GradientSum:
         self._bytes += self._flat.nbytes
         if self._staging is None:
             torch.cuda.synchronize(self._flat.device)  # MPI does not know torch's stream
-            sleeping_sum(self._comm, self._flat, self._timeout_s, _WHAT)
+            sum_in_place(self._comm, self._flat, self._timeout_s, _WHAT)
         else:
             self._staging.copy_(self._flat)
-            sleeping_sum(self._comm, self._staging.numpy(), self._timeout_s, _WHAT)
+            sum_in_place(self._comm, self._staging.numpy(), self._timeout_s, _WHAT)
             self._flat.copy_(self._staging)
         return self._flat
 

@@ -32,30 +32,37 @@ from mpi4py import MPI
 from numba import types
 
 from disttgl_hpc.compiled import compiled
-from disttgl_hpc.grid.collectives import sleeping_barrier
+from disttgl_hpc.grid.collectives import (
+    DEFAULT_TIMEOUT_S,
+    Communicator,
+    allgather,
+    barrier,
+    free,
+    node_comm_of,
+)
 
 _MUTEX_BYTES = 64  # room for a pthread_mutex_t or its attributes, of whatever C library
 _SHARED, _ROBUST = 1, 1
 
 
 @contextmanager
-def watching(world: MPI.Intracomm, role: str) -> Iterator[list[str]]:
+def watching(world: Communicator, role: str, timeout_s: float) -> Iterator[list[str]]:
     """Watch the ranks of each node while the context lasts; gives one line about each rank of ``world``, in order.
 
     role: what this rank does. A node's last rank watches the others, and its first one the last. A rank that fails
     with an error is not reported: it speaks for itself. Collective, at the end too unless it ends with an error.
     """
     own = f"rank {world.rank}: {role}, process {getpid()} on {MPI.Get_processor_name()}"
-    node_comm = cast(MPI.Intracomm, world.Split_type(MPI.COMM_TYPE_SHARED, world.rank))
-    watch = _Watch(node_comm, node_comm.allgather(own))
+    what, node_comm = "the other ranks' roles", node_comm_of(world)
+    watch = _Watch(node_comm, allgather(node_comm, own, timeout_s, what), timeout_s)
     try:
-        yield world.allgather(own)
+        yield allgather(world, own, timeout_s, what)
     finally:
         watch.release()
     # Without a deadline: the others are at work for as long as that takes, or their death ends the job.
-    sleeping_barrier(world, math.inf, "the other ranks to be done")
+    barrier(world, math.inf, "the other ranks to be done")
     watch.free()
-    node_comm.Free()
+    free([node_comm], timeout_s, "the node's ranks to be done")
 
 
 _lock: Any = types.ExternalFunction("pthread_mutex_lock", types.intc(types.uintp))
@@ -75,7 +82,7 @@ class _Watch:
     names: of the node's ranks. Collective over ``node_comm``.
     """
 
-    def __init__(self, node_comm: MPI.Intracomm, names: list[str]) -> None:
+    def __init__(self, node_comm: MPI.Intracomm, names: list[str], timeout_s: float) -> None:
         self._pthread = ctypes.CDLL(None)
         self._window = MPI.Win.Allocate_shared(_MUTEX_BYTES, 1, comm=node_comm)
         self._mutexes = [self._mutex(rank) for rank in range(node_comm.size)]
@@ -90,7 +97,7 @@ class _Watch:
         watched = {first: [last], last: range(last)}.get(node_comm.rank, []) if last else []
         if watched:  # compile now: a thread that had to would wait too late
             cast(Any, _tell_when_dead).compile((types.intp,) * 3)
-        node_comm.Barrier()
+        barrier(node_comm, timeout_s, "the node's ranks to hold their mutexes")
         # Daemon threads: when this rank fails, nobody waits for what they wait for.
         self._threads = [
             threading.Thread(target=self._watch, args=(rank, names[rank]), daemon=True) for rank in watched
@@ -167,17 +174,16 @@ _MAPS = Path("/proc/self/maps")
 _MPICH_SEGMENT = re.compile(r"\S*/dev/shm/mpich_shm_\w+$")
 
 
-def drop_names_of_segments(world: MPI.Intracomm) -> None:
+def drop_names_of_segments(world: Communicator) -> None:
     """Unlink the segments through which MPICH's ranks of a node talk; they live on for those who have them mapped.
 
     MPICH unlinks them when the job ends regularly, so a rank that is killed would leave one behind for good.
     Collective over all ranks of the job, which have mapped theirs since MPI's start. Windows need no such care
     (MPICH and UCX unlink theirs at once), and other libraries' files are left alone: they may be opened later.
     """
-    node_comm = world.Split_type(MPI.COMM_TYPE_SHARED)
-    node_comm.Barrier()
+    node_comm = node_comm_of(world)
     is_first = node_comm.rank == 0
-    node_comm.Free()
+    free([node_comm], DEFAULT_TIMEOUT_S, "the node's ranks to start")
     if is_first and _MAPS.exists():
         for line in _MAPS.read_text().splitlines():
             segment = _MPICH_SEGMENT.search(line)

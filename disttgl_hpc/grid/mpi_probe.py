@@ -6,13 +6,12 @@ How far the clocks of nodes are apart: monotonic clocks count from each machine'
 from __future__ import annotations
 
 import time
-from typing import cast
 
 import mpi4py
 import numpy as np
 from mpi4py import MPI
 
-from disttgl_hpc.grid.collectives import wait_request
+from disttgl_hpc.grid.collectives import Communicator, barrier, free, node_comm_of, wait_request
 
 
 def mpi_library() -> str:
@@ -27,12 +26,12 @@ def mpi_stack() -> str:
     return f"{mpi_library()} (MPI {standard}), mpi4py {mpi4py.__version__}"
 
 
-def try_shared_memory(world: MPI.Intracomm) -> str:
+def try_shared_memory(world: Communicator, timeout_s: float) -> str:
     """Have each node's last rank own a window, each rank write to its place in it, and all read all of it.
 
     Returns what went wrong on this rank, "" if nothing did. Collective.
     """
-    node_comm = cast(MPI.Intracomm, world.Split_type(MPI.COMM_TYPE_SHARED, world.rank))
+    node_comm, what = node_comm_of(world), "the node's ranks to try shared memory"
     owner = node_comm.size - 1
     try:
         window = MPI.Win.Allocate_shared(8 * node_comm.size * (node_comm.rank == owner), 8, comm=node_comm)
@@ -43,13 +42,13 @@ def try_shared_memory(world: MPI.Intracomm) -> str:
     window.Lock_all(MPI.MODE_NOCHECK)
     found[node_comm.rank] = expected[node_comm.rank]
     window.Sync()
-    node_comm.Barrier()
+    barrier(node_comm, timeout_s, what)
     window.Sync()
     problem = "" if np.array_equal(found, expected) else f"{expected} was written, {found} was read"
-    node_comm.Barrier()
+    barrier(node_comm, timeout_s, what)
     window.Unlock_all()
     window.Free()
-    node_comm.Free()
+    free([node_comm], timeout_s, what)
     return problem
 
 

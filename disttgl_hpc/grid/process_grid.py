@@ -16,7 +16,10 @@ from typing import cast
 from mpi4py import MPI
 
 from disttgl_hpc.errors import GridError
+from disttgl_hpc.grid.collectives import DEFAULT_TIMEOUT_S, Communicator, allgather, bcast, free, node_comm_of
 from disttgl_hpc.grid.schedule import Coordinates, GridShape
+
+_WHAT = "all ranks to form the grid"
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,7 @@ class Grid:
     leader_comm: the first trainer of every node. trainer_comm: all trainers, in their numbers' order.
     minibatch_comm, epoch_comm, memory_comm: the trainers that differ along that axis only (sizes i, j, k).
     replica_comm: the i·j trainers of a replica. Daemons have world and node_comm; the rest are COMM_NULL.
+    timeout_s: deadline of a wait for another rank, in seconds.
     trainer: this trainer's number, −1 for a daemon. node: number of this node.
     """
 
@@ -142,43 +146,48 @@ class Grid:
     replica_comm: MPI.Intracomm
     node_trainer_comm: MPI.Intracomm
     leader_comm: MPI.Intracomm
+    timeout_s: float
 
     @classmethod
     def create(
-        cls, world: MPI.Intracomm, shape: GridShape | None = None, node_comm: MPI.Intracomm | None = None
+        cls,
+        world: Communicator,
+        shape: GridShape | None = None,
+        node_comm: Communicator | None = None,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> Grid:
         """Lay ``shape`` over ``world``. Collective; raises the same GridError on every rank.
 
         ``node_comm`` stands for the ranks that share memory, by default those for which MPI says so; it must
         order its ranks as ``world`` does, and the grid takes it over.
         """
-        shared = MPI.COMM_TYPE_SHARED
-        node_comm = cast(MPI.Intracomm, node_comm or world.Split_type(shared, world.rank))
-        first_of_node = node_comm.bcast(world.rank)
-        homes = world.allgather(first_of_node)
+        node_comm = cast(MPI.Intracomm, node_comm or node_comm_of(world))
+        first_of_node = bcast(node_comm, world.rank, timeout_s, _WHAT)
+        homes = allgather(world, first_of_node, timeout_s, _WHAT)
         firsts = sorted(set(homes))
         nodes = [[rank for rank in range(world.size) if homes[rank] == first] for first in firsts]
         try:
             placement = place(nodes, shape)
         except GridError:
-            node_comm.Free()
+            free([node_comm], timeout_s, _WHAT)
             raise
         node = firsts.index(first_of_node)
         is_trainer = world.rank in placement.trainers
         trainer = placement.trainers.index(world.rank) if is_trainer else -1
         at = coordinates_of(trainer, placement.shape)
         i, j = placement.shape.minibatch, placement.shape.epoch
-        world = world.Dup()
+        own_world = cast(MPI.Intracomm, world.Dup())
 
         def split(color: int) -> MPI.Intracomm:
             """Trainers of one color, in their numbers' order; nothing for a daemon."""
-            return cast(MPI.Intracomm, world.Split(color if is_trainer else MPI.UNDEFINED, trainer))
+            return cast(MPI.Intracomm, own_world.Split(color if is_trainer else MPI.UNDEFINED, trainer))
 
         return cls(
             placement=placement,
             trainer=trainer,
             node=node,
-            world=world,
+            world=own_world,
             node_comm=node_comm,
             trainer_comm=split(0),
             minibatch_comm=split(at.memory * j + at.epoch),
@@ -187,6 +196,7 @@ class Grid:
             replica_comm=split(at.memory),
             node_trainer_comm=split(node),
             leader_comm=split(0 if node_comm.rank == 0 else MPI.UNDEFINED),
+            timeout_s=timeout_s,
         )
 
     @property
@@ -231,8 +241,9 @@ class Grid:
         return f"trainer of replica {at.memory}, lane {at.epoch}, slice {at.minibatch}"
 
     def free(self) -> None:
-        """Release the communicators. Collective."""
-        for comm in (
+        """Release the communicators. Collective. Raises DeadlineError."""
+        comms = [
+            self.world,
             self.leader_comm,
             self.node_trainer_comm,
             self.replica_comm,
@@ -241,21 +252,19 @@ class Grid:
             self.minibatch_comm,
             self.trainer_comm,
             self.node_comm,
-            self.world,
-        ):
-            if comm != MPI.COMM_NULL:
-                comm.Free()
+        ]
+        free(comms, self.timeout_s, _WHAT)
 
 
 Nodes = tuple[tuple[int, ...], ...]
 """World ranks of each node."""
 
 
-def nodes_of(world: MPI.Intracomm) -> Nodes:
-    """Ranks of ``world`` by node, ascending. Collective."""
-    node_comm = world.Split_type(MPI.COMM_TYPE_SHARED, world.rank)
-    homes = world.allgather(node_comm.bcast(world.rank))
-    node_comm.Free()
+def nodes_of(world: Communicator, timeout_s: float) -> Nodes:
+    """Ranks of ``world`` by node, ascending. Collective. Raises DeadlineError."""
+    node_comm = node_comm_of(world)
+    homes = allgather(world, bcast(node_comm, world.rank, timeout_s, _WHAT), timeout_s, _WHAT)
+    free([node_comm], timeout_s, _WHAT)
     return tuple(
         tuple(rank for rank, home in enumerate(homes) if home == first) for first in sorted(set(homes))
     )

@@ -8,7 +8,7 @@ import numpy as np
 from mpi4py import MPI
 
 from disttgl_hpc.errors import ProtocolError
-from disttgl_hpc.grid.collectives import sleeping_barrier, wait_request
+from disttgl_hpc.grid.collectives import barrier, bcast_buffer, wait_request
 from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.schedule import OperationKind
 from disttgl_hpc.grid.spans import DaemonFigures
@@ -58,7 +58,7 @@ class MemoryClient:
             for kind in (OperationKind.READ, OperationKind.SNAPSHOT, FLUSH)
         }
         self._receives: dict[int, MPI.Request] = {}
-        self._doorbell = Doorbell(grid.node_comm)
+        self._doorbell = Doorbell(grid.node_comm, timeout_s)
 
     def post_read(self, counter: int, nodes: Nodes) -> None:
         """Leave the nodes in this trainer's slot and tell the daemon; ``nodes`` may be reused at once.
@@ -93,17 +93,17 @@ class MemoryClient:
     def snapshot(self, counter: int) -> Rows:
         """The node's copy of replica 0's memory; nodes without replica 0 get it from the one that has it."""
         grid, tables = self._grid, self._tables
-        sleeping_barrier(grid.node_trainer_comm, self._timeout_s, "the node's trainers to reach a snapshot")
+        barrier(grid.node_trainer_comm, self._timeout_s, "the node's trainers to reach a snapshot")
         if grid.local_trainer == 0:
             self._fetch_snapshot(counter)
-        sleeping_barrier(grid.node_trainer_comm, self._timeout_s, f"the snapshot after batch {counter}")
+        barrier(grid.node_trainer_comm, self._timeout_s, f"the snapshot after batch {counter}")
         tables.sync()
         return tables.evaluation
 
     def fence(self) -> None:
         """Meet the node's other trainers; what each wrote to the snapshot is then seen by all."""
         self._tables.sync()
-        sleeping_barrier(self._grid.node_trainer_comm, self._timeout_s, "the node's trainers at a fence")
+        barrier(self._grid.node_trainer_comm, self._timeout_s, "the node's trainers at a fence")
         self._tables.sync()
 
     def checkpoint(self, counter: int, own: Arrays) -> None:
@@ -117,7 +117,7 @@ class MemoryClient:
         if self._grid.trainer == 0:
             self._ask(FLUSH, 0, 0)
             self._await_reply(FLUSH, "the checkpoints to be on disk")
-        sleeping_barrier(self._grid.trainer_comm, self._timeout_s, "the checkpoints to be on disk")
+        barrier(self._grid.trainer_comm, self._timeout_s, "the checkpoints to be on disk")
 
     @property
     def is_stop_asked(self) -> bool:
@@ -145,8 +145,8 @@ class MemoryClient:
             self._ask(OperationKind.SNAPSHOT, counter, 0)
             self._await_reply(OperationKind.SNAPSHOT, f"the memory daemon's snapshot after batch {counter}")
         self._tables.sync()
-        copying = self._grid.leader_comm.Ibcast(self._tables.evaluation, root=0)
-        wait_request(copying, self._timeout_s, f"the snapshot after batch {counter} from replica 0's node")
+        what = f"the snapshot after batch {counter} from replica 0's node"
+        bcast_buffer(self._grid.leader_comm, self._tables.evaluation, self._timeout_s, what)
         self._tables.sync()
 
     def _ask(self, kind: int, counter: int, count: int) -> None:

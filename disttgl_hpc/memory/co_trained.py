@@ -13,6 +13,7 @@ its value and its moments, and its bias correction counts the steps that have to
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -22,7 +23,7 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from disttgl_hpc.compiled import compiled
-from disttgl_hpc.grid.collectives import sleeping_barrier, together, wait_request
+from disttgl_hpc.grid.collectives import barrier, free, free_window, together, wait_request
 from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.memory.shared_tables import TableShapes, check_room, shared_arrays
 
@@ -209,14 +210,13 @@ class StaticTable:
     def meet(self) -> None:
         """What any trainer of the node has written before is seen by all of them afterwards."""
         self._window.Sync()
-        sleeping_barrier(self._node, self._timeout_s, _WHAT, longest_s=2e-4)
+        barrier(self._node, self._timeout_s, _WHAT, longest_s=2e-4)
         self._window.Sync()
 
     def free(self) -> None:
         """Give the window back; the table is not to be touched any more."""
-        self._window.Unlock_all()
-        self._window.Free()
-        self._peers.Free()
+        free_window(self._node, self._window, _WHAT)
+        free([self._peers], math.inf, _WHAT)  # as the window: ranks of other nodes may be evaluating
 
     def _exchanged(self, share: RowGradients) -> list[RowGradients]:
         """The shares of the trainers of this number on all nodes, in the nodes' order."""

@@ -71,7 +71,7 @@ class _Daemon:
         lanes = [coordinates_of(trainer, grid.shape).epoch for trainer in range(num_trainers)]
         firsts = [first_counter(run.steps.start, lane, grid.shape) for lane in lanes]
         self._desks = [Desk(run.num_steps, grid.shape.epoch, first, first) for first in firsts]
-        self._doorbell = Doorbell(grid.node_comm)
+        self._doorbell = Doorbell(grid.node_comm, run.timeout_s)
         self._keeper = CheckpointKeeper(grid, tables.state, run.writer, run.timeout_s, self._doorbell.ring)
         self._num_open = num_trainers
         self._is_flush_asked = False

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from mpi4py import MPI
 
-from disttgl_hpc.grid.collectives import wait_request
+from disttgl_hpc.grid.collectives import Communicator, barrier, bcast, wait_request
 from disttgl_hpc.grid.schedule import OperationKind
 from disttgl_hpc.log import get_logger
 
@@ -99,6 +99,9 @@ class Inbox:
             receive.Free()
 
 
+_WHAT = "the node's ranks to try the bell"
+
+
 class Doorbell:
     """Bell of one node; its last rank listens, the others ring. Collective over ``node_comm``.
 
@@ -107,18 +110,19 @@ class Doorbell:
     earshot); told to the listener only.
     """
 
-    def __init__(self, node_comm: MPI.Intracomm) -> None:
+    def __init__(self, node_comm: Communicator, timeout_s: float) -> None:
         listener = node_comm.size - 1
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         if node_comm.rank == listener:
             self._socket.bind("")
-        self._address = node_comm.bcast(self._socket.getsockname(), root=listener)
-        self.is_heard = self._try(node_comm) == listener
+        name = self._socket.getsockname()
+        self._address: str | bytes = bcast(node_comm, name, timeout_s, _WHAT, root=listener)
+        self.is_heard = self._try(node_comm, timeout_s) == listener
         if node_comm.rank == listener and not self.is_heard:
             log.warning("not every rank of this node can ring: its memory daemon polls, at some CPU time")
 
-    def _try(self, node_comm: MPI.Intracomm) -> int:
+    def _try(self, node_comm: Communicator, timeout_s: float) -> int:
         """Ring once on every rank but the last, in turns; returns how many rings arrived here.
 
         A socket keeps about ten rings and drops what comes on top: enough to wake, too few to be counted at once.
@@ -127,9 +131,9 @@ class Doorbell:
         for turn in range(node_comm.size - 1):
             if node_comm.rank == turn:
                 self.ring()
-            node_comm.Barrier()
+            barrier(node_comm, timeout_s, _WHAT)
             heard += self._silence()
-        node_comm.Barrier()  # no request rings before the trials are counted
+        barrier(node_comm, timeout_s, _WHAT)  # no request rings before the trials are counted
         return heard
 
     def ring(self) -> None:

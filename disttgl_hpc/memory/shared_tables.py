@@ -29,7 +29,7 @@ from mpi4py import MPI
 from numpy.typing import DTypeLike, NDArray
 
 from disttgl_hpc.errors import GridError
-from disttgl_hpc.grid.collectives import sleeping_barrier, together
+from disttgl_hpc.grid.collectives import free_window, together
 from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.grid.spans import DaemonFigures, Span, process_memory_mib
@@ -164,7 +164,7 @@ class SharedTables:
     write_rows: (replicas, i, write_rows, 2·d). write_nodes: (replicas, i, write_rows).
     read_nodes: (trainers of the node, read_rows). stop: (1,), not 0 once the daemon was asked to stop.
     board: what the daemon does, see :mod:`~.parallel.board`.
-    Arrays are not to be touched after :meth:`free`.
+    Arrays must not be used after :func:`close_tables`.
     """
 
     state: Rows
@@ -191,11 +191,6 @@ class SharedTables:
         """
         self.window.Sync()
 
-    def free(self) -> None:
-        """Release the window. Collective over the node."""
-        self.window.Unlock_all()
-        self.window.Free()
-
 
 def open_tables(grid: Grid, run: MemoryRun) -> SharedTables:
     """Tables of this node for a run. Collective over all ranks.
@@ -209,14 +204,8 @@ def open_tables(grid: Grid, run: MemoryRun) -> SharedTables:
 
 
 def close_tables(grid: Grid, tables: SharedTables) -> None:
-    """Release the node's tables once all its ranks are here. Collective over the node.
-
-    The only wait without a deadline beside the daemon's between steps: whoever is not here yet is still
-    evaluating, for as long as that takes, and a rank that dies ends the job through the launcher.
-    """
-    # Freeing a window waits for everyone and spins while it does, so everyone meets in their sleep first.
-    sleeping_barrier(grid.node_comm, math.inf, "the node's ranks to close the node memory")
-    tables.free()
+    """Release the node's tables once all its ranks are here; they are then invalid. Collective over the node."""
+    free_window(grid.node_comm, tables.window, "the node's ranks to close the node memory")
 
 
 def _padded_bytes(shape: tuple[int, ...], dtype: DTypeLike) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.events.stream import EventStream
+from disttgl_hpc.grid.collectives import Communicator, allgather
 from disttgl_hpc.grid.process_grid import nodes_of
 from disttgl_hpc.grid.schedule import ALONE, GridShape
 from disttgl_hpc.log import get_logger
@@ -93,14 +94,14 @@ def plan_grid(
     }
 
 
-def grid_shape(stream: EventStream, config: TrainConfig, world: Any) -> GridShape | None:
+def grid_shape(stream: EventStream, config: TrainConfig, world: Communicator) -> GridShape | None:
     """The grid of a run's settings; None for one replica a trainer. Collective, see :func:`auto_grid`."""
     if config.grid == "auto":
         return auto_grid(stream, config, world)
     return GridShape.parse(config.grid) if config.grid else None
 
 
-def auto_grid(stream: EventStream, config: TrainConfig, world: Any) -> GridShape:
+def auto_grid(stream: EventStream, config: TrainConfig, world: Communicator) -> GridShape:
     """The grid for the ranks of ``world``, by the rules of the planner at the local batch of ``config``.
 
     Node memory may take the memory that trainers and daemons leave free (see
@@ -108,11 +109,12 @@ def auto_grid(stream: EventStream, config: TrainConfig, world: Any) -> GridShape
     of different sizes get a grid for the smallest, which :func:`~.process_grid.place` then refuses. Raises
     GridError if no replica fits the free shared memory of each node.
     """
-    nodes = nodes_of(world)
+    nodes = nodes_of(world, config.timeout_s)
     trainers_per_node = min(map(len, nodes)) - 1
     if world.size == 1 or trainers_per_node < 1:
         return ALONE
-    room = min(world.allgather(room_for_node_memory(trainers_per_node)))
+    own_room = room_for_node_memory(trainers_per_node)
+    room = min(allgather(world, own_room, config.timeout_s, "the nodes' free memory"))
     cluster = Cluster(nodes=len(nodes), trainers_per_node=trainers_per_node, memory_per_node=room)
     base = config.local_batch
     losses = _losses(stream, (i * base for i in divisors(trainers_per_node)), base)

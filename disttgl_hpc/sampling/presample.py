@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import ConfigError, StoreError
 from disttgl_hpc.events.stream import EventStream, check_split
-from disttgl_hpc.grid.collectives import together
+from disttgl_hpc.grid.collectives import Communicator, together
 from disttgl_hpc.grid.schedule import batch_bounds, slice_bounds
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.sampling.graph_records import split_graph
@@ -37,7 +36,13 @@ _TRIED_BATCHES = 4
 
 
 def sample(
-    store: EventStore, config: TrainConfig, minibatch: int, output: Path, world: Any, *, force: bool = False
+    store: EventStore,
+    config: TrainConfig,
+    minibatch: int,
+    output: Path,
+    world: Communicator,
+    *,
+    force: bool = False,
 ) -> BatchStore | None:
     """Write the batch store of a run's settings, with all ranks of ``world``, an MPI communicator (collective).
 

@@ -22,6 +22,7 @@ from disttgl_hpc.errors import TrainingError
 from disttgl_hpc.evaluation.candidates import Candidates, held_out_parts
 from disttgl_hpc.evaluation.ranking import LinkMetrics, link_metrics
 from disttgl_hpc.events.stream import EventStream
+from disttgl_hpc.grid.collectives import Communicator, allgather
 from disttgl_hpc.grid.gradients import GradientSum
 from disttgl_hpc.grid.schedule import batch_bounds, slice_bounds
 from disttgl_hpc.log import get_logger, progress
@@ -67,7 +68,7 @@ def smoothed(graph: Tensor, embeddings: Tensor) -> Tensor:
     return torch.stack(layers).mean(0)
 
 
-def learn_static_gnn(stream: EventStream, config: TrainConfig, trainers: Any) -> Learned:
+def learn_static_gnn(stream: EventStream, config: TrainConfig, trainers: Communicator) -> Learned:
     """Embeddings of the training split's graph, learned by all ranks of ``trainers``. Collective.
 
     Each takes a slice of every batch; gradients are summed as in training. Validation chooses the epoch. Nodes
@@ -100,7 +101,8 @@ def learn_static_gnn(stream: EventStream, config: TrainConfig, trainers: Any) ->
             with torch.no_grad():
                 rows = smoothed(graph, embeddings)
             mrr = _validate(stream, config, rows).mrr
-            epochs.append({"loss": sum(trainers.allgather(total)) / stream.split.train_end, "mrr": mrr})
+            losses = allgather(trainers, total, config.timeout_s, "the losses of an epoch")
+            epochs.append({"loss": sum(losses) / stream.split.train_end, "mrr": mrr})
             log.info("epoch %d: loss %.4f, validation MRR %.4f", epoch + 1, *epochs[-1].values())
             if mrr > best_mrr:
                 best, best_mrr = rows, mrr

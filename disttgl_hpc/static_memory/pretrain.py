@@ -17,7 +17,7 @@ from disttgl_hpc.config import CO_TRAINED, GIVEN, TrainConfig, train_config
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.events.stream import EventStream, Split
 from disttgl_hpc.events.tcsr import build_tcsr
-from disttgl_hpc.grid.collectives import decide_together
+from disttgl_hpc.grid.collectives import Communicator, barrier, bcast, decide_together
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.model.products import prepare_process
 from disttgl_hpc.static_memory.lightgcn import Learned, learn_static_gnn
@@ -100,7 +100,7 @@ def pretrain(
     output: Path,
     method: str,
     config: TrainConfig,
-    world: Any,
+    world: Communicator,
     *,
     share: float,
     force: bool = False,
@@ -113,7 +113,7 @@ def pretrain(
     also where ``output`` must not be replaced, GridError and StoreError as training does.
     """
     check_output(output, STATIC_KIND, force=force)
-    decide_together(world, events.check_contents)
+    decide_together(world, events.check_contents, config.timeout_s)
     stream = training_part(events.stream, share)
     learned: Learned | None
     if method == "embedding":
@@ -132,7 +132,7 @@ def pretrain(
             report=learned.report,
         )
         rows = learned.rows
-        decide_together(world, lambda: write_static_store(output, rows, origin))
+        decide_together(world, lambda: write_static_store(output, rows, origin), config.timeout_s)
         if world.rank == 0:
             shutil.rmtree(_run_beside(output), ignore_errors=True)
     return learned
@@ -167,10 +167,14 @@ def training_part(stream: EventStream, share: float) -> EventStream:
     )
 
 
-def _learn_embedding(events: EventStore, config: TrainConfig, output: Path, world: Any) -> Learned | None:
+def _learn_embedding(
+    events: EventStore, config: TrainConfig, output: Path, world: Communicator
+) -> Learned | None:
     """Train a model without node memory whose table learns along; its best epoch's table is what was learned."""
     run = RunDirectory(_run_beside(output))
-    is_begun = world.bcast(bool(run.whole_checkpoints))
+    is_begun = bcast(
+        world, bool(run.whole_checkpoints), config.timeout_s, "the first rank to look for checkpoints"
+    )
     if is_begun:
         config = resumed_config(run, config.as_dict(), "remove this folder to begin anew")
         _check_share(run, events.stream)
@@ -180,7 +184,9 @@ def _learn_embedding(events: EventStore, config: TrainConfig, output: Path, worl
     load_static(run.best_checkpoint, {"rows": rows})
     records = [record for record in run.records() if record["record"] == "sweep"]
     epochs = [{"loss": record["loss"], "mrr": record["validation"]["mrr"]} for record in records]
-    world.barrier()  # before the run's files are removed
+    barrier(
+        world, config.timeout_s, "the other ranks to read the table"
+    )  # before the run's files are removed
     return Learned(rows, {"epochs": epochs, "best_mrr": run.read_best()["score"]})
 
 

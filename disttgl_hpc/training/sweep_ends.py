@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from disttgl_hpc.evaluation.evaluator import Evaluator, Team
 from disttgl_hpc.evaluation.heuristics import best_half_life, heuristic_scores
 from disttgl_hpc.evaluation.part_metrics import NewNodes, PartMetrics, ranked
 from disttgl_hpc.events.stream import EventStream
-from disttgl_hpc.grid.collectives import decide_together, sleeping_sum
+from disttgl_hpc.grid.collectives import Communicator, bcast, decide_together, gather, sum_in_place
 from disttgl_hpc.grid.job import watching
 from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.schedule import GridShape
@@ -42,6 +43,8 @@ from disttgl_hpc.training.timeline import RankFigures
 from disttgl_hpc.training.trainer import Trainer
 
 log = get_logger(__name__)
+
+_SCORES, _METRICS = "the other ranks' scores", "the first rank's metrics"
 
 
 def final_results(
@@ -112,7 +115,7 @@ def check_files(run: RunDirectory, store: EventStore) -> None:
 
 
 def evaluate_run(
-    run: RunDirectory, events: Path | None, world: Any, static: Path | None = None
+    run: RunDirectory, events: Path | None, world: Communicator, static: Path | None = None
 ) -> dict[str, Any]:
     """Repeat the final evaluation of a run from its files, shared among all ranks of ``world`` (collective).
 
@@ -127,17 +130,22 @@ def evaluate_run(
     check_same_static_memory(settings, static_settings(config), run.path, "evaluate RUN --static FILE")
     store = open_events(Path(events or settings["events"]), settings["checksum"])
     store = with_task(with_static_memory(store, config), config)
-    decide_together(world, lambda: check_files(run, store))
+    decide_together(world, lambda: check_files(run, store), config.timeout_s)
     stream = store.stream
     device = device_of(config, world.rank)
-    team = Team(index=world.rank, size=world.size, gather=world.gather, share=world.bcast)
+    team = Team(
+        index=world.rank,
+        size=world.size,
+        gather=partial(gather, world, timeout_s=config.timeout_s, what=_SCORES),
+        share=partial(bcast, world, timeout_s=config.timeout_s, what=_METRICS),
+    )
     batching = batching_of(stream, config, GridShape.parse(best_grid(run)))
     co_trained = (
         np.empty((stream.num_nodes, config.dim_memory), np.float32) if config.static == CO_TRAINED else None
     )
     evaluator = Evaluator(stream, config, batching, InputBuilder(stream, device, co_trained), team)
     state = np.empty((stream.num_nodes, 2 * config.dim_memory), np.float32)
-    with watching(world, "scorer") as roster:
+    with watching(world, "scorer", config.timeout_s) as roster:
         for line in roster:
             log.info("%s", line)
         return final_results(run, evaluator, build_model(stream, config).to(device), state)
@@ -201,7 +209,7 @@ class SweepEnds:
         grid: the grid of the sweep. Returns the copy (N, 2·dim_memory), updated by validation.
         """
         train_s = time.perf_counter() - started_s
-        sleeping_sum(self._grid.trainer_comm, totals, self._job.config.timeout_s, "the sweep's losses")
+        sum_in_place(self._grid.trainer_comm, totals, self._job.config.timeout_s, "the sweep's losses")
         started_s = time.perf_counter()
         snapshot = self._memory.snapshot(step)
         metrics = self._evaluator(grid).evaluate(self._trainer.model, snapshot, self._validation)
@@ -272,6 +280,6 @@ def _team(grid: Grid, memory: MemoryService) -> Team:
         node_index=grid.local_trainer,
         node_size=grid.node_trainer_comm.size,
         fence=memory.fence,
-        gather=grid.trainer_comm.gather,
-        share=grid.trainer_comm.bcast,
+        gather=partial(gather, grid.trainer_comm, timeout_s=grid.timeout_s, what=_SCORES),
+        share=partial(bcast, grid.trainer_comm, timeout_s=grid.timeout_s, what=_METRICS),
     )

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from disttgl_hpc.config import TrainConfig
+from disttgl_hpc.grid.collectives import gather
 from disttgl_hpc.grid.mpi_probe import clock_offsets
 from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.spans import DaemonFigures, Span, process_memory_mib
@@ -47,7 +48,8 @@ class RankFigures:
             "resident_mib": round(resident_mib, 1),
             "peak_mib": round(peak_mib, 1),
         }
-        rows = self._grid.trainer_comm.gather((own, self._daemon()))
+        comm = self._grid.trainer_comm
+        rows = gather(comm, (own, self._daemon()), self._grid.timeout_s, "the trainers' figures")
         if rows is None:
             return {}
         daemons = [daemon for _, daemon in rows if daemon]
@@ -125,7 +127,7 @@ class Timeline:
         grid, plan = self._job.grid, self._job.plan
         offsets = []
         if not grid.local_trainer:
-            offsets = clock_offsets(grid.leader_comm, self._job.config.timeout_s)
+            offsets = clock_offsets(grid.leader_comm, grid.timeout_s)
         end_s = max(span.end_s for span in self._spans if span.name == "step")
         tracks = [
             (_STEPS, "steps", [span for span in self._spans if span.end_s <= end_s]),
@@ -133,7 +135,8 @@ class Timeline:
         ]
         found = daemon_figures(self._memory)
         served = [] if found is None or grid.local_trainer else list(found.spans)
-        rows = grid.trainer_comm.gather((grid.world.rank, grid.node, grid.role, tracks, served))
+        own = grid.world.rank, grid.node, grid.role, tracks, served
+        rows = gather(grid.trainer_comm, own, grid.timeout_s, "the trainers' timelines")
         if rows is None:
             return
         ranks = [(rank, node, role, tracks) for rank, node, role, tracks, _ in rows]

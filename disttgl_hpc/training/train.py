@@ -6,7 +6,6 @@ import math
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import PeerError, TrainingError
 from disttgl_hpc.evaluation.candidates import check_negatives
 from disttgl_hpc.events.stream import check_split
-from disttgl_hpc.grid.collectives import decide_together, together
+from disttgl_hpc.grid.collectives import Communicator, allgather, decide_together, together
 from disttgl_hpc.grid.job import StopRequest, stop_signals, watching
 from disttgl_hpc.grid.process_grid import Grid, check_slices
 from disttgl_hpc.log import get_logger, progress
@@ -43,7 +42,7 @@ def train(
     store: EventStore,
     config: TrainConfig,
     run: RunDirectory,
-    world: Any,
+    world: Communicator,
     batches: Path | None = None,
     *,
     resume: bool = False,
@@ -65,17 +64,19 @@ def train(
     check_negatives(store.stream, config)
     if batches is not None:
         check_batches_fit(config)
-    grid = Grid.create(world, grid_shape(store.stream, config, world))
+    timeout_s = config.timeout_s
+    grid = Grid.create(world, grid_shape(store.stream, config, world), timeout_s=timeout_s)
     check_slices(grid.shape, store.stream.split.train_end)
-    decide_together(grid.world, store.check_contents)
+    decide_together(grid.world, store.check_contents, timeout_s)
     _check_devices(grid, config)
     graphs = StoredGraphs.open(batches, store, config, grid.shape.minibatch) if batches else None
     settings = run_settings(store, config, grid.shape, batches)
     with stop_signals() as stop, ExitStack() as lock:
-        decide_together(grid.world, lambda: lock.enter_context(run.locked()))
+        decide_together(grid.world, lambda: lock.enter_context(run.locked()), timeout_s)
         start = decide_together(
             grid.world,
             lambda: find_start(run, grid.shape, settings, store) if resume else Start(grid=grid.shape.option),
+            timeout_s,
         )
         plan = RunPlan.of(store.stream, config, grid.shape, before=start.before)
         if start.step == plan.num_steps and (start.is_tested or not plan.before.same_events):
@@ -85,6 +86,7 @@ def train(
             best_score = decide_together(
                 grid.world,
                 lambda: run.begin(settings, plan.before.steps + start.step, is_validated=start.is_validated),
+                timeout_s,
             )
             job = Job(
                 store=store,
@@ -112,7 +114,7 @@ def _check_devices(grid: Grid, config: TrainConfig) -> None:
 def _train_or_serve(job: Job, stop: StopRequest) -> bool:
     """Train or serve the node memory, by the rank's role; returns whether the run is complete. Collective."""
     grid, plan, config = job.grid, job.plan, job.config
-    with watching(grid.world, grid.role) as roster:
+    with watching(grid.world, grid.role, config.timeout_s) as roster:
         _log_roster(roster, job)
         memory_run = MemoryRun(
             sizes=plan.sizes,
@@ -252,7 +254,7 @@ def _fail_non_finite(job: Job, trainer: Trainer, step: int, loss: float) -> None
     comm, own = job.grid.trainer_comm, ""
     if not trainer.gradients.is_own_finite:
         own = "gradients are not finite" if math.isfinite(loss) else f"loss is {loss}"
-    findings = comm.allgather(own)
+    findings = allgather(comm, own, job.config.timeout_s, "the trainers' findings")
     guilty = next((number for number, finding in enumerate(findings) if finding), 0)
     folders = job.run.whole_checkpoints
     intact = (

@@ -15,7 +15,6 @@ import math
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.events.stream import EventStream
-from disttgl_hpc.grid.collectives import sleeping_barrier
+from disttgl_hpc.grid.collectives import Communicator, barrier
 from disttgl_hpc.grid.gradients import GradientSum
 from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.schedule import Assignment, assignment, first_counter
@@ -282,13 +281,13 @@ def scaled_rate(config: TrainConfig, num_trainers: int) -> float:
 _WORTH_TELLING_S = 2.0
 
 
-def compile_once(trainer: Trainer, node_trainers: Any, timeout_s: float) -> None:
+def compile_once(trainer: Trainer, node_trainers: Communicator, timeout_s: float) -> None:
     """Compile all loops on rank 0 of ``node_trainers``, then load them on the others. Collective over it."""
     started_s = time.perf_counter()
     for is_turn in (node_trainers.rank == 0, node_trainers.rank > 0):
         if is_turn:
             trainer.rehearse()
-        sleeping_barrier(node_trainers, timeout_s, "the node's first trainer to compile its loops")
+        barrier(node_trainers, timeout_s, "the node's first trainer to compile its loops")
     spent_s = time.perf_counter() - started_s
     if node_trainers.rank == 0 and spent_s > _WORTH_TELLING_S:
         log.info("compiled for this processor in %.0f s; the next start loads it", spent_s)

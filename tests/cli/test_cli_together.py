@@ -14,7 +14,7 @@ from disttgl_hpc.errors import GridError
 from disttgl_hpc.grid.collectives import raise_together
 
 def open_tables(**_):
-    raise_together(MPI.COMM_WORLD, GridError("no room here") if MPI.COMM_WORLD.rank else None)
+    raise_together(MPI.COMM_WORLD, GridError("no room here") if MPI.COMM_WORLD.rank else None, 20)
 
 cli.disttgl.main = open_tables
 cli.main()

@@ -1,12 +1,22 @@
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from thread_ranks import thread_ranks
 
 from disttgl_hpc.errors import DeadlineError, GridError, PeerError
-from disttgl_hpc.grid.collectives import Pause, raise_together, sleeping_barrier, sleeping_sum, wait_until
+from disttgl_hpc.grid.collectives import (
+    Pause,
+    allgather,
+    barrier,
+    bcast,
+    decide_together,
+    gather,
+    raise_together,
+    sum_in_place,
+    wait_until,
+)
 from disttgl_hpc.memory.requests import Doorbell
 
 
@@ -54,9 +64,43 @@ def test_a_wait_sleeps():
 def test_sum_and_barrier(comm, on_all_ranks):
     def body():
         values = np.arange(3, dtype=np.float32) + comm.rank
-        sleeping_sum(comm, values, 20, "the sum")
+        sum_in_place(comm, values, 20, "the sum")
         assert values.tolist() == [6, 10, 14]
-        sleeping_barrier(comm, 20, "the others")
+        barrier(comm, 20, "the others")
+
+    on_all_ranks(body)
+
+
+@pytest.mark.parametrize("ranks", [pytest.param(n, marks=pytest.mark.ranks(n)) for n in (1, 2, 4)])
+def test_values_of_any_size_reach_the_others(comm, on_all_ranks, ranks):
+    def body():
+        own = {"rank": comm.rank, "rows": np.full((comm.rank * 50_000, 2), comm.rank, np.float32)}
+        expected = None if comm.rank else list(range(ranks))
+        found = gather(comm, own, 20, "the rows")
+        assert (found and [value["rank"] for value in found]) == expected
+        assert all((value["rows"] == value["rank"]).all() for value in found or ())
+        assert [len(value["rows"]) for value in allgather(comm, own, 20, "the rows")] == [
+            rank * 50_000 for rank in range(ranks)
+        ]
+        shared = bcast(comm, own if comm.rank == ranks - 1 else None, 20, "the last one's", root=ranks - 1)
+        assert shared["rank"] == ranks - 1
+        assert decide_together(comm, lambda: comm.rank, 20) == 0
+
+    on_all_ranks(body)
+
+
+@pytest.mark.ranks(2)
+@pytest.mark.parametrize("operation", [gather, allgather, bcast, barrier])
+def test_pitfall_5_an_operation_that_a_rank_leaves_out_is_an_error(comm, on_all_ranks, operation):
+    def body():
+        part = comm.Dup()  # an operation that is given up would meet the next one
+        own = () if operation is barrier else ("mine",)
+        if comm.rank == 1:
+            started_s = time.process_time()
+            with pytest.raises(DeadlineError, match="Godot"):
+                operation(part, *own, 0.4, "Godot")
+            assert time.process_time() - started_s < 0.2
+        comm.barrier()
 
     on_all_ranks(body)
 
@@ -76,7 +120,7 @@ def test_pitfall_5_a_rank_that_does_not_come_is_an_error_and_no_hang(comm, on_al
 
 @pytest.mark.ranks(1)
 def test_nobody_fails(comm):
-    raise_together(comm, None)
+    raise_together(comm, None, 20)
 
 
 @pytest.mark.ranks(4)
@@ -94,7 +138,7 @@ def test_fail_together(comm, on_all_ranks):
 @pytest.mark.ranks(2)
 def test_a_ring_ends_a_sleep_and_is_forgotten(comm, on_all_ranks):
     def body():
-        bell = Doorbell(comm)
+        bell = Doorbell(comm, 20)
         if comm.rank == 0:
             bell.ring()
             bell.ring()
@@ -119,25 +163,10 @@ def test_a_ring_ends_a_sleep_and_is_forgotten(comm, on_all_ranks):
     on_all_ranks(body)
 
 
-class Thread:
-    """One of several threads as a rank: what a doorbell asks of a communicator."""
-
-    def __init__(self, rank, size, barrier, board):
-        self.rank, self.size, self.Barrier, self._board = rank, size, barrier.wait, board
-
-    def bcast(self, value, root):
-        if self.rank == root:
-            self._board.append(value)
-        self.Barrier()
-        return self._board[0]
-
-
 def test_a_bell_is_tried_by_more_ranks_than_its_socket_keeps_rings():
     size = 40
-    barrier, board = threading.Barrier(size, timeout=20), []
     with ThreadPoolExecutor(size) as pool:
-        ranks = [Thread(rank, size, barrier, board) for rank in range(size)]
-        bells = list(pool.map(Doorbell, ranks))
+        bells = list(pool.map(lambda comm: Doorbell(comm, 20), thread_ranks(size)))
     assert bells[-1].is_heard
     assert not bells[-1].sleep(0), "the trials are forgotten"
     for _ in range(3):
@@ -151,7 +180,7 @@ def test_a_bell_is_tried_by_more_ranks_than_its_socket_keeps_rings():
 @pytest.mark.ranks(2)
 def test_a_ring_at_a_closed_door_is_no_error(comm, on_all_ranks):
     def body():
-        bell = Doorbell(comm)
+        bell = Doorbell(comm, 20)
         if comm.rank == 1:
             bell.close()
         comm.barrier()

@@ -7,6 +7,7 @@ import torch
 from memory_requests import SIZES, case, emulate, memory_run, request
 
 from disttgl_hpc.errors import DeadlineError, GridError, PeerError, ProtocolError
+from disttgl_hpc.grid.collectives import free_window
 from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.schedule import (
     GridShape,
@@ -399,6 +400,6 @@ def test_tables_are_the_same_bytes_on_every_rank(comm, on_all_ranks):
         for index, name in enumerate(shapes):
             assert (getattr(tables, name) == index + 1).all()
         comm.barrier()
-        tables.free()
+        free_window(comm, tables.window, "the other rank")
 
     on_all_ranks(body)

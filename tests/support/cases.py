@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mpi4py import MPI
 
-from disttgl_hpc.grid.collectives import wait_request
+from disttgl_hpc.grid.collectives import barrier
 from disttgl_hpc.grid.schedule import GridShape
 
 _LIMIT_S = 280
@@ -62,4 +62,4 @@ def run_cases(compare, folder, cases):
             if part.rank == 0:
                 (own / "equal").touch()
             part.Free()
-        wait_request(world.Ibarrier(), _LIMIT_S, f"case {case}", longest_s=0.02)
+        barrier(world, _LIMIT_S, f"case {case}", longest_s=0.02)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from mpi4py import MPI
 from run_helpers import SMALL, make_store
+from thread_ranks import thread_ranks
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.grid.process_grid import Grid
@@ -70,25 +71,8 @@ def test_a_rehearsal_leaves_no_trace(tmp_path, trainer):
     assert np.isfinite([loss for loss, _ in rehearsed]).all()
 
 
-class Turns:
-    """Stands for two trainers of a node: a barrier that threads meet at."""
-
-    def __init__(self, rank, barrier):
-        self.rank, self._barrier = rank, barrier
-
-    def Ibarrier(self):  # noqa: N802
-        barrier = self._barrier
-
-        class Request:
-            def Test(self):  # noqa: N802
-                barrier.wait(10)
-                return True
-
-        return Request()
-
-
 def test_others_wait_for_the_first_to_have_compiled():
-    finished, barrier = {}, threading.Barrier(2)
+    finished, comms = {}, thread_ranks(2)
 
     class Rehearsing:
         def __init__(self, rank):
@@ -99,8 +83,7 @@ def test_others_wait_for_the_first_to_have_compiled():
             finished[self.rank] = (started, started if self.rank else time.perf_counter())
 
     threads = [
-        threading.Thread(target=compile_once, args=(Rehearsing(rank), Turns(rank, barrier), 10))
-        for rank in (1, 0)
+        threading.Thread(target=compile_once, args=(Rehearsing(rank), comms[rank], 10)) for rank in (1, 0)
     ]
     for thread in threads:
         thread.start()
