@@ -16,6 +16,8 @@ from disttgl_hpc import api
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import ConfigError, InputError, StoreError
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parent / "support" / "api_script.py"
 
 

@@ -15,6 +15,8 @@ from command_line import disttgl, needs_mpi
 from disttgl_hpc.cli import disttgl as command
 from disttgl_hpc.errors import DisttglError, InputError
 
+pytestmark = pytest.mark.slow
+
 SMALL_TEXT = (
     "--epochs 1 --local-batch 30 --dim-memory 8 --dim-time 6 --dim-embedding 8 --num-neighbors 4 "
     "--evaluation-batch 40 --evaluation-negatives 9"
