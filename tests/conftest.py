@@ -17,11 +17,10 @@ settings.register_profile(
 settings.load_profile("repeatable")
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "ranks(n): the test's communicator has n ranks of those started")
-
-
 def pytest_collection_modifyitems(config, items):
+    items.sort(
+        key=lambda item: item.get_closest_marker("slow") is None
+    )  # so that no process waits for a slow one at the end
     communicating = [item for item in items if "comm" in item.fixturenames]
     if not communicating:
         return

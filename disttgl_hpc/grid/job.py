@@ -98,7 +98,7 @@ class _Watch:
         if watched:  # compile now: a thread that had to would wait too late
             cast(Any, _tell_when_dead).compile((types.intp,) * 3)
         barrier(node_comm, timeout_s, "the node's ranks to hold their mutexes")
-        # Daemon threads: when this rank fails, nobody waits for what they wait for.
+        # Daemon threads, so that a failing rank can exit while they wait.
         self._threads = [
             threading.Thread(target=self._watch, args=(rank, names[rank]), daemon=True) for rank in watched
         ]

@@ -15,7 +15,7 @@ from disttgl_hpc.grid.collectives import Communicator, barrier, free, node_comm_
 
 
 def mpi_library() -> str:
-    """Name and version of the MPI library, of the much that it tells about itself."""
+    """Name and version of the MPI library."""
     library = MPI.Get_library_version().splitlines()[0].partition(",")[0].replace("Version:", "")
     return " ".join(library.split())
 

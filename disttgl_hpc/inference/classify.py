@@ -1,4 +1,4 @@
-"""Classes of nodes from a finished run: a small head learns them from embeddings that stay as they are.
+"""Node classes from a finished run: a small head is trained on frozen embeddings.
 
 The way of JODIE, TGN and TGL: the run's best weights walk the stream once from its begin, the source of every event
 is embedded just before it, and a head learns that source's state at that time.
@@ -70,7 +70,7 @@ def classify(run: RunDirectory, how: HeadSettings, events: Path | None = None) -
     targets = with_task(store, asked).stream.targets
     if targets is None or len(_known(targets, 0, store.stream.split.train_end)) < 2:
         raise ConfigError(
-            f"{store.path}: all sources of training events have one label: there is none to tell"
+            f"{store.path}: all sources of training events have the same label: there is nothing to learn"
         )
     stream = with_task(with_static_memory(store, config), config).stream
     embeddings = torch.from_numpy(source_embeddings(run, stream, config))

@@ -119,10 +119,7 @@ def refuse_unknown(values: Any, numbers: NDArray[np.int64], where: str, remedy: 
     unknown = list(dict.fromkeys(f"{values[row]}" for row in np.flatnonzero(numbers < 0)))
     if unknown:
         more = f", … ({len(unknown)} in all)" if len(unknown) > _SHOWN else ""
-        raise InputError(
-            f"{where}: must be ids of nodes that the events have, there is none of "
-            f"{', '.join(unknown[:_SHOWN])}{more}: {remedy}"
-        )
+        raise InputError(f"{where}: unknown node id {', '.join(unknown[:_SHOWN])}{more}: {remedy}")
 
 
 def read_ids(text: str) -> list[str]:
@@ -159,7 +156,7 @@ class _Start:
 
 
 class Trained:
-    """A model whose weights stay as they are, and a node memory that is carried along a stream.
+    """A trained model with fixed weights, and a node memory that is updated along a stream.
 
     stream: the events, with the split that the run was trained with. ids: the user's, of its nodes. origin:
     of which weights and events all this is.
@@ -356,7 +353,7 @@ class _Opened:
             return
         if len(kept.rows) != len(prefix.nodes) or kept.origin.position > prefix.num_events:
             raise StoreError(
-                f"{kept.path}: has rows of other nodes: remove it, and disttgl update makes it anew"
+                f"{kept.path}: has rows of other nodes: remove it, disttgl update makes it again"
             )
         kept.verify()
         trained.start_at(kept.origin.position, lambda: _placed(kept.rows, prefix, store.stream.num_nodes))

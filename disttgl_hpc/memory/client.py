@@ -61,7 +61,7 @@ class MemoryClient:
         self._doorbell = Doorbell(grid.node_comm, timeout_s)
 
     def post_read(self, counter: int, nodes: Nodes) -> None:
-        """Leave the nodes in this trainer's slot and tell the daemon; ``nodes`` may be reused at once.
+        """Put the nodes into this trainer's slot and notify the daemon; ``nodes`` may be reused at once.
 
         Raises ProtocolError while another read is open, or for more nodes than the slot has room for.
         """
@@ -83,7 +83,7 @@ class MemoryClient:
         return rows
 
     def write(self, counter: int, nodes: Nodes, rows: Rows) -> None:
-        """Leave nodes and rows in the write slot and tell the daemon; both may be reused at once."""
+        """Put nodes and rows into the write slot and notify the daemon; both may be reused at once."""
         slot = self._tables.write_nodes[self._slot]
         _check_room(len(nodes), len(slot), f"write of batch {counter}")
         slot[: len(nodes)] = nodes

@@ -1,6 +1,6 @@
 """The memory daemon: one rank per node that owns the memory of the node's replicas and serves its trainers.
 
-One loop: take the messages that have arrived, check each against the schedule, then let every replica go on
+One loop: take the messages that have arrived, check each against the schedule, then let every replica proceed
 as far as its order of operations allows. Requests may come early and wait; none is served out of turn.
 """
 
@@ -167,7 +167,7 @@ class _Daemon:
                 )
 
     def _serve_next(self, local: int) -> bool:
-        """Do the operation that is due on a replica, if it has been asked for; tells whether it was."""
+        """Do the operation that is due on a replica, if it has been requested; returns whether it was."""
         replica = self._replicas[local]
         if self._keeper.wants_copy(local, replica):
             with self._board("checkpoint"):

@@ -189,7 +189,7 @@ class NodeMemory:
 class OrderedMemory:
     """Node memory of one replica that takes operations in the schedule's order only.
 
-    next: the operation that is due, None after the last. Resets are nobody's request and never due: they are
+    next: the operation that is due, None after the last. Resets are not requested and never due: they are
     done as soon as their turn comes. record: if given, every operation is appended to it once it is done.
     """
 
@@ -267,7 +267,7 @@ class MemoryService(Protocol):
     """
 
     def post_read(self, counter: int, nodes: Nodes) -> None:
-        """Ask for R(counter) of nodes (n,) int64, without waiting; ``nodes`` must stay as they are."""
+        """Ask for R(counter) of nodes (n,) int64, without waiting; ``nodes`` must not be changed."""
 
     def wait_read(self, counter: int) -> Rows:
         """Rows (n, 2·d) float32 asked for by post_read, the caller's own. Raises DeadlineError."""
@@ -276,7 +276,7 @@ class MemoryService(Protocol):
         """W(counter): new rows (n, 2·d) float32 of distinct nodes (n,) int64. Both may be reused at once."""
 
     def snapshot(self, counter: int) -> Rows:
-        """Replica 0's memory after W(counter), (N, 2·d) float32: a copy, training goes on untouched by it.
+        """Replica 0's memory after W(counter), (N, 2·d) float32: a copy that training does not touch.
 
         Collective over all trainers, for the counters that the run was opened with, after this step's write
         and before waiting for any later read. The copy may be modified until the next snapshot, and is shared

@@ -32,7 +32,7 @@ NUM_FIELDS = 3  # kind, counter, number of nodes: int64 each
 CHECKPOINT = 10  # (counter): this trainer's share follows, tagged with the kind
 FLUSH = 11  # has a reply once all checkpoints are on disk
 CLOSE = -1  # a trainer's last message; counter 1: before the schedule's end
-PART_WRITTEN = 12  # tag of what daemons tell the first of them, over all ranks
+PART_WRITTEN = 12  # tag of the notices from daemons to the first daemon, over all ranks
 
 
 def post(comm: MPI.Intracomm, rank: int, tag: int, fields: tuple[int, int, int], timeout_s: float) -> None:
@@ -83,7 +83,7 @@ class Inbox:
 
     def take(self) -> list[tuple[int, tuple[int, int, int]]]:
         """(trainer, (kind, counter, nodes)) of every request that has arrived; nothing follows a CLOSE."""
-        # Open MPI fetches messages when a test finds none, and tells of them in the next test only.
+        # Open MPI fetches messages when a test finds none, and reports them only in the next test.
         arrived = MPI.Request.Testsome(self._receives) or MPI.Request.Testsome(self._receives) or ()
         requests = []
         for trainer in arrived:
@@ -107,7 +107,7 @@ class Doorbell:
 
     The kernel picks the socket's name, in no file system: jobs on one host cannot collide, nothing is left.
     is_heard: whether every rank's ring reaches the listener (ranks in containers of their own may be out of
-    earshot); told to the listener only.
+    earshot); only the listener knows it.
     """
 
     def __init__(self, node_comm: Communicator, timeout_s: float) -> None:

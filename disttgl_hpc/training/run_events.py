@@ -1,6 +1,6 @@
 """What a run is to learn of its events beside links: classes of events, or of their sources.
 
-The static memory of a run: which one it is, and that it stays the same one when a run goes on.
+``with_task`` adds the targets of the task, ``with_static_memory`` the static memory of the run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def with_task(events: EventStore, config: TrainConfig) -> EventStore:
     """
     stream, kind = events.stream, config.class_kind
     if config.class_features and (not kind or stream.edge_features is None):
-        found = "the task tells no classes" if not kind else "the events have no features"
+        found = "the task has no classes" if not kind else "the events have no features"
         raise ConfigError(f"class_features needs a task with classes and features of events: {found}")
     if not kind:
         return events
@@ -97,13 +97,13 @@ def _classes(events: EventStore, kind: str) -> tuple[NDArray[np.int64] | NDArray
     return labels, max(len(events.class_names), int(labels.max()) + 1)
 
 
-def _with_features(stream: EventStream, told: NDArray[np.int8]) -> EventStream:
+def _with_features(stream: EventStream, codes: NDArray[np.int8]) -> EventStream:
     """The stream with (E, w) more edge features, in the dtype of those it has; a copy in this process's memory."""
     own, scale = stream.edge_features, stream.edge_scale
-    ones = np.ones(told.shape[1], np.float32)
+    ones = np.ones(codes.shape[1], np.float32)
     if own is None:
-        return replace(stream, edge_features=told, edge_scale=ones)
-    joined = np.concatenate([own, told.astype(own.dtype)], axis=1)
+        return replace(stream, edge_features=codes, edge_scale=ones)
+    joined = np.concatenate([own, codes.astype(own.dtype)], axis=1)
     return replace(
         stream, edge_features=joined, edge_scale=None if scale is None else np.concatenate([scale, ones])
     )
@@ -131,7 +131,7 @@ def with_static_memory(events: EventStore, config: TrainConfig) -> EventStore:
 
 
 def check_same_static_memory(saved: dict[str, Any], wanted: dict[str, Any], where: Path, option: str) -> None:
-    """Raise StoreError unless both settings, of a run and of what is to go on with it, have one static memory.
+    """Raise StoreError unless the settings of a run and of its continuation have the same static memory.
 
     option: says where a table lies that has moved.
     """

@@ -14,6 +14,8 @@ from disttgl_hpc.cli.prepare import prepare
 from disttgl_hpc.cli.sample import sample
 from disttgl_hpc.errors import GridError
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--local-batch", "20", "--dim-memory", "8", "--dim-time", "4", "--dim-embedding", "8"]
 
 

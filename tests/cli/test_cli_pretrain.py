@@ -11,6 +11,8 @@ from run_records import records
 from disttgl_hpc.cli.pretrain import pretrain
 from disttgl_hpc.store.node_rows import StaticStore
 
+pytestmark = pytest.mark.slow
+
 SMALL_TEXT = (
     "--epochs 2 --local-batch 60 --dim-memory 8 --dim-time 6 --dim-embedding 8 --num-neighbors 4 "
     "--evaluation-batch 100 --evaluation-negatives 9"

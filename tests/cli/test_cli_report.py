@@ -15,6 +15,8 @@ from disttgl_hpc.cli.schedule import schedule
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.grid.spans import PHASES
 
+pytestmark = pytest.mark.slow
+
 FIRST, COUNT, NUM_BATCHES = 5, 4, 14
 SMALL = (
     "--epochs 8 --local-batch 10 --dim-memory 8 --dim-time 6 --dim-embedding 8 --num-neighbors 4 "

@@ -7,6 +7,8 @@ import pytest
 from command_line import disttgl, needs_mpi
 from run_records import records
 
+pytestmark = pytest.mark.slow
+
 SMALL_TEXT = (
     "--epochs 2 --local-batch 30 --dim-memory 8 --dim-time 6 --dim-embedding 8 --num-neighbors 4 "
     "--evaluation-batch 180 --evaluation-negatives 9"

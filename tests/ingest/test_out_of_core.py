@@ -12,7 +12,10 @@ from disttgl_hpc.events.synthetic import Recipe
 from disttgl_hpc.ingest.generate import GenerateSettings, generate
 
 MIB = 1 << 20
-pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's /proc")
+pytestmark = [
+    pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's /proc"),
+    pytest.mark.slow,
+]
 
 _READ_ALL = """
 import sys

@@ -25,6 +25,7 @@ SMALL = SMALL_TEXT.split()
 BATCH_JOB = ["bash", RUN, JOBS / "train.sbatch", *SMALL]
 
 pytestmark = [
+    pytest.mark.slow,
     needs_slurm,
     pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher"),
     pytest.mark.timeout(400),

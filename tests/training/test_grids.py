@@ -11,7 +11,10 @@ CASES = {
     "classes": ["1x1x1:edge", "2x1x2:edge", "2x1x1:link+edge", "1x2x1:link+node", "1x1x2:node"],
 }
 
-pytestmark = pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher"),
+    pytest.mark.slow,
+]
 
 
 @pytest.mark.parametrize("learned", CASES)

@@ -7,6 +7,8 @@ from command_line import DISTTGL
 from run_helpers import make_store, small_options
 from watched_job import WatchedJob, needs_proc, wait_for
 
+pytestmark = pytest.mark.slow
+
 
 @needs_proc
 @pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")

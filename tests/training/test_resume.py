@@ -60,7 +60,7 @@ def test_without_a_whole_checkpoint_nothing_is_begun(tmp_path, store):
         job(run.path, store, resume=True)
 
 
-def test_a_run_that_had_no_checkpoint_yet_begins_anew(tmp_path, store):
+def test_a_run_without_a_checkpoint_starts_from_the_beginning(tmp_path, store):
     whole, run = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "run")
     assert job(whole.path, store)
     assert not job(run.path, store, stop_after=3)
@@ -114,7 +114,7 @@ def test_a_run_in_training_is_left_alone(tmp_path, store):
 
 def test_a_new_run_does_not_take_the_place_of_one_with_a_checkpoint(tmp_path, store):
     job(tmp_path / "run", store, stop_after=2)
-    with pytest.raises(ConfigError, match=r"holds a run already: .* --resume"):
+    with pytest.raises(ConfigError, match="--resume"):
         job(tmp_path / "run", store)
 
 

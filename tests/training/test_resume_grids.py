@@ -10,6 +10,8 @@ from cases import assert_equal, start
 from mpi4py import MPI
 from resume_run import compare
 
+pytestmark = pytest.mark.slow
+
 needs_mpi = pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
 CASES = {
     "links": ["1x1x1", "2x1x1", "1x2x1", "1x1x2", "1x2x2", "2x2x2"],

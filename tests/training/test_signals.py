@@ -13,6 +13,8 @@ from disttgl_hpc.grid import job as signals
 from disttgl_hpc.grid.job import STOP_SIGNALS, StopRequest, stop_signals
 from disttgl_hpc.training.run_directory import RunDirectory
 
+pytestmark = pytest.mark.slow
+
 LAUNCHER = -1
 
 

@@ -175,7 +175,7 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path):
 def test_a_finished_run_is_not_overwritten(tmp_path):
     store = make_store(tmp_path)
     run_in(tmp_path / "run", store)
-    with pytest.raises(ConfigError, match="holds a run already"):
+    with pytest.raises(ConfigError, match="--resume"):
         run_in(tmp_path / "run", store)
 
 
