@@ -25,7 +25,7 @@ from disttgl_hpc.inference.trained_run import Moment, Trained
 from disttgl_hpc.ingest.columns import Columns
 from disttgl_hpc.ingest.raw_events import Origin, exact_numbers, node_column
 from disttgl_hpc.ingest.readers.text_files import TextLayout, first_line, read_text
-from disttgl_hpc.store.files import replacing, telling_why
+from disttgl_hpc.store.files import replacing, write_errors
 from disttgl_hpc.store.node_rows import write_embeddings
 
 _CHUNK_ROWS = 1 << 20
@@ -148,7 +148,7 @@ def write_embeddings_file(
     elif kind == "parquet":
         write_table_file(path, {**columns, "embedding": embeddings})
     else:
-        with telling_why(path, _REMEDY), replacing(path) as partial, partial.open("wb") as file:
+        with write_errors(path, _REMEDY), replacing(path) as partial, partial.open("wb") as file:
             np.save(file, embeddings, allow_pickle=False)
         write_table_file(path.with_suffix(".ids.csv"), columns)
 
@@ -156,7 +156,7 @@ def write_embeddings_file(
 def write_table_file(path: Path, columns: AnswerColumns) -> None:
     """Write a table as the kind that the name of ``path`` says. Raises StoreError."""
     kind = check_kind(path, TABLE_KINDS)
-    with telling_why(path, _REMEDY), replacing(path) as partial:
+    with write_errors(path, _REMEDY), replacing(path) as partial:
         write_table(partial, columns, kind)
 
 

@@ -1,7 +1,7 @@
 """Static node embeddings by LightGCN over the graph of training events (He et al., SIGIR 2020).
 
-The graph ignores time: the weight of an edge is the number of events between its two nodes. Embeddings are smoothed
-over the graph and trained with the Bayesian personalised ranking loss.
+The graph ignores time: the weight of an edge is the number of events between its two nodes. Embeddings are
+smoothed over the graph and trained with the Bayesian personalised ranking loss.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ def smoothed(graph: Tensor, embeddings: Tensor) -> Tensor:
 def learn_static_gnn(stream: EventStream, config: TrainConfig, trainers: Any) -> Learned:
     """Train embeddings on the graph of the training split with all ranks of ``trainers``. Collective.
 
-    Each rank computes a slice of every batch; gradients are summed as in training. The best validation MRR selects
-    the epoch. Nodes without training events have zero rows; the others have a root mean square of 1. Raises
-    TrainingError if the loss becomes NaN or infinite.
+    Each rank computes a slice of every batch; gradients are summed as in training. The best validation MRR
+    selects the epoch. Nodes without training events have zero rows; the others have a root mean square of 1.
+    Raises TrainingError if the loss becomes NaN or infinite.
     """
     graph = training_graph(stream)
     embeddings = WeightDraws(config.seed).uniform((stream.num_nodes, config.dim_memory), _SPREAD)

@@ -1,7 +1,7 @@
 """Pre-training of static node memory (paper §3.1): learn a row for each node from the training split alone.
 
-Two methods: ``embedding`` trains the model with an embedding table instead of the node memory; ``static-gnn`` trains
-LightGCN (:mod:`~.static_memory.lightgcn`).
+Two methods: ``embedding`` trains the model with an embedding table instead of the node memory; ``static-gnn``
+trains LightGCN (:mod:`~.static_memory.lightgcn`).
 """
 
 from __future__ import annotations
@@ -68,8 +68,9 @@ USED = {
 def pretrain_config(method: str, given: Mapping[str, Any], file: Mapping[str, Any]) -> TrainConfig:
     """Return the settings of ``method``: its defaults, overridden by ``file``, then by ``given``.
 
-    given: explicit settings; one that the method does not use raises ConfigError. file: settings of a whole run; the
-    method takes those that it uses and that differ from the defaults of training, and logs those that it ignores.
+    given: explicit settings; one that the method does not use raises ConfigError. file: settings of a whole
+    run; the method takes those that it uses and that differ from the defaults of training, and logs those
+    that it ignores.
     """
     train_config(file, given)  # checks names and values, also of unused settings
     used, fixed, plain = USED[method], FIXED[method], TrainConfig()
@@ -113,10 +114,10 @@ def pretrain(
 ) -> Learned | None:
     """Learn a static memory by ``method`` with all ranks of ``world`` and write it to ``output``. Collective.
 
-    config: from :func:`pretrain_config`. share: fraction of the training events to learn from; the others select the
-    epoch. Events after the training split are checked for damage but not used. Returns None if a stop request came
-    first; the same call then resumes. Raises ConfigError, also if ``output`` exists without ``force``, and GridError
-    and StoreError as training does.
+    config: from :func:`pretrain_config`. share: fraction of the training events to learn from; the others
+    select the epoch. Events after the training split are checked for damage but not used. Returns None if a
+    stop request came first; the same call then resumes. Raises ConfigError, also if ``output`` exists without
+    ``force``, and GridError and StoreError as training does.
     """
     check_output(output, STATIC_KIND, force=force)
     decide_together(world, events.check_contents)
