@@ -50,9 +50,8 @@ from numpy.typing import NDArray
 from disttgl_hpc.config import TrainConfig, train_config
 from disttgl_hpc.grid.collectives import alone
 from disttgl_hpc.inference.answers import Pairs, recommended_columns, scored_pairs
-from disttgl_hpc.inference.node_ids import refuse_unknown
 from disttgl_hpc.inference.queries import embed, recommend
-from disttgl_hpc.inference.trained_run import Trained, open_trained
+from disttgl_hpc.inference.trained_run import Trained, open_trained, refuse_unknown
 from disttgl_hpc.inference.trained_run import update as run_update
 from disttgl_hpc.ingest import prepare as preparing
 from disttgl_hpc.ingest.columns import Columns, joined_names, parse_columns

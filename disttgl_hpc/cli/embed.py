@@ -15,9 +15,8 @@ from disttgl_hpc.inference.answers import (
     origin_of,
     write_embeddings_file,
 )
-from disttgl_hpc.inference.node_ids import read_ids
 from disttgl_hpc.inference.queries import embed as run_embed
-from disttgl_hpc.inference.trained_run import open_trained
+from disttgl_hpc.inference.trained_run import open_trained, read_ids
 from disttgl_hpc.training.run_directory import RunDirectory
 
 _EXAMPLES = """\b

@@ -9,9 +9,8 @@ from mpi4py import MPI
 
 from disttgl_hpc.cli.options import at_option, events_options, print_table, table_option
 from disttgl_hpc.inference.answers import recommended_columns
-from disttgl_hpc.inference.node_ids import read_ids, refuse_unknown
 from disttgl_hpc.inference.queries import recommend as run_recommend
-from disttgl_hpc.inference.trained_run import open_trained
+from disttgl_hpc.inference.trained_run import open_trained, read_ids, refuse_unknown
 from disttgl_hpc.training.run_directory import RunDirectory
 
 _EXAMPLES = """\b
