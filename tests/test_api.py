@@ -76,9 +76,9 @@ def test_a_run_is_trained_further_asked_and_updated(tmp_path):
     assert best.rank.max() == 2
     assert (best.src != best.dst).all()
     np.testing.assert_allclose(run.score(best.src[:1], best.dst[:1], [at]), best.logit[:1], atol=1e-5)
-    with pytest.raises(InputError, match="99"):
+    with pytest.raises(InputError, match="unknown node id 99"):
         run.embed([99])
-    with pytest.raises(InputError, match="99"):
+    with pytest.raises(InputError, match="unknown node id 99"):
         run.recommend([99])
 
 

@@ -1,1 +1,1 @@
-"""A trained run put to use: embed, score, recommend, update, classify."""
+"""Inference with a trained run: embed, score, recommend, update, classify."""

@@ -1,6 +1,6 @@
-"""Answers of a trained run in the user's ids: files of embeddings, tables of scores and of recommendations.
+"""Input and output of inference in the user's ids.
 
-Tables of results in csv and parquet, and the pairs of nodes that a user asks for.
+Reads pairs of nodes from csv or parquet; writes embeddings, scores and recommendations.
 """
 
 from __future__ import annotations
@@ -24,15 +24,20 @@ from disttgl_hpc.inference.trained_run import Moment, Trained, refuse_unknown
 from disttgl_hpc.ingest.columns import Columns
 from disttgl_hpc.ingest.raw_events import Origin, exact_numbers, node_column
 from disttgl_hpc.ingest.readers.text_files import TextLayout, first_line, read_text
-from disttgl_hpc.store.files import replacing, telling_why
+from disttgl_hpc.store.files import replacing, write_errors
 from disttgl_hpc.store.node_rows import write_embeddings
 
 _CHUNK_ROWS = 1 << 20
+_REMEDY = "free disk space or choose another folder"
+EMBEDDING_KINDS = ("h5", "parquet", "npy")
+TABLE_KINDS = ("csv", "parquet")
+
+AnswerColumns = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of nodes in the user's ids, src and dst (n,) int64 or text, and times (n,), where the file has them."""
+    """Pairs of nodes in the user's ids, src and dst (n,) int64 or text, and times (n,) if the file has them."""
 
     src: NDArray[Any]
     dst: NDArray[Any]
@@ -40,9 +45,9 @@ class Pairs:
 
 
 def read_pairs(path: Path, columns: Columns) -> Pairs:
-    """Pairs of a csv file with a header line, or of a parquet file; the column of times may be missing.
+    """Read pairs from a csv file with a header line or a parquet file; the time column is optional.
 
-    Raises InputError naming file, row, rule and remedy.
+    Raises InputError.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file: check the path")
@@ -50,13 +55,13 @@ def read_pairs(path: Path, columns: Columns) -> Pairs:
         table, origin = _read_parquet(path) if path.suffix in {".parquet", ".pq"} else _read_csv(path)
     except (pa.ArrowInvalid, csv.Error) as error:
         raise InputError(
-            f"{path}: cannot be read ({error}): give csv with a header line, or parquet"
+            f"{path}: cannot be read ({error}): pass csv with a header line, or parquet"
         ) from None
     missing = [name for name in (columns.src, columns.dst) if name not in table.column_names]
     if missing:
         raise InputError(
-            f"{path}, line 1: missing columns {', '.join(missing)}; there are {', '.join(table.column_names)}: "
-            "name yours, --columns src=user,dst=item,time=when"
+            f"{path}, line 1: missing columns {', '.join(missing)}; found {', '.join(table.column_names)}: "
+            "name the columns with --columns src=user,dst=item,time=when"
         )
     ends = [
         node_column(table, name, origin).to_numpy(zero_copy_only=False) for name in (columns.src, columns.dst)
@@ -76,7 +81,7 @@ def _read_csv(path: Path) -> tuple[pa.Table, Origin]:
     kinds = dict.fromkeys(names, pa.string())
     chunks = list(read_text(path, layout, list(names), kinds, _CHUNK_ROWS))
     if not chunks:
-        raise InputError(f"{path}: has no pairs, at least one is needed: check the file")
+        raise InputError(f"{path}: must have at least one pair, found none: check the file")
     return pa.concat_tables([table for table, _ in chunks]), chunks[0][1]
 
 
@@ -87,7 +92,7 @@ def _read_parquet(path: Path) -> tuple[pa.Table, Origin]:
 def write_table(file: Path | IO[bytes], columns: Mapping[str, NDArray[Any]], kind: str) -> None:
     """Write columns of n rows as ``kind`` csv or parquet; a matrix (n, d) is a column of lists, in parquet only.
 
-    Numbers that are none (NaN) are left empty.
+    NaN becomes an empty value.
     """
     table = pa.table({name: _column(values) for name, values in columns.items()})
     target = str(file) if isinstance(file, Path) else file
@@ -100,28 +105,22 @@ def write_table(file: Path | IO[bytes], columns: Mapping[str, NDArray[Any]], kin
 def _column(values: NDArray[Any]) -> pa.Array:
     if values.ndim == 2:
         return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
-    nothing = np.isnan(values) if values.dtype.kind == "f" else None
-    return pa.array(values, mask=nothing)
-
-
-AnswerColumns = dict[str, NDArray[Any]]
-EMBEDDING_KINDS = ("h5", "parquet", "npy")
-TABLE_KINDS = ("csv", "parquet")
-_REMEDY = "make room there, or choose another place"
+    missing = np.isnan(values) if values.dtype.kind == "f" else None
+    return pa.array(values, mask=missing)
 
 
 def check_kind(path: Path, kinds: tuple[str, ...]) -> str:
-    """The kind of file that a name stands for, by its suffix. Raises ConfigError; also without its folder."""
+    """Return the kind of file by its suffix. Raises ConfigError, also if the folder does not exist."""
     kind = path.suffix.removeprefix(".")
     if kind not in kinds:
-        raise ConfigError(f"{path}: the name must end in one of {', '.join(f'.{one}' for one in kinds)}")
+        raise ConfigError(f"{path}: the file name must end in one of {', '.join(f'.{one}' for one in kinds)}")
     if not path.parent.is_dir():
         raise ConfigError(f"{path.parent}: no such folder: create it first")
     return kind
 
 
 def node_columns(trained: Trained, nodes: NDArray[np.int64]) -> AnswerColumns:
-    """The user's ids of ``nodes`` (n,), and in bipartite streams their kind, source or destination."""
+    """Return the user's ids of ``nodes`` (n,), and in bipartite streams their kind, source or destination."""
     columns: AnswerColumns = {"id": trained.ids.all[nodes]}
     if trained.ids.is_bipartite:
         columns["kind"] = trained.ids.kinds(nodes)
@@ -131,9 +130,9 @@ def node_columns(trained: Trained, nodes: NDArray[np.int64]) -> AnswerColumns:
 def write_embeddings_file(
     path: Path, columns: AnswerColumns, embeddings: NDArray[np.float32], origin: Mapping[str, Any]
 ) -> None:
-    """Write embeddings (n, dim) of the nodes in ``columns`` as the kind that the name of ``path`` says.
+    """Write embeddings (n, dim) of the nodes in ``columns``, in the format of the suffix of ``path``.
 
-    A .npy file holds the matrix alone: its rows are named in NAME.ids.csv beside it. Raises StoreError.
+    A .npy file holds only the matrix; the ids of its rows are written to NAME.ids.csv. Raises StoreError.
     """
     kind = check_kind(path, EMBEDDING_KINDS)
     if kind == "h5":
@@ -141,26 +140,26 @@ def write_embeddings_file(
     elif kind == "parquet":
         write_table_file(path, {**columns, "embedding": embeddings})
     else:
-        with telling_why(path, _REMEDY), replacing(path) as partial, partial.open("wb") as file:
+        with write_errors(path, _REMEDY), replacing(path) as partial, partial.open("wb") as file:
             np.save(file, embeddings, allow_pickle=False)
         write_table_file(path.with_suffix(".ids.csv"), columns)
 
 
 def write_table_file(path: Path, columns: AnswerColumns) -> None:
-    """Write a table as the kind that the name of ``path`` says. Raises StoreError."""
+    """Write a table in the format of the suffix of ``path``. Raises StoreError."""
     kind = check_kind(path, TABLE_KINDS)
-    with telling_why(path, _REMEDY), replacing(path) as partial:
+    with write_errors(path, _REMEDY), replacing(path) as partial:
         write_table(partial, columns, kind)
 
 
 def scored_pairs(trained: Trained, pairs: Pairs, where: str, *, skip_unknown: bool = False) -> AnswerColumns:
-    """Pairs with logit and probability, in their order. Raises InputError for ids that the events do not have.
+    """Return the pairs with logits and probabilities, in their order. Raises InputError for unknown ids.
 
-    skip_unknown: leave the scores of such pairs empty (NaN) instead. where: what the pairs come from.
+    skip_unknown: score such pairs NaN instead. where: source of the pairs, for messages.
     """
     src, dst = trained.ids.sources(pairs.src), trained.ids.targets(pairs.dst)
     if not skip_unknown:
-        remedy = "append the events that bring them, or --skip-unknown leaves their scores empty"
+        remedy = "append the events of these nodes, or pass --skip-unknown to leave their scores empty"
         for values, numbers in ((pairs.src, src), (pairs.dst, dst)):
             refuse_unknown(values, numbers, where, remedy)
     known = (src >= 0) & (dst >= 0)
@@ -176,7 +175,7 @@ def scored_pairs(trained: Trained, pairs: Pairs, where: str, *, skip_unknown: bo
 
 
 def recommended_columns(trained: Trained, found: Recommended) -> AnswerColumns:
-    """Recommendations in the user's ids."""
+    """Return recommendations in the user's ids."""
     return {
         "src": trained.ids.all[found.src],
         "rank": found.rank,
@@ -187,5 +186,5 @@ def recommended_columns(trained: Trained, found: Recommended) -> AnswerColumns:
 
 
 def origin_of(trained: Trained, run: Path, moment: Moment) -> dict[str, Any]:
-    """Where an answer is from, as plain values."""
+    """Return run, weights, events and moment of a result, as JSON values."""
     return {"run": str(run.resolve()), **trained.origin, "time": moment.time, "num_events": moment.position}

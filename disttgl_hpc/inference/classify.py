@@ -1,7 +1,7 @@
-"""Node classes from a finished run: a small head is trained on frozen embeddings.
+"""Node classification on a finished run: small heads are trained on fixed embeddings.
 
-The way of JODIE, TGN and TGL: the run's best weights walk the stream once from its begin, the source of every event
-is embedded just before it, and a head learns that source's state at that time.
+The protocol of JODIE, TGN and TGL: the run's best weights process the stream once from its start, the source
+of each event is embedded just before the event, and a head learns to predict its label at that time.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSettings:
-    """How the heads learn: ``seeds`` of them, with seeds 0, 1, …; each for ``epochs`` over the training events.
+    """Training of the heads: one per seed 0 … ``seeds`` − 1, each for ``epochs`` over the training events.
 
-    balance: how much more the rare state weighs in the loss, as ``class_balance`` of a run.
+    balance: weight of rare classes in the loss, as ``class_balance`` of a run.
     """
 
     seeds: int = 3
@@ -55,22 +55,22 @@ class HeadSettings:
 
 
 def classify(run: RunDirectory, how: HeadSettings, events: Path | None = None) -> dict[str, Any]:
-    """Learn node classes on a run's embeddings, and write the result to RUN/classify.json.
+    """Train heads on a run's embeddings, and write the results to RUN/classify.json.
 
-    events: the event store, if it is no longer where the run found it. Raises StoreError if a file is missing or is
-    not the one the run was made with, ConfigError if the events have no node labels or training has only one.
+    events: the event store if it was moved. Raises StoreError if a file is missing or of another run,
+    ConfigError if the events have no node labels or training events have only one.
     """
     settings = run.read_config()
     config = saved_config(settings)
     prepare_process(config.threads)
     store = open_events(Path(events or settings["events"]), settings["checksum"])
     check_files(run, store)
-    # What is asked are node classes, whatever the run was trained on.
+    # The heads predict node classes, whatever the task of the run.
     asked = TrainConfig(task="node", class_history=False, class_balance=how.balance)
     targets = with_task(store, asked).stream.targets
     if targets is None or len(_known(targets, 0, store.stream.split.train_end)) < 2:
         raise ConfigError(
-            f"{store.path}: all sources of training events have the same label: there is nothing to learn"
+            f"{store.path}: training events must have at least 2 different node labels: use another split"
         )
     stream = with_task(with_static_memory(store, config), config).stream
     embeddings = torch.from_numpy(source_embeddings(run, stream, config))
@@ -88,13 +88,13 @@ def classify(run: RunDirectory, how: HeadSettings, events: Path | None = None) -
 
 
 def _known(targets: Targets, first: int, last: int) -> set[int]:
-    """The labels that events [first, last) have."""
+    """Return the labels of events [first, last)."""
     values = targets.values[first:last]
     return set(np.unique(values[values >= 0]).tolist())
 
 
 def _positives(targets: Targets, stream: EventStream) -> dict[str, int]:
-    """How many events of each part have a source in the state."""
+    """Return the number of events with a positive source label in each part of the split."""
     bounds = 0, stream.split.train_end, stream.split.validation_end, stream.num_events
     names = "training", "validation", "test"
     parts = zip(names, bounds[:-1], bounds[1:], strict=True)
@@ -103,9 +103,9 @@ def _positives(targets: Targets, stream: EventStream) -> dict[str, int]:
 
 @torch.no_grad()
 def source_embeddings(run: RunDirectory, stream: EventStream, config: TrainConfig) -> NDArray[np.float32]:
-    """Embedding (E, dim_embedding) of every event's source just before it, by a run's best weights.
+    """Return the embedding (E, dim_embedding) of each event's source just before it, with a run's best weights.
 
-    The memory begins empty with the first event and moves on in the batches of training and of evaluation.
+    The memory starts empty and advances in the batches of training, then of evaluation.
     """
     device = device_of(config, 0)
     model = build_model(stream, config).to(device)
@@ -129,7 +129,7 @@ def source_embeddings(run: RunDirectory, stream: EventStream, config: TrainConfi
 
 
 def _all_batches(batching: Batching, stream: EventStream) -> Iterator[tuple[int, int]]:
-    """Batches of the whole stream: of training, of validation, of test."""
+    """Yield the batches of training, validation and test."""
     split = batching.split
     for batch in range(batching.num_batches):
         yield batch_bounds(batch, batching.global_batch, split.train_end)
@@ -147,7 +147,7 @@ def _embed(  # noqa: PLR0917
     batch_first: int,
     unit: tuple[int, int],
 ) -> NDArray[np.float32]:
-    """Embeddings (n, dim_embedding) of the sources of a unit's events, in the batch from ``batch_first`` on."""
+    """Return embeddings (n, dim_embedding) of the sources of a unit's events; its batch starts at ``batch_first``."""
     where = slice(*unit)
     bounds = event_bounds(stream.time, *unit)
     hood = recent_neighbors(stream.tcsr, stream.src[where], stream.time[where], bounds, config.num_neighbors)
@@ -161,7 +161,7 @@ def _embed(  # noqa: PLR0917
 def _learn(
     embeddings: Tensor, targets: Targets, split: Split, how: HeadSettings, seed: int
 ) -> dict[str, Any]:
-    """A head's metrics in its best epoch on validation."""
+    """Train a head; return its metrics in the epoch with the best validation score."""
     dim, truth = embeddings.shape[1], torch.from_numpy(np.array(targets.values))
     head = ClassHead(dim, 0, targets.num_classes, WeightDraws(seed), torch_product, of_pair=False)
     optimiser = Adam(head.parameters(), how.lr)
@@ -176,9 +176,9 @@ def _learn(
             loss = class_loss(logits, truth[chosen], weights) / len(chosen)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-        validation = _told(head, embeddings, truth, split.train_end, split.validation_end)
+        validation = _metrics(head, embeddings, truth, split.train_end, split.validation_end)
         if validation.score > best_score:
-            test = _told(head, embeddings, truth, split.validation_end, len(truth))
+            test = _metrics(head, embeddings, truth, split.validation_end, len(truth))
             best_score = validation.score
             best = {"epoch": epoch, "validation": validation.as_dict(), "test": test.as_dict()}
     log.info("head %d: best after epoch %d, validation %s", seed, best["epoch"], f"{best_score:.4f}")
@@ -186,7 +186,7 @@ def _learn(
 
 
 @torch.no_grad()
-def _told(head: ClassHead, embeddings: Tensor, truth: Tensor, first: int, last: int) -> ClassMetrics:
-    """What a head reaches on events [first, last)."""
+def _metrics(head: ClassHead, embeddings: Tensor, truth: Tensor, first: int, last: int) -> ClassMetrics:
+    """Return the metrics of a head on events [first, last)."""
     logits = head(embeddings[first:last], embeddings[first:last])
     return class_metrics(truth[first:last].numpy(), logits.numpy())

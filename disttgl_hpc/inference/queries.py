@@ -1,4 +1,4 @@
-"""What a trained run can be asked: embeddings of nodes, scores of pairs, the best destinations of a node."""
+"""Queries of a trained run: embeddings of nodes, scores of pairs, the best destinations of a node."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from disttgl_hpc.sampling.pair_features import pair_features
 
 _ROOTS_AT_ONCE = 256
 _PAIRS_AT_ONCE = 1 << 16
-_LARGEST_TABLE = 1 << 22  # scores that are held at a time
+_LARGEST_TABLE = 1 << 22  # scores in memory at a time
 
 
 def embed(trained: Trained, nodes: NDArray[np.int64], moment: Moment) -> NDArray[np.float32]:
-    """Embeddings of ``nodes`` (n,) at a moment: (n, dim_embedding).
+    """Return the embeddings (n, dim_embedding) of ``nodes`` (n,) at a moment.
 
-    They are functions of the run and of the events before the moment, to the last bit: nodes with a past are worked
-    on in groups that do not depend on which of them are asked for, nor on nodes that come later.
+    They depend only on the run and on the events before the moment, bit for bit: nodes are processed in
+    groups that depend neither on the requested nodes nor on nodes without earlier events.
     """
     out = np.empty((len(nodes), trained.config.dim_embedding), np.float32)
     if not len(nodes):
@@ -50,10 +50,10 @@ def embed(trained: Trained, nodes: NDArray[np.int64], moment: Moment) -> NDArray
 def score(
     trained: Trained, src: NDArray[np.int64], dst: NDArray[np.int64], at: NDArray[Any] | None = None
 ) -> NDArray[np.float32]:
-    """Logits (n,) of events between ``src`` (n,) and ``dst`` (n,) at the times ``at`` (n,) or after the last event.
+    """Return logits (n,) of links between ``src`` (n,) and ``dst`` (n,) at times ``at`` (n,) or after the last event.
 
-    Each as if it were the next event at its time; the memory is carried along the stream once for all of them.
-    Raises ConfigError for a run that has learned no links.
+    Each pair is scored as if it were the next event at its time; all pairs share one pass over the stream.
+    Raises ConfigError if the run has no link head.
     """
     _check_links(trained)
     logits = np.empty(len(src), np.float32)
@@ -73,7 +73,7 @@ def score(
 
 @dataclass(frozen=True)
 class Recommended:
-    """The best destinations of nodes, best first; rank counts from 1. Arrays (m,), logits float32, others int64."""
+    """The best destinations of each node, best first; ranks start at 1. Arrays (m,): logits float32, others int64."""
 
     src: NDArray[np.int64]
     rank: NDArray[np.int64]
@@ -84,11 +84,11 @@ class Recommended:
 def recommend(
     trained: Trained, src: NDArray[np.int64], top: int, moment: Moment, *, exclude_seen: bool = False
 ) -> Recommended:
-    """The ``top`` destinations that each of ``src`` (n,) is most likely to meet at a moment.
+    """Return the ``top`` destinations with the highest scores for each of ``src`` (n,) at a moment.
 
-    Of the destinations that have had an event before it; without the node itself and, with ``exclude_seen``, those
-    that it has met. Equal scores stand in the nodes' order; nodes with fewer candidates have fewer rows. Raises
-    ConfigError for a run that has learned no links.
+    Candidates are destinations with an earlier event, except the node itself and, with ``exclude_seen``, its
+    past partners. Ties are ordered by node; nodes with fewer candidates have fewer rows. Raises ConfigError
+    if the run has no link head.
     """
     _check_links(trained)
     stream = trained.stream
@@ -116,12 +116,12 @@ def recommend(
 def _check_links(trained: Trained) -> None:
     if not trained.config.predicts_links:
         raise ConfigError(
-            f"scores are of links, which task {trained.config.task} has not learned: train with --task link"
+            f"scores need a run that predicts links, found task {trained.config.task}: train with --task link"
         )
 
 
 def probability(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the model takes logits for: the chance that a pair is an event and no random negative."""
+    """Sigmoid of the logits: the probability that a pair is an event rather than a random negative."""
     return (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
 
 
@@ -132,7 +132,7 @@ def _represent(
     moment: Moment,
     ends: NDArray[np.int64] | None,
 ) -> tuple[torch.Tensor, GraphInputs]:
-    """Embeddings of ``roots`` (R,) at a moment; the graph has the features of pairs, ``ends`` (n, 2), if given."""
+    """Return embeddings of ``roots`` (R,) at a moment, and their graph; ``ends`` (n, 2) adds pair features."""
     stream, config, model = trained.stream, trained.config, trained.model
     times = np.full(len(roots), moment.time, stream.time.dtype)
     bounds = np.full(len(roots), moment.position)
@@ -154,7 +154,7 @@ def _scores(
     moment: Moment,
     embeddings: tuple[torch.Tensor, torch.Tensor],
 ) -> NDArray[np.float32]:
-    """Logits (n, c) of ``src`` (n,) with all of ``dst`` (c,), whose ``embeddings`` these are."""
+    """Return logits (n, c) of ``src`` (n,) with all of ``dst`` (c,), from the ``embeddings`` of both."""
     pairs = None
     if trained.config.pair_features:
         asked = np.broadcast_to(dst, (len(src), len(dst)))
@@ -171,7 +171,7 @@ def _leave_out(
     candidates: NDArray[np.int64],
     position: int,
 ) -> None:
-    """Set the scores (n, c) of the sources themselves, and of whom they have met before ``position``, to −∞."""
+    """Set scores (n, c) of the sources themselves, and of their partners before ``position``, to −∞."""
     if not len(candidates):
         return
     met = partners_between(stream.tcsr, src, 0, position)
@@ -186,21 +186,23 @@ def _leave_out(
 def _by_moment(
     trained: Trained, count: int, at: NDArray[Any] | None
 ) -> Iterator[tuple[Moment, NDArray[np.int64]]]:
-    """Moments in order, and which of ``count`` pairs belong to each."""
+    """Yield the moments in order, each with the indices of its pairs."""
     if at is None or not count:
         yield trained.moment(), np.arange(count)
         return
     times, numbers = np.unique(at, return_inverse=True)
     order = np.argsort(numbers, kind="stable")
     ends = np.cumsum(np.bincount(numbers, minlength=len(times)))
-    moments = [trained.moment(time) for time in times.tolist()]  # all of them can be, before any is asked for
+    moments = [
+        trained.moment(time) for time in times.tolist()
+    ]  # all times are checked before the first is computed
     yield from zip(moments, np.split(order, ends[:-1]), strict=True)
 
 
 def _groups(stream: EventStream, wanted: Ints, position: int) -> Iterator[NDArray[np.int64]]:
-    """Groups of nodes that are worked on together, those that hold one of ``wanted``, ascending within each.
+    """Yield the groups of nodes, ascending, that contain one of ``wanted`` and are processed together.
 
-    Nodes with a past and nodes without one are in groups of their own kind.
+    Nodes with and without earlier events are in separate groups.
     """
     have_past = stream.tcsr.known_before(position)
     for is_kind in (have_past, ~have_past):

@@ -1,12 +1,12 @@
-"""A trained run put to use: its best weights, and its node memory at any moment of a stream.
+"""A trained run: its best weights, and its node memory at any moment of a stream.
 
-The memory at a moment has processed all events strictly before it, in the batches of the run: training
-batches, then evaluation batches, the last of which ends at the moment, full or not. Before the end of
-training it is computed from zero by the best weights; afterwards it continues from the memory of the best
-sweep, as in evaluation. It depends only on the run and on events before the moment.
+The memory at a moment includes all events strictly before it, in the batches of the run: those of training,
+then evaluation batches; the last batch ends at the moment, full or not. Before the end of training the best
+weights compute it from zero; after it they continue from the memory of the best sweep, as in evaluation. So
+it depends only on the run and on events before the moment.
 
-``open_trained`` loads model and memory from the files of a run, ``update`` stores the memory after new
-events, and ``NodeIds`` maps the users' ids to nodes.
+:func:`open_trained` loads a run; :func:`update` keeps its memory after new events, which makes later calls
+faster. :class:`NodeIds` maps the user's ids to nodes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.grid.schedule import Batching, GridShape
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.model.input_builder import InputBuilder, build_model, device_of
-from disttgl_hpc.model.products import prepare_process
 from disttgl_hpc.model.tgn import Tgn
+from disttgl_hpc.model.threads import prepare_process
 from disttgl_hpc.planning.run_plan import batching_of
 from disttgl_hpc.sampling.mail import batch_first_of
 from disttgl_hpc.store.checkpoint_files import Manifest, read_manifest, verify_parts
@@ -41,12 +41,14 @@ from disttgl_hpc.training.run_directory import RunDirectory, saved_config
 from disttgl_hpc.training.run_events import check_same_static_memory, static_settings, with_task
 
 log = get_logger(__name__)
+
 Ids = NDArray[np.int64] | NDArray[np.str_]
-_SHOWN = 5
+_SHOWN_IDS = 5  # unknown ids in an error message
+_SHOWN_BATCHES = 20  # walks of at most this many batches have no progress bar
 
 
 class NodeIds:
-    """The user's ids of a stream's nodes; sources and destinations of bipartite streams have ids of their own."""
+    """Maps the user's ids to a stream's nodes; in bipartite streams sources and destinations have separate ids."""
 
     def __init__(self, ids: Ids, num_src: int) -> None:
         self.all, self.num_src = ids, num_src
@@ -58,40 +60,42 @@ class NodeIds:
 
     @property
     def is_bipartite(self) -> bool:
-        """Whether sources and destinations are two kinds."""
+        """Whether sources and destinations are separate node sets."""
         return self.num_src > 0
 
     @property
     def destinations(self) -> tuple[int, int]:
-        """First and last of the nodes that can be destinations."""
+        """Range [first, last) of the nodes that can be destinations."""
         return self.num_src, len(self.all)
 
     def kinds(self, nodes: NDArray[np.int64]) -> NDArray[np.str_]:
-        """The word source or destination for each of ``nodes`` (n,) of a bipartite stream."""
+        """Return "source" or "destination" for each of ``nodes`` (n,) of a bipartite stream."""
         return np.where(nodes < self.num_src, "source", "destination")
 
     def sources(self, values: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64]:
-        """Number of the source with each id (n,), −1 where there is none."""
+        """Return the source with each id (n,), −1 for unknown ids."""
         return self._numbers(values, "sources" if self.is_bipartite else "nodes")
 
     def targets(self, values: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64]:
-        """Number of the destination with each id (n,), −1 where there is none."""
+        """Return the destination with each id (n,), −1 for unknown ids."""
         return self._numbers(values, "destinations" if self.is_bipartite else "nodes")
 
     def nodes(self, values: Sequence[Any] | NDArray[Any] | None, of: str | None = None) -> NDArray[np.int64]:
-        """Numbers of all nodes with these ids, in their order; None: of all nodes.
+        """Return the nodes with these ids, in their order; all nodes if ``values`` is None.
 
-        of: "sources" or "destinations" of a bipartite stream only; else an id that names one of each gives
-        both. Raises InputError naming ids that there are not, ConfigError for ``of`` in a stream of one node
-        set.
+        of: restrict a bipartite stream to its "sources" or "destinations"; otherwise an id of both yields
+        both. Raises InputError for unknown ids, ConfigError if ``of`` is set and the stream is not bipartite.
         """
         if of is not None and of not in self._spaces:
-            raise ConfigError(f"the stream has one set of nodes, {of} cannot be chosen: leave that out")
+            raise ConfigError(
+                f"cannot choose {of}: the stream is not bipartite, it has one set of "
+                f"nodes; leave the choice out"
+            )
         spaces = list(self._spaces) if of is None else [of]
         if values is None:
             return np.concatenate([np.arange(*self._spaces[name]) for name in spaces])
         found = np.stack([self._numbers(values, name) for name in spaces], axis=1)
-        refuse_unknown(values, found.max(axis=1, initial=-1), "--nodes", "check them")
+        refuse_unknown(values, found.max(axis=1, initial=-1), "--nodes", "check the ids")
         return found[found >= 0]
 
     def _numbers(self, values: Sequence[Any] | NDArray[Any], name: str) -> NDArray[np.int64]:
@@ -102,9 +106,11 @@ class NodeIds:
         found = order[np.minimum(places, len(ids) - 1)]
         return np.where(is_possible & (ids[found] == wanted), found + first, -1)
 
+    """Convert values (n,) to ids of ``dtype``; also return which are valid, since a text may not be an integer."""
+
 
 def _as_ids(values: NDArray[Any], dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Values (n,) as ids of ``dtype``, and which of them can be one: in whole numbers a text may not."""
+    """Convert values (n,) to ids of ``dtype``; also return which of them are valid, since a text may not be an integer."""
     if dtype.kind == "U":
         return values.astype(np.str_), np.ones(len(values), np.bool_)
     if values.dtype.kind in "iu":
@@ -115,33 +121,34 @@ def _as_ids(values: NDArray[Any], dtype: np.dtype[Any]) -> tuple[NDArray[Any], N
 
 
 def refuse_unknown(values: Any, numbers: NDArray[np.int64], where: str, remedy: str) -> None:
-    """Raise InputError if there is no node with one of the ids ``values`` (n,), where ``numbers`` (n,) is −1."""
+    """Raise InputError listing the ids ``values`` (n,) whose node in ``numbers`` (n,) is −1."""
     unknown = list(dict.fromkeys(f"{values[row]}" for row in np.flatnonzero(numbers < 0)))
     if unknown:
-        more = f", … ({len(unknown)} in all)" if len(unknown) > _SHOWN else ""
-        raise InputError(f"{where}: unknown node id {', '.join(unknown[:_SHOWN])}{more}: {remedy}")
+        more = f", … ({len(unknown)} in all)" if len(unknown) > _SHOWN_IDS else ""
+        raise InputError(
+            f"{where}: unknown node id{'s' * (len(unknown) > 1)} {', '.join(unknown[:_SHOWN_IDS])}{more}: {remedy}"
+        )
 
 
 def read_ids(text: str) -> list[str]:
-    """Ids from ``a,b,c``, or of the file of this name: one a line. Raises InputError where there are none."""
+    """Read ids from ``a,b,c`` or from a file with one id per line. Raises InputError if there are no ids."""
     path, words = Path(text), text.split(",")
     try:
         if path.is_file():
             words = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as ids, one a line ({error}): give a text file") from error
+        raise InputError(
+            f"{path}: cannot read ids ({error}): pass a text file with one id per line"
+        ) from error
     ids = [word.strip() for word in words if word.strip()]
     if not ids:
-        raise InputError(f"--nodes must name a node, '{text}' names none: leave it out for all nodes")
+        raise InputError(f"--nodes must contain at least one id, found '{text}': leave it out for all nodes")
     return ids
-
-
-_SHOWN_BATCHES = 20  # as many batches are walked without a progress bar
 
 
 @dataclass(frozen=True)
 class Moment:
-    """A time, and the number of events before it; ``time`` has the type of the stream's times."""
+    """A time and the number of events before it; ``time`` has the type of the stream's times."""
 
     position: int
     time: int | float
@@ -149,17 +156,17 @@ class Moment:
 
 @dataclass(frozen=True)
 class _Start:
-    """A memory to begin with: ``load`` gives the one before event ``position``, which begins a batch."""
+    """A starting point: ``load`` returns the memory before event ``position``, the first event of a batch."""
 
     position: int
     load: Callable[[], NDArray[np.float32]]
 
 
 class Trained:
-    """A trained model with fixed weights, and a node memory that is updated along a stream.
+    """A model with fixed weights and a node memory that is advanced along a stream.
 
-    stream: the events, with the split that the run was trained with. ids: the user's, of its nodes. origin:
-    of which weights and events all this is.
+    stream: the events, with the split of the run. ids: maps the user's ids to nodes. origin: checksums of the
+    weights and the events.
     """
 
     def __init__(
@@ -181,28 +188,28 @@ class Trained:
         self.start_at(0, lambda: np.zeros((stream.num_nodes, 2 * config.dim_memory), np.float32))
 
     def start_at(self, position: int, load: Callable[[], NDArray[np.float32]]) -> None:
-        """From event ``position`` on, which begins a batch, begin with the memory that ``load`` gives there."""
+        """Add a starting point: ``load`` returns the memory before event ``position``, the first of a batch."""
         self._starts.append(_Start(position, load))
 
     def moment(self, at: float | None = None) -> Moment:
-        """The moment ``at``, which events of that time do not precede; None: right after the last event.
+        """Return the moment just before the events at time ``at``; None: right after the last event.
 
-        Raises ConfigError for a fraction where all times are whole numbers.
+        Raises ConfigError if ``at`` is not an integer but the stream's times are.
         """
         times = self.stream.time
         if at is None:
             return Moment(self.stream.num_events, times[-1].item())
         if times.dtype == np.int64:
             if at != int(at):
-                raise ConfigError(f"times of this stream are whole numbers, found {at}: round it")
+                raise ConfigError(f"the stream has integer times, found {at}: pass an integer")
             at = int(at)
         return Moment(int(np.searchsorted(times, times.dtype.type(at), "left")), times.dtype.type(at).item())
 
     @contextmanager
     def memory(self, position: int) -> Iterator[NDArray[np.float32]]:
-        """The memory (N, 2·dim_memory) that has seen events [0, position), while the context lasts; read only.
+        """Yield the memory (N, 2·dim_memory) after events [0, position); read-only and valid inside the context.
 
-        Within it no gradients are taken. Moments that ascend cost one walk along the stream.
+        Gradients are disabled inside it. Ascending positions cost one pass over the stream in all.
         """
         with torch.no_grad():
             first = self.carry_to(position)
@@ -216,7 +223,7 @@ class Trained:
 
     @torch.no_grad()
     def carry_to(self, position: int) -> int:
-        """Carry the memory to the batch that event ``position`` falls into, were there one; → its first event."""
+        """Advance the memory to the start of the batch of event ``position``; return the first event of that batch."""
         target = batch_first_of(position, self._batching.cuts)
         start = max((one for one in self._starts if one.position <= target), key=lambda one: one.position)
         if not start.position <= self._position <= target:
@@ -232,34 +239,32 @@ class Trained:
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """The model's device."""
         return next(self.model.parameters()).device
 
     @property
     def rows(self) -> NDArray[np.float32]:
-        """The memory (N, 2·dim_memory) where :meth:`carry_to` has carried it."""
+        """The memory (N, 2·dim_memory) as :meth:`carry_to` left it."""
         return self._state
 
 
 def open_trained(run: RunDirectory, events: Path | None = None, static: Path | None = None) -> Trained:
-    """A run's best weights on its events, or on a longer stream that begins with them.
+    """Load a run's best weights for its events, or for a longer stream that starts with them.
 
-    events: an event store; None: the one that ``disttgl update`` was last given, else the run's. static: the
-    file of static memory, if it has moved. Raises StoreError if a file is missing, damaged, or not of this
-    run.
+    events: an event store; None: that of the last ``disttgl update``, else that of the run. static: the
+    static memory file if it was moved. Raises StoreError if a file is missing, damaged, or of another run.
     """
     return _Opened(run, events, static).trained()
 
 
 def update(run: RunDirectory, events: Path | None = None, static: Path | None = None) -> MemoryOrigin:
-    """Carry a run's memory along new events and keep it in the run directory; → what it is of.
+    """Advance a run's memory over new events and keep it in the run directory; return its origin.
 
-    Kept is the memory before the last batch that is not full; the events of that are walked again when they
-    are asked for, so that the memory is the one that it would have been with later events known from the
-    start. Raises StoreError as :func:`open_trained` does, and where the memory cannot be written; ConfigError
-    while a job is training the run.
+    The memory before the last, incomplete batch is kept and that batch is processed again on use, so results
+    equal those without ``update``, also after further events. Raises StoreError as :func:`open_trained` does
+    or if the memory cannot be written, and ConfigError while a job trains the run.
     """
-    run.read_config()  # a lock would make the folder of a run that there is not
+    run.read_config()  # fails if there is no run; locking would create its folder
     with run.locked():
         opened = _Opened(run, events, static)
         trained = opened.trained()
@@ -269,7 +274,7 @@ def update(run: RunDirectory, events: Path | None = None, static: Path | None = 
 
 
 class _Opened:
-    """The files of a run that is put to use, checked against each other."""
+    """The files of a trained run, checked against each other."""
 
     def __init__(self, run: RunDirectory, events: Path | None, static: Path | None) -> None:
         settings = run.read_config()
@@ -280,11 +285,14 @@ class _Opened:
         check_same_static_memory(settings, static_settings(self._config), run.path, "--static FILE")
         self._manifest = _best_manifest(run)
         self._weights = self._manifest.checksums[0]
-        trained_on = self._manifest.attributes["settings"]  # the run may have gone on with more events since
+        trained_on = self._manifest.attributes[
+            "settings"
+        ]  # the run may have continued with more events since
         kept = KeptMemory.open(run.memory_file) if run.memory_file.exists() else None
         if kept is not None and kept.origin.weights != self._weights:
             log.info(
-                "%s is of other weights than the run's best and is left aside: disttgl update", kept.path
+                "%s was computed with other weights than the run's best and is ignored: run disttgl update",
+                kept.path,
             )
             kept = None
         self._store = _open_store(events or Path(kept.origin.events_path if kept else settings["events"]))
@@ -297,7 +305,7 @@ class _Opened:
         self._kept = kept
 
     def trained(self) -> Trained:
-        """The model on the stream, with the memories that there are to begin with."""
+        """Build the model for the stream and add all available starting points."""
         store, config, prefix = self._store, self._config, self._prefix
         part, num_nodes = self._manifest.part(0), store.stream.num_nodes
         stream = replace(store.stream, split=prefix.split, static_memory=self._static_rows())
@@ -320,7 +328,7 @@ class _Opened:
         return trained
 
     def origin(self, position: int) -> MemoryOrigin:
-        """What a memory of these files is of."""
+        """Return the origin of a memory computed from these files."""
         prefix = self._prefix
         return MemoryOrigin(
             weights=self._weights,
@@ -333,13 +341,13 @@ class _Opened:
         )
 
     def _checkpointed(self) -> NDArray[np.float32]:
-        """The memory that the best sweep has left, of the store's nodes."""
+        """Return the memory after the best sweep, in the store's node order."""
         rows = np.empty((len(self._prefix.nodes), 2 * self._config.dim_memory), np.float32)
         load_memory(self._manifest.part(0), 0, rows)
         return _placed(rows, self._prefix, self._store.stream.num_nodes)
 
     def _start_at_kept(self, trained: Trained) -> None:
-        """Begin with the memory of ``disttgl update``, if it is of these events or of the first of them."""
+        """Add the kept memory as a starting point if it is of these events or of a prefix of them."""
         kept, store = self._kept, self._store
         if kept is None:
             return
@@ -353,13 +361,13 @@ class _Opened:
             return
         if len(kept.rows) != len(prefix.nodes) or kept.origin.position > prefix.num_events:
             raise StoreError(
-                f"{kept.path}: has rows of other nodes: remove it, disttgl update makes it again"
+                f"{kept.path}: does not match the nodes of {store.path}: remove it and run disttgl update"
             )
         kept.verify()
         trained.start_at(kept.origin.position, lambda: _placed(kept.rows, prefix, store.stream.num_nodes))
 
     def _static_rows(self) -> NDArray[np.float32] | None:
-        """The static memory that was learned beforehand, zeros for nodes that have come since."""
+        """Return the pre-trained static memory, zeros for nodes that are new in the store."""
         if self._config.static in {"", CO_TRAINED}:
             return None
         rows, prefix = StaticStore.open(Path(self._config.static)).rows, self._prefix
@@ -369,11 +377,12 @@ class _Opened:
 
 
 def _placed(rows: NDArray[np.float32], prefix: Prefix, num_nodes: int) -> NDArray[np.float32]:
-    """Rows of a run's nodes (n, …) as rows of a store's (num_nodes, …), zeros for the others. Raises StoreError."""
+    """Place rows of a run's nodes (n, …) in rows of a store (num_nodes, …), zeros elsewhere. Raises StoreError."""
     if len(rows) != len(prefix.nodes):
         raise StoreError(
-            f"the run knows {len(rows):,} nodes, its events in this store have {len(prefix.nodes):,}: give a store "
-            "that disttgl append has made of the run's events"
+            f"the run has {len(rows):,} nodes, but its events in this store have "
+            f"{len(prefix.nodes):,}: pass a store "
+            "that disttgl append made from the run's events"
         )
     placed = np.zeros((num_nodes, *rows.shape[1:]), np.float32)
     placed[prefix.nodes] = rows
@@ -381,7 +390,7 @@ def _placed(rows: NDArray[np.float32], prefix: Prefix, num_nodes: int) -> NDArra
 
 
 def _best_manifest(run: RunDirectory) -> Manifest:
-    """Manifest of the best sweep's checkpoint, whose parts are whole. Raises StoreError."""
+    """Read the manifest of the best checkpoint and verify its parts. Raises StoreError."""
     manifest = read_manifest(run.best_checkpoint.parent)
     check_attributes(manifest)
     verify_parts(manifest)
@@ -389,7 +398,7 @@ def _best_manifest(run: RunDirectory) -> Manifest:
 
 
 def _open_store(path: Path) -> EventStore:
-    """An event store whose contents can be. Raises StoreError."""
+    """Open an event store and check its contents. Raises StoreError."""
     if not path.exists():
-        raise StoreError(f"{path}: the events are not there: say where they are (--events EVENTS)")
+        raise StoreError(f"{path}: event store not found: pass its path (--events EVENTS)")
     return EventStore.open(path, check=True)

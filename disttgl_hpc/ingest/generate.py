@@ -17,7 +17,7 @@ from disttgl_hpc.events.stream import Split
 from disttgl_hpc.events.synthetic import Recipe, SyntheticEvents, synthetic_events
 from disttgl_hpc.log import Progress, progress
 from disttgl_hpc.store.event_writer import KIND, Contents, EventPart, write_event_store
-from disttgl_hpc.store.files import replacing, telling_why
+from disttgl_hpc.store.files import replacing, write_errors
 from disttgl_hpc.store.output import check_output, stem
 
 _CHUNK_EVENTS = 1 << 20
@@ -54,7 +54,7 @@ def generate(settings: GenerateSettings) -> None:
     chunks = synthetic_events(recipe, min(_CHUNK_EVENTS, max(1, _CHUNK_BYTES // row_bytes)))
     if settings.makes_csv:
         with (
-            telling_why(settings.output, "free space there, or choose another place"),
+            write_errors(settings.output, "free space there, or choose another place"),
             progress(recipe.num_events, "writing") as bar,
             replacing(settings.output) as partial,
         ):

@@ -39,7 +39,7 @@ from disttgl_hpc.ingest.split import (
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.event_writer import KIND, Contents, EventPart, write_event_store
-from disttgl_hpc.store.files import sha256_of, telling_why
+from disttgl_hpc.store.files import sha256_of, write_errors
 from disttgl_hpc.store.output import check_output, stem
 
 log = get_logger(__name__)
@@ -177,7 +177,7 @@ def prepare_frame(
 def _make_store(settings: PrepareSettings, inputs: Sequence[RawInput], *, bipartite: bool) -> EventStore:
     """Make an event store of opened inputs and open it. Raises InputError for input that cannot become a store."""
     with (
-        telling_why(
+        write_errors(
             settings.output,
             "free space for the store and as much again for temporary files, or choose another place",
         ),

@@ -1,7 +1,7 @@
-"""Static embeddings by a graph network without time: LightGCN over the training graph (He et al., SIGIR 2020).
+"""Static node embeddings by LightGCN over the graph of training events (He et al., SIGIR 2020).
 
-Who has met whom is a graph, an edge weighing as many events as it stands for. Embeddings are smoothed over
-it, and learned so that nodes that meet are more alike than nodes that do not (Bayesian personalised ranking).
+The graph ignores time: the weight of an edge is the number of events between its two nodes. Embeddings are
+smoothed over the graph and trained with the Bayesian personalised ranking loss.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from disttgl_hpc.errors import TrainingError
 from disttgl_hpc.evaluation.candidates import Candidates, held_out_parts
 from disttgl_hpc.evaluation.ranking import LinkMetrics, link_metrics
 from disttgl_hpc.events.stream import EventStream
-from disttgl_hpc.grid.collectives import Communicator, allgather
+from disttgl_hpc.grid.collectives import allgather
 from disttgl_hpc.grid.gradients import GradientSum
 from disttgl_hpc.grid.schedule import batch_bounds, slice_bounds
 from disttgl_hpc.log import get_logger, progress
@@ -32,13 +32,13 @@ from disttgl_hpc.sampling.negatives import NegativeSampler, training_candidates
 log = get_logger(__name__)
 
 NUM_LAYERS = 2
-_SPREAD = 0.1  # of the initial embeddings
-_EVENTS_AT_ONCE = 1000  # in validation: some 20 MB
+_SPREAD = 0.1  # bound of the uniform initial embeddings
+_EVENTS_AT_ONCE = 1000  # in validation; about 20 MB
 
 
 @dataclass(frozen=True)
 class Learned:
-    """Rows (N, dim) float32 of the best epoch, and what it came to in each."""
+    """Rows (N, dim) float32 of the best epoch, and the loss and validation MRR of each epoch."""
 
     rows: NDArray[np.float32]
     report: dict[str, Any]
@@ -68,12 +68,12 @@ def smoothed(graph: Tensor, embeddings: Tensor) -> Tensor:
     return torch.stack(layers).mean(0)
 
 
-def learn_static_gnn(stream: EventStream, config: TrainConfig, trainers: Communicator) -> Learned:
-    """Embeddings of the training split's graph, learned by all ranks of ``trainers``. Collective.
+def learn_static_gnn(stream: EventStream, config: TrainConfig, trainers: Any) -> Learned:
+    """Train embeddings on the graph of the training split with all ranks of ``trainers``. Collective.
 
-    Each takes a slice of every batch; gradients are summed as in training. Validation chooses the epoch.
-    Nodes without training events get zeros, the others rows of unit size. Raises TrainingError if the loss is
-    NaN or infinite any more.
+    Each rank computes a slice of every batch; gradients are summed as in training. The best validation MRR
+    selects the epoch. Nodes without training events have zero rows; the others have a root mean square of 1.
+    Raises TrainingError if the loss becomes NaN or infinite.
     """
     graph = training_graph(stream)
     embeddings = WeightDraws(config.seed).uniform((stream.num_nodes, config.dim_memory), _SPREAD)
@@ -94,7 +94,9 @@ def learn_static_gnn(stream: EventStream, config: TrainConfig, trainers: Communi
                 loss.backward()  # type: ignore[no-untyped-call]
                 gradients.sum(own[1] - own[0], loss.item())
                 if not gradients.is_finite:
-                    raise TrainingError(f"the loss in epoch {epoch + 1} must be a number: lower --lr")
+                    raise TrainingError(
+                        f"NaN or infinite loss in epoch {epoch + 1}: lower --lr (now {config.lr:g})"
+                    )
                 optimiser.step()
                 total += loss.item()
                 bar.advance(1)
@@ -114,7 +116,7 @@ def learn_static_gnn(stream: EventStream, config: TrainConfig, trainers: Communi
 
 
 def _slice_loss(stream: EventStream, config: TrainConfig) -> Callable[[Tensor, int, int, int], Tensor]:
-    """The summed loss of events [first, last) in an epoch, given the rows (N, dim): −ln σ(u·v − u·negative)."""
+    """Return loss(rows (N, dim), first, last, epoch): sum of −ln σ(u·v − u·negative) over events [first, last)."""
     candidates = training_candidates(stream)
     negatives = NegativeSampler(stream, candidates, config.seed, Purpose.TRAINING_NEGATIVES)
 
@@ -130,7 +132,7 @@ def _slice_loss(stream: EventStream, config: TrainConfig) -> Callable[[Tensor, i
 
 
 def _validate(stream: EventStream, config: TrainConfig, rows: Tensor) -> LinkMetrics:
-    """How inner products rank the held-out events, without memory and without time."""
+    """Rank the held-out events by inner products of ``rows`` (N, dim)."""
     part, _ = held_out_parts(stream, config)
     candidates = Candidates(stream, config)
     pieces = []
@@ -144,6 +146,6 @@ def _validate(stream: EventStream, config: TrainConfig, rows: Tensor) -> LinkMet
 
 
 def _of_unit_size(rows: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Rows of known nodes, scaled together to a root mean square of 1 as the model's weights expect; others 0."""
+    """Scale the rows of known nodes to a root mean square of 1, as the model's weights expect; zero the others."""
     scale = np.sqrt(np.mean(np.square(rows[known], dtype=np.float64)))
     return np.where(known[:, None], rows / np.float32(max(scale, 1e-12)), np.float32(0))

@@ -1,6 +1,7 @@
 """Pre-training of static node memory (paper §3.1): learn a row for each node from the training split alone.
 
-Settings of pre-training: what each method fixes, what it learns with, and what it has no use for.
+Two methods: ``embedding`` trains the model with an embedding table instead of the node memory; ``static-gnn``
+trains LightGCN (:mod:`~.static_memory.lightgcn`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from disttgl_hpc.config import CO_TRAINED, GIVEN, TrainConfig, train_config
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.events.stream import EventStream, Split
 from disttgl_hpc.events.tcsr import build_tcsr
-from disttgl_hpc.grid.collectives import Communicator, barrier, bcast, decide_together
+from disttgl_hpc.grid.collectives import Communicator, bcast, decide_together
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.model.products import prepare_process
 from disttgl_hpc.static_memory.lightgcn import Learned, learn_static_gnn
@@ -31,68 +32,72 @@ from disttgl_hpc.training.train import train
 
 log = get_logger(__name__)
 METHODS = ("embedding", "static-gnn")
+
+# Pre-training always predicts links, whatever the task of the run that uses its result.
 _LINKS: dict[str, Any] = {
     "task": "link",
     "class_history": True,
     "class_features": False,
     "class_balance": 0.0,
 }
+
+# Settings that a method does not let the user choose.
 FIXED: dict[str, dict[str, Any]] = {
-    # A table instead of the node memory, with the same attention.
+    # An embedding table instead of the node memory, with the same attention.
     "embedding": {**_LINKS, "static": CO_TRAINED, "node_memory": False},
     "static-gnn": {**_LINKS, "static": "", "node_memory": False},
 }
-"""What is the same whatever is asked for: pre-training predicts links, also for a run with another task."""
 
-
+# Defaults of a method where they differ from those of training.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "embedding": {},
     "static-gnn": {"epochs": 30, "lr": 0.03, "local_batch": 6000, "static_decay": 1e-5},
 }
-"""Defaults of a method that differ from those of training."""
-
 
 _EVALUATION = ("evaluation_negatives", "evaluation_strategy", "evaluation_seed", "evaluation_events")
+
+# Settings that change the result of a method or how it runs.
 USED = {
     "embedding": tuple(field.name for field in fields(TrainConfig) if field.name not in FIXED["embedding"]),
     "static-gnn": (*DEFAULTS["static-gnn"], "dim_memory", "seed", *_EVALUATION, "threads", "timeout_s"),
 }
-"""The settings that a method's result or course depends on."""
 
 
 def pretrain_config(method: str, given: Mapping[str, Any], file: Mapping[str, Any]) -> TrainConfig:
-    """Settings that ``method`` learns with: its own defaults, changed by ``file``, then by ``given``.
+    """Return the settings of ``method``: its defaults, overridden by ``file``, then by ``given``.
 
-    given: asked for one by one, so a setting that the method has no use for is refused. file: settings of a
-    whole run; the method uses those that it supports and that differ from training's defaults, and logs what
-    it ignores. Raises ConfigError.
+    given: explicit settings; one that the method does not use raises ConfigError. file: settings of a whole
+    run; the method takes those that it uses and that differ from the defaults of training, and logs those
+    that it ignores.
     """
-    train_config(file, given)  # names and values, also of what is not used
+    train_config(file, given)  # checks names and values, also of unused settings
     used, fixed, plain = USED[method], FIXED[method], TrainConfig()
     refused = [name for name in given if name not in used and given[name] != fixed.get(name)]
     if refused:
         raise ConfigError(
-            f"{', '.join(refused)}: without effect on pretrain --kind {method}, which {_does(method)}: leave it out"
+            f"{', '.join(refused)}: no effect on pretrain --kind {method}, which {_does(method)}: leave it out"
         )
     said = {name: value for name, value in file.items() if value != getattr(plain, name)}
     unused = [f"{name} {value}" for name, value in said.items() if name not in used]
     if unused:
-        log.info("%s %s; not used are %s", method, _does(method), ", ".join(unused))
+        log.info("%s %s; ignored: %s", method, _does(method), ", ".join(unused))
     taken = {name: value for name, value in said.items() if name in used}
     config = train_config(DEFAULTS[method], taken, given, fixed)
     if config.evaluation_strategy == GIVEN:
-        log.info("the given negatives are of held-out events: training events are ranked among random ones")
+        log.info(
+            "given negatives exist only for held-out events; pre-training validates with random negatives"
+        )
         config = replace(config, evaluation_strategy="random")
     if method == "static-gnn":
-        log.info("%s learns with %s", method, ", ".join(f"{name} {getattr(config, name)}" for name in used))
+        log.info("%s uses %s", method, ", ".join(f"{name} {getattr(config, name)}" for name in used))
     return config
 
 
 def _does(method: str) -> str:
-    """Why some settings have no effect."""
+    """Say what the method does, to explain why some settings have no effect."""
     if method == "embedding":
-        return "predicts links with a table in place of the node memory, whatever the task"
-    return f"learns with {', '.join(USED[method])} alone"
+        return "predicts links with an embedding table instead of the node memory, whatever the task"
+    return f"uses only {', '.join(USED[method])}"
 
 
 def pretrain(
@@ -105,12 +110,12 @@ def pretrain(
     share: float,
     force: bool = False,
 ) -> Learned | None:
-    """Learn a static memory by ``method`` with all ranks of ``world`` and write it to ``output`` (collective).
+    """Learn a static memory by ``method`` with all ranks of ``world`` and write it to ``output``. Collective.
 
-    config: of :func:`~.runs.pretrain_settings.pretrain_config`. share: of the training events to learn from;
-    the rest of them chooses the epoch. What follows the training split is checked for damage and not used.
-    Returns the result, or None if asked to stop: repeat the command to continue. Raises ConfigError, also
-    where ``output`` must not be replaced, GridError and StoreError as training does.
+    config: from :func:`pretrain_config`. share: fraction of the training events to learn from; the others
+    select the epoch. Events after the training split are checked for damage but not used. Returns None if a
+    stop request came first; the same call then resumes. Raises ConfigError, also if ``output`` exists without
+    ``force``, and GridError and StoreError as training does.
     """
     check_output(output, STATIC_KIND, force=force)
     decide_together(world, events.check_contents, config.timeout_s)
@@ -139,16 +144,16 @@ def pretrain(
 
 
 def training_part(stream: EventStream, share: float) -> EventStream:
-    """The training split as a stream of its own: its first ``share`` to learn from, the rest held out in halves.
+    """Return the training split as a stream: its first ``share`` for training, the rest halved into held-out parts.
 
-    Its index is rebuilt, without any later event. Raises ConfigError.
+    The T-CSR index is rebuilt, so it contains no later event. Raises ConfigError.
     """
     end = stream.split.train_end
     learned = round(end * share)
     if not 0 < learned <= end - 2:
         raise ConfigError(
-            f"share must leave events to learn from and two to choose by, of {end:,} training events {share:g} "
-            f"are {learned:,}: take one of 0.9"
+            f"share must leave at least 1 event to learn from and 2 to select the epoch: {share:g} of {end:,} "
+            f"training events is {learned:,}; try 0.9"
         )
     src, dst, time = stream.src[:end], stream.dst[:end], stream.time[:end]
     features, labels, classes = stream.edge_features, stream.edge_labels, stream.edge_classes
@@ -167,16 +172,14 @@ def training_part(stream: EventStream, share: float) -> EventStream:
     )
 
 
-def _learn_embedding(
-    events: EventStore, config: TrainConfig, output: Path, world: Communicator
-) -> Learned | None:
-    """Train a model without node memory whose table learns along; its best epoch's table is what was learned."""
+def _learn_embedding(events: EventStore, config: TrainConfig, output: Path, world: Any) -> Learned | None:
+    """Train a model that has an embedding table and no node memory; return the table of its best epoch."""
     run = RunDirectory(_run_beside(output))
     is_begun = bcast(
         world, bool(run.whole_checkpoints), config.timeout_s, "the first rank to look for checkpoints"
     )
     if is_begun:
-        config = resumed_config(run, config.as_dict(), "remove this folder to start again")
+        config = resumed_config(run, config.as_dict(), "remove this folder to start over")
         _check_share(run, events.stream)
     if not train(events, config, run, world, resume=is_begun):
         return None
@@ -184,23 +187,21 @@ def _learn_embedding(
     load_static(run.best_checkpoint, {"rows": rows})
     records = [record for record in run.records() if record["record"] == "sweep"]
     epochs = [{"loss": record["loss"], "mrr": record["validation"]["mrr"]} for record in records]
-    barrier(
-        world, config.timeout_s, "the other ranks to read the table"
-    )  # before the run's files are removed
+    world.barrier()  # all ranks have read the run's files before rank 0 removes them
     return Learned(rows, {"epochs": epochs, "best_mrr": run.read_best()["score"]})
 
 
 def _check_share(run: RunDirectory, stream: EventStream) -> None:
-    """Raise ConfigError unless the run has learned from just the training split of ``stream``."""
+    """Raise ConfigError unless the run was trained on exactly the training split of ``stream``."""
     learned, wanted = run.read_config().get("train_end"), stream.split.train_end
     if learned != wanted:
         raise ConfigError(
-            f"{run.path}: has learned from the first {learned} of {stream.num_events} training events, now "
-            f"it would be {wanted}; what is held out must not have been learned from: give the --share that it was "
-            "begun with, or remove this folder to start again"
+            f"{run.path}: cannot resume with another --share: trained on the first {learned} of "
+            f"{stream.num_events} training events, now {wanted}; pass the --share that it was started with, or "
+            "remove this folder to start over"
         )
 
 
 def _run_beside(output: Path) -> Path:
-    """Where the run lies that learns ``output``; it is removed when that is complete."""
+    """Return the run directory that produces ``output``; it is removed once ``output`` is complete."""
     return output.with_name(f".{output.name}.run")

@@ -1,1 +1,1 @@
-"""Every HDF5 file: event, batch and static stores, checkpoint parts, embeddings. The only user of h5py."""
+"""All HDF5 files: event, batch and static stores, checkpoints, kept memory and embeddings; the only user of h5py."""

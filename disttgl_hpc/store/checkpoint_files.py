@@ -1,9 +1,7 @@
-"""Parts of checkpoints: named arrays and plain attributes in an HDF5 file that is whole or absent. No pickle.
+"""Checkpoints: a folder with one HDF5 part per compute node, and a manifest that is written last. No pickle.
 
-Whole checkpoints: a folder with one part per node, and a manifest that is written last and names them all.
-
-A folder without a manifest is no checkpoint, whatever lies in it; nor is one whose parts are not those that the
-manifest was written for.
+A part holds named arrays and JSON attributes. The manifest lists the checksums of all parts; a folder without
+a manifest, or whose parts do not match it, is not a checkpoint.
 """
 
 from __future__ import annotations
@@ -27,34 +25,37 @@ from disttgl_hpc.store.files import (
     replacing,
     sha256_of,
     sync,
-    telling_why,
+    write_errors,
     write_laid_out,
 )
 
 KIND = "disttgl-checkpoint"
 SCHEMA_VERSION = 2
+MANIFEST_KIND = "disttgl-manifest"
+MANIFEST_VERSION = 1
+_FILE = "manifest.json"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a part of a checkpoint holds: arrays by slash-separated name, and JSON values."""
+    """Contents of a part: arrays by slash-separated name, and JSON attributes."""
 
     arrays: dict[str, NDArray[Any]]
     attributes: dict[str, Any]
 
     def group(self, name: str) -> dict[str, NDArray[Any]]:
-        """Arrays below ``name/``, keyed by the rest of their names."""
+        """Return the arrays below ``name/``, with that prefix removed from their names."""
         prefix = f"{name}/"
         return {key[len(prefix) :]: array for key, array in self.arrays.items() if key.startswith(prefix)}
 
 
 def write_checkpoint(path: Path, arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> str:
-    """Write a part of a checkpoint, and the folder it lies in; returns the file's sha256.
+    """Write a part, create its folder if needed, and return the file's sha256.
 
-    Raises StoreError when the part cannot be written (say, a full disk).
+    Raises StoreError if the part cannot be written, for example because the disk is full.
     """
     described = {"kind": KIND, "schema_version": SCHEMA_VERSION, "attributes": json.dumps(attributes)}
-    with telling_why(path, "make room on the disk; the checkpoints before it are intact"):
+    with write_errors(path, "free disk space; earlier checkpoints are intact"):
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as partial:
             write_laid_out(partial, described, arrays)
@@ -62,10 +63,7 @@ def write_checkpoint(path: Path, arrays: Mapping[str, NDArray[Any]], attributes:
 
 
 def read_checkpoint(path: Path, group: str = "") -> Checkpoint:
-    """Read the arrays of a part, all or those of one group such as "weights".
-
-    Raises StoreError naming the file, what was expected and what to do.
-    """
+    """Read the arrays of a part: all, or those of one group such as "weights". Raises StoreError."""
     arrays: dict[str, NDArray[Any]] = {}
     with open_checked(path, KIND, SCHEMA_VERSION) as file:
         names: list[str] = []
@@ -80,64 +78,60 @@ def read_checkpoint(path: Path, group: str = "") -> Checkpoint:
 
 
 def read_array(path: Path, name: str, out: NDArray[Any]) -> None:
-    """Read one array of a part into ``out``. Raises StoreError, also if it has another shape or dtype."""
+    """Read one array of a part into ``out``. Raises StoreError, also if its shape or dtype differs."""
     with open_checked(path, KIND, SCHEMA_VERSION) as file:
         dataset = own_dataset(file, name, path)
         if (dataset.shape, dataset.dtype) != (out.shape, out.dtype):
             raise StoreError(
-                f"{path}: {name} must be {out.shape} {out.dtype}, found {dataset.shape} {dataset.dtype}: use the "
-                "events and the config.json that the run was made with"
+                f"{path}: {name} must be {out.shape} {out.dtype}, found {dataset.shape} "
+                f"{dataset.dtype}: use the "
+                "events and the config.json of that run"
             )
         if dataset.size:
             dataset.read_direct(out)
 
 
-MANIFEST_KIND = "disttgl-manifest"
-MANIFEST_VERSION = 1
-_FILE = "manifest.json"
-
-
 @dataclass(frozen=True)
 class Manifest:
-    """A checkpoint: its folder, the sha256 of each node's part in order, and plain values that describe it."""
+    """A checkpoint: its folder, the sha256 of each compute node's part, in order, and JSON attributes."""
 
     folder: Path
     checksums: tuple[str, ...]
     attributes: dict[str, Any]
 
     def part(self, node: int) -> Path:
-        """The file that a node wrote."""
+        """Return the path of the part that compute node ``node`` wrote."""
         return part_path(self.folder, node)
 
 
 def checkpoint_folder(folder: Path, step: int) -> Path:
-    """Where below ``folder`` the checkpoint before ``step`` lies."""
+    """Return the folder, below ``folder``, of the checkpoint taken before ``step``."""
     return folder / f"step-{step:09d}"
 
 
 def part_path(folder: Path, node: int) -> Path:
-    """A node's part of the checkpoint in ``folder``."""
+    """Return the path of a compute node's part of the checkpoint in ``folder``."""
     return folder / f"node-{node}.h5"
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:
-    """Folders of checkpoints below ``folder``, whole or not, the newest last."""
+    """Return the checkpoint folders below ``folder``, complete or not, in ascending order of their steps."""
     found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{9,}", path.name)]
     return sorted(found, key=step_of)
 
 
 def step_of(folder: Path) -> int:
-    """The step before which the checkpoint in ``folder`` was taken."""
+    """Return the step before which the checkpoint in ``folder`` was taken."""
     return int(folder.name.removeprefix("step-"))
 
 
 def has_manifest(folder: Path) -> bool:
-    """Whether all nodes had written their parts when the job ended, if it has."""
+    """Whether ``folder`` has a manifest, so all of its parts were written."""
     return (folder / _FILE).is_file()
 
 
 def write_manifest(folder: Path, checksums: Sequence[str], attributes: dict[str, Any]) -> None:
-    """Make the parts in ``folder`` a checkpoint. Raises StoreError when that cannot be written."""
+    """Complete the checkpoint in ``folder`` by writing its manifest. Raises StoreError."""
     content = {"checksums": list(checksums), "attributes": attributes}
     whole = {"kind": MANIFEST_KIND, "schema_version": MANIFEST_VERSION, **content, "sha256": _digest(content)}
     try:
@@ -145,25 +139,27 @@ def write_manifest(folder: Path, checksums: Sequence[str], attributes: dict[str,
         with replacing(folder / _FILE) as partial:
             partial.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
-        raise StoreError(f"{folder}: the checkpoint cannot be completed ({error}): make room") from error
+        raise StoreError(
+            f"{folder}: the checkpoint cannot be completed ({error}): free disk space"
+        ) from error
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Manifest of the checkpoint in ``folder``. Raises StoreError if it is missing, foreign or damaged."""
+    """Read the manifest in ``folder``. Raises StoreError if it is missing, foreign or damaged."""
     path = folder / _FILE
     try:
         whole = json.loads(path.read_text(encoding="utf-8"))
         content = {key: whole[key] for key in ("checksums", "attributes")}
         kind, version, digest = whole["kind"], whole["schema_version"], whole["sha256"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise StoreError(f"{path}: no manifest of a checkpoint ({error}): resume from another one") from error
+        raise StoreError(f"{path}: is not a manifest ({error}): resume from another checkpoint") from error
     if (kind, version) != (MANIFEST_KIND, MANIFEST_VERSION):
         raise StoreError(
             f"{path}: must be of kind '{MANIFEST_KIND}' and schema version {MANIFEST_VERSION}, "
             f"found '{kind}' and {version}: resume with the version of disttgl that wrote it"
         )
     if digest != _digest(content):
-        raise StoreError(f"{path}: is damaged, its checksum is another: resume from another checkpoint")
+        raise StoreError(f"{path}: is damaged (checksum mismatch): resume from another checkpoint")
     checksums, attributes = content["checksums"], content["attributes"]
     if not (isinstance(checksums, list) and checksums and isinstance(attributes, dict)):
         raise StoreError(f"{path}: must list checksums and attributes: resume from another checkpoint")
@@ -171,17 +167,17 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def verify_parts(manifest: Manifest) -> None:
-    """Read all parts. Raises StoreError naming one that is missing or is not what its node had written."""
+    """Compare all parts with their checksums. Raises StoreError if one is missing or damaged."""
     for node, checksum in enumerate(manifest.checksums):
         path = manifest.part(node)
         if not path.is_file():
             raise StoreError(f"{path}: is missing: resume from another checkpoint")
         if sha256_of(path) != checksum:
-            raise StoreError(f"{path}: is damaged, its checksum is another: resume from another checkpoint")
+            raise StoreError(f"{path}: is damaged (checksum mismatch): resume from another checkpoint")
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Delete a checkpoint, its manifest first, so that what is left of it at any moment is none."""
+    """Delete a checkpoint, its manifest first, so that an interruption never leaves a damaged one."""
     (folder / _FILE).unlink(missing_ok=True)
     sync(folder)
     for path in folder.iterdir():

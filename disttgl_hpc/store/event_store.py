@@ -1,6 +1,7 @@
-"""The event store: an event stream in one HDF5 file, mapped into memory rather than loaded (DESIGN §5).
+"""The event store: an event stream in one memory-mapped HDF5 file (DESIGN §5).
 
-What the arrays of an event store can hold: ids of nodes and events, times in order, an index that fits them.
+Opening a store checks its schema; :meth:`EventStore.check_contents` checks ids, times and the index, and
+:meth:`EventStore.verify` compares all arrays with the checksum.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from disttgl_hpc.events.tcsr import TCsr
 from disttgl_hpc.store.event_writer import KIND, SCHEMA_VERSION, Ancestor, combined_checksum
 from disttgl_hpc.store.files import map_dataset, open_checked, own_dataset, plain
 
-_PIECE = 1 << 18  # rows at a time: temporary arrays stay in cache
+_PIECE = 1 << 18  # rows per piece, so that temporary arrays fit in cache
+_HASH_BYTES = 64 << 20
 
 
 def check_contents(path: Path, stream: EventStream) -> None:
-    """Raise StoreError unless every id, time and position of a stream is one that it can have."""
+    """Raise StoreError unless every id, time and index position of a stream is valid."""
     num_nodes, num_src, tcsr = stream.num_nodes, stream.num_src, stream.tcsr
     rules = {
         "events/src: ids of sources": _within(stream.src, 0, num_src or num_nodes),
@@ -40,7 +42,7 @@ def check_contents(path: Path, stream: EventStream) -> None:
     for name in ("validation", "test"):
         given = getattr(stream, f"{name}_negatives")
         if given is not None:
-            # Padding stands at the end: so each row has a negative if it begins with one.
+            # Padding is at the end of a row, so a row has a negative if its first entry is one.
             is_sound = given.shape[1] > 0 and _within(given[:, 0], num_src, num_nodes)
             rules[f"negatives/{name}: ids of destinations, then -1"] = is_sound and _within(
                 given, -1, num_nodes
@@ -49,7 +51,7 @@ def check_contents(path: Path, stream: EventStream) -> None:
     if broken is None and not _ascending_by_node(tcsr.event_ids, tcsr.indptr):
         broken = "tcsr/event_ids: each node's events in ascending order"
     if broken is not None:
-        raise StoreError(f"{path}: must have {broken}, found others: make or copy the file again")
+        raise StoreError(f"{path}: must hold {broken}: prepare the events again or copy the file again")
 
 
 def _within(values: NDArray[Any], least: int, below: int) -> bool:
@@ -59,14 +61,14 @@ def _within(values: NDArray[Any], least: int, below: int) -> bool:
 
 
 def _ascending(values: NDArray[Any]) -> bool:
-    """Whether values never decrease and none is NaN."""
+    """Whether the values ascend, not necessarily strictly, and are finite."""
     return all((piece[1:] >= piece[:-1]).all() for piece in _pieces(values)) and bool(
         np.isfinite(values[[0, -1]]).all()
     )
 
 
 def _ascending_by_node(ids: NDArray[Any], indptr: NDArray[np.int64]) -> bool:
-    """Whether ids ascend strictly but where a node's entries begin."""
+    """Whether ids ascend strictly within the entries of each node."""
     for number, piece in enumerate(_pieces(ids)):
         falls = number * _PIECE + 1 + np.flatnonzero(piece[1:] <= piece[:-1])
         if (indptr[np.searchsorted(indptr, falls)] != falls).any():
@@ -75,16 +77,14 @@ def _ascending_by_node(ids: NDArray[Any], indptr: NDArray[np.int64]) -> bool:
 
 
 def _pieces(values: NDArray[Any], overlap: int = 1) -> Iterator[NDArray[Any]]:
-    """Consecutive pieces, each with the first rows of the next."""
-    for begin in range(0, len(values), _PIECE):
-        yield values[begin : begin + _PIECE + overlap]
+    """Yield consecutive pieces, each followed by the first ``overlap`` rows of the next."""
+    for start in range(0, len(values), _PIECE):
+        yield values[start : start + _PIECE + overlap]
 
 
-_HASH_BYTES = 64 << 20
 _INTS, _TIMES, _FEATURES = ("int32", "int64"), ("int64", "float64"), ("float16", "float32", "float64")
 
-
-# What each dataset must be: length by name of a count (None: any), number of dimensions, dtypes.
+# Schema of each dataset: name of the count that is its length (None: any length), number of dimensions, dtypes.
 _SCHEMA: dict[str, tuple[str | None, int, tuple[str, ...]]] = {
     "events/src": ("num_events", 1, _INTS),
     "events/dst": ("num_events", 1, _INTS),
@@ -113,12 +113,12 @@ _OPTIONAL_GROUPS = ("features/", "labels/", "negatives/", "source/")
 
 @dataclass(frozen=True)
 class EventStore:
-    """An opened event store; nothing stays open but read-only maps of its arrays.
+    """An open event store; its arrays are read-only maps.
 
     stream: the events and their T-CSR. node_labels: (E,) int64 label of the source at that time, or None.
-    class_names: names of the edge classes, possibly empty. sources: (file name, sha256) of the raw input.
-    options: how it was prepared, JSON, where that is known. grown_from: shorter stores that it begins with, the
-    newest last.
+    class_names: names of the edge classes, may be empty. sources: (file name, sha256) of each raw input file.
+    options: JSON options of its preparation, or empty. grown_from: shorter stores whose events are its first
+    ones, newest last.
     """
 
     path: Path
@@ -134,10 +134,9 @@ class EventStore:
 
     @classmethod
     def open(cls, path: Path | str, *, check: bool = False) -> EventStore:
-        """Map a store after checking that it is whole and of our schema; costs no pass over the events.
+        """Map a store after checking its schema, which does not read the events. Raises StoreError.
 
-        With ``check`` such a pass is made, see :meth:`check_contents`.
-        Raises StoreError naming the file, what was expected, what was found and what to do.
+        check: also check the contents, see :meth:`check_contents`.
         """
         path = Path(path)
         with open_checked(path, KIND, SCHEMA_VERSION) as file:
@@ -162,33 +161,33 @@ class EventStore:
             )
 
     def node_ids(self) -> NDArray[np.int64] | NDArray[np.str_]:
-        """The user's id of every node, (N,) int64 or text; sources and destinations may share some."""
+        """Return the user's id of every node, (N,) int64 or text; a source and a destination may share an id."""
         with open_checked(self.path, KIND, SCHEMA_VERSION) as file:
             ids = map_dataset(file, "nodes/id", self.path)[:]
         return np.char.decode(ids, "utf-8") if ids.dtype.kind == "S" else ids
 
     def check_contents(self) -> None:
-        """Read events and index, and refuse ids, times and positions that no event stream can have.
+        """Raise StoreError if an id, time or index position is invalid.
 
-        Takes 0.2 s for 10 million events in the page cache. Raises StoreError. What is possible but not what was
-        written only :meth:`verify` notices, which reads features too.
+        Takes 0.2 s for 10 million events in the page cache. Only :meth:`verify` finds values that are valid
+        but differ from what was written; it also reads the features.
         """
         check_contents(self.path, self.stream)
 
     def verify(self) -> None:
-        """Read everything and compare with the checksum. Raises StoreError if a byte has changed."""
+        """Compare all arrays with the checksum. Raises StoreError if a byte has changed."""
         with open_checked(self.path, KIND, SCHEMA_VERSION) as file:
             digests = {name: _digest(array) for name, array in _map_arrays(file, self.path).items()}
             found = combined_checksum(file, digests)
         if found != self.checksum:
             raise StoreError(
                 f"{self.path}: contents must have the checksum {self.checksum[:16]}…, found {found[:16]}…: "
-                "make or copy it again"
+                "prepare the events again or copy the file again"
             )
 
 
 def _map_arrays(file: h5py.File, path: Path) -> dict[str, NDArray[Any]]:
-    """Every dataset as a read-only map, its shape and dtype checked against the schema and the counts."""
+    """Map every dataset read-only after checking its shape and dtype against the schema and the counts."""
     counts: dict[str | None, int] = {
         "num_events": int(file.attrs["num_events"]),
         "num_nodes": int(file.attrs["num_nodes"]),
@@ -207,7 +206,8 @@ def _map_arrays(file: h5py.File, path: Path) -> dict[str, NDArray[Any]]:
         if dataset.ndim != dims or len(dataset) != length or (dtypes and str(dataset.dtype) not in dtypes):
             raise StoreError(
                 f"{path}: dataset {name} must have {dims} dimensions, {length:,} rows ({count}) and a dtype "
-                f"of {dtypes}, found {dataset.shape} {dataset.dtype}: make or copy the file again"
+                f"of {dtypes}, found {dataset.shape} {dataset.dtype}: prepare the events again or "
+                f"copy the file again"
             )
         arrays[name] = map_dataset(file, name, path)
     return arrays
@@ -237,10 +237,11 @@ def _stream(attributes: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Even
 
 
 def _check_ranges(path: Path, stream: EventStream) -> None:
-    """What can be checked without reading the events."""
+    """Raise StoreError if counts, split or index bounds are invalid; the events are not read."""
     split, indptr = stream.split, stream.tcsr.indptr[[0, -1]]
     rules = {
-        f"events and nodes, found {stream.num_events} and {stream.num_nodes}": stream.num_events > 0
+        f"at least 1 event and 1 node, found {stream.num_events} and {stream.num_nodes}": stream.num_events
+        > 0
         and stream.num_nodes > 0,
         f"0 <= train_end <= validation_end <= num_events, found {split} and {stream.num_events} events": 0
         <= split.train_end
@@ -257,7 +258,9 @@ def _check_ranges(path: Path, stream: EventStream) -> None:
     }
     for rule, holds in rules.items():
         if not holds:
-            raise StoreError(f"{path}: an event store must have {rule}: make or copy the file again")
+            raise StoreError(
+                f"{path}: an event store must have {rule}: prepare the events again or copy the file again"
+            )
 
 
 def _texts(values: NDArray[np.bytes_] | None) -> tuple[str, ...]:
@@ -265,7 +268,7 @@ def _texts(values: NDArray[np.bytes_] | None) -> tuple[str, ...]:
 
 
 def _digest(array: NDArray[Any]) -> str:
-    """sha256 of an array's bytes, read a piece at a time."""
+    """Return the sha256 of an array's bytes, read in pieces."""
     digest = hashlib.sha256()
     rows = max(1, _HASH_BYTES // max(1, array[:1].nbytes))
     for start in range(0, len(array), rows):

@@ -1,6 +1,6 @@
-"""Writing an event store: contiguous datasets, filled front to back and hashed on the way.
+"""Writing an event store: contiguous datasets, written from front to back and hashed on the way.
 
-The T-CSR of events that do not fit in memory is built in pieces, front to back.
+The T-CSR index is built in pieces (:func:`tcsr_pieces`), so the events need not fit in memory.
 """
 
 from __future__ import annotations
@@ -23,14 +23,19 @@ from disttgl_hpc.compiled import compiled
 from disttgl_hpc.events.stream import Split
 from disttgl_hpc.events.tcsr import Ints, Times, index_dtype
 from disttgl_hpc.log import Progress
-from disttgl_hpc.store.files import of_fixed_length, replacing, telling_why
+from disttgl_hpc.store.files import of_fixed_length, replacing, write_errors
 
+KIND = "disttgl-events"
+SCHEMA_VERSION = 1
+_ALIGNMENT = 64
+_ROWS_AT_ONCE = 1 << 16
+_STRUCTURE_BYTES = 32 << 10  # more than HDF5 needs for our datasets and attributes
 _CHUNKS_PER_PIECE = 16
 
 
 @dataclass(frozen=True)
 class EventColumns:
-    """src, dst, time of length E: anything that reads a slice, on disk or in memory."""
+    """src, dst, time of length E: arrays or HDF5 datasets that can be sliced."""
 
     src: Any
     dst: Any
@@ -39,13 +44,13 @@ class EventColumns:
     chunk_events: int
 
     def slices(self) -> Iterator[slice]:
-        """Consecutive slices of ``chunk_events`` events."""
+        """Yield consecutive slices of ``chunk_events`` events."""
         for start in range(0, len(self.src), self.chunk_events):
             yield slice(start, min(start + self.chunk_events, len(self.src)))
 
 
 class TCsrPiece(NamedTuple):
-    """Consecutive entries of the T-CSR: (n,) arrays of its dtypes, see :class:`core.tcsr.TCsr`."""
+    """Consecutive entries of the T-CSR: (n,) arrays with the dtypes of :class:`~.events.tcsr.TCsr`."""
 
     neighbors: Ints
     event_ids: Ints
@@ -53,7 +58,7 @@ class TCsrPiece(NamedTuple):
 
 
 def count_entries(events: EventColumns) -> NDArray[np.int64]:
-    """The T-CSR's indptr, (N + 1,) int64: one scan of the events."""
+    """Return the T-CSR's indptr, (N + 1,) int64, in one scan of the events."""
     indptr = np.zeros(events.num_nodes + 1, np.int64)
     for where in events.slices():
         _count(events.src[where], events.dst[where], indptr[1:])
@@ -61,10 +66,11 @@ def count_entries(events: EventColumns) -> NDArray[np.int64]:
 
 
 def tcsr_pieces(events: EventColumns, indptr: NDArray[np.int64]) -> Iterator[TCsrPiece]:
-    """All entries in order, about ``16 · chunk_events`` at a time; equals ``core.tcsr.build_tcsr``.
+    """Yield all entries in order, about ``16 · chunk_events`` at a time; equals :func:`~.events.tcsr.build_tcsr`.
 
-    One scan of the events for each range of nodes that has that many entries: writing stays sequential,
-    memory bounded. A node with more entries than that is a range of its own, passed on as they are found.
+    The events are scanned once for each range of nodes with that many entries, so writes are sequential and
+    memory is bounded. A node with more entries is a range by itself and yields the entries of one slice at a
+    time.
     """
     max_entries = _CHUNKS_PER_PIECE * events.chunk_events
     for first, last in _node_ranges(indptr, max_entries):
@@ -82,7 +88,7 @@ def tcsr_pieces(events: EventColumns, indptr: NDArray[np.int64]) -> Iterator[TCs
 
 
 def _node_ranges(indptr: NDArray[np.int64], max_entries: int) -> Iterator[tuple[int, int]]:
-    """Consecutive ranges of nodes with at most ``max_entries`` entries, at least one node each."""
+    """Yield consecutive ranges of nodes with at most ``max_entries`` entries, or of a single node."""
     first, num_nodes = 0, len(indptr) - 1
     while first < num_nodes:
         last = int(np.searchsorted(indptr, indptr[first] + max_entries, side="right")) - 1
@@ -102,16 +108,16 @@ def _room(events: EventColumns, num_entries: int) -> TCsrPiece:
 def _scatter(
     events: EventColumns, where: slice, piece: TCsrPiece, first_node: int, places: NDArray[np.int64]
 ) -> int:
-    """Put the entries of a slice that belong to nodes from ``first_node`` on at their places in the piece.
+    """Write a slice's entries of nodes [first_node, first_node + n) to ``piece``; return the number of entries.
 
-    places: (n,) next free place of each of n nodes, moved on. Returns the number of entries.
+    places: (n,) next free position of each node, advanced in place.
     """
     ends = _Ends(events.src[where], events.dst[where], events.time[where], where.start)
     return _place(ends, piece, first_node, places)
 
 
 class _Ends(NamedTuple):
-    """A slice of events and the id of its first."""
+    """A slice of events and the id of its first event."""
 
     src: Ints
     dst: Ints
@@ -145,35 +151,28 @@ def _place(ends: _Ends, piece: TCsrPiece, first_node: int, places: NDArray[np.in
     return found
 
 
-KIND = "disttgl-events"
-SCHEMA_VERSION = 1
-_ALIGNMENT = 64
-_ROWS_AT_ONCE = 1 << 16
-_STRUCTURE_BYTES = 32 << 10  # more than HDF5 needs for our datasets and attributes
-
-
 @dataclass(frozen=True)
 class Ancestor:
-    """A store whose events are the first of a longer one, their nodes possibly numbered otherwise."""
+    """A store whose events are the first events of a longer one; nodes may be numbered differently."""
 
     checksum: str
     num_events: int
     split: Split
 
     def __str__(self) -> str:
-        """As a store keeps it."""
+        """Format for the store; :meth:`parse` reads it."""
         return f"{self.checksum} {self.num_events} {self.split.train_end} {self.split.validation_end}"
 
     @classmethod
     def parse(cls, text: str) -> Ancestor:
-        """The ancestor that was written so. Raises ValueError."""
+        """Parse the format of :meth:`__str__`. Raises ValueError."""
         checksum, *numbers = text.split()
         num_events, train_end, validation_end = map(int, numbers)
         return cls(checksum, num_events, Split(train_end, validation_end))
 
 
 class Rows(Protocol):
-    """Rows that are written piece by piece: an array, or what makes them when they are asked for."""
+    """Rows that are written in pieces: an array, or an object that computes each slice on demand."""
 
     @property
     def nbytes(self) -> int:
@@ -187,15 +186,14 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What an event store says about itself, beside its events.
+    """Everything in an event store except its events.
 
     node_ids: (N,) the user's ids, int64 or text; in a bipartite stream sources [0, num_src) come first.
-    node_features: (N, dim_node) float or None; negatives: nodes (h, n) that the events of validation and of test
-    are to be ranked against, −1 as padding, or None; both are read a slice at a time. edge_scale: (dim_edge,)
-    float32, what edge features stored as int8 are multiplied with; None for floats. class_names: names of the edge
-    classes 0, 1, …
-    source_files and source_sha256: what it was prepared from. time_unit: "s", "ms", … where it is known.
-    options: how it was prepared, JSON. grown_from: shorter stores that it begins with.
+    node_features: (N, dim_node) float or None. validation_negatives, test_negatives: (h, n) given negatives
+    of the held-out events, padded with −1, or None. All three are read in slices. edge_scale: (dim_edge,)
+    float32 factor of edge features stored as int8, None for floats. class_names: names of the edge classes 0,
+    1, … source_files, source_sha256: raw input files. time_unit: "s", "ms", … or empty. options: JSON options
+    of the preparation. grown_from: shorter stores whose events are the first ones of this store.
     """
 
     name: str
@@ -219,10 +217,10 @@ class Contents:
 
 @dataclass(frozen=True)
 class EventPart:
-    """Consecutive events in time order; ids consecutive from 0, destinations of bipartite streams shifted.
+    """Consecutive events in time order; ids count from 0, and destinations of bipartite streams follow sources.
 
     src, dst: (n,). time: (n,) int64 or float64. edge_features: (n, dim_edge) float or int8.
-    edge_labels, node_labels: (n,). edge_classes: (n, C) uint8, 1 for each class that an event has.
+    edge_labels, node_labels: (n,). edge_classes: (n, C) uint8, 1 for each class of an event.
     """
 
     src: Ints
@@ -236,16 +234,16 @@ class EventPart:
 
 @dataclass
 class _Writer:
-    """An HDF5 file whose datasets have a known length and are appended to."""
+    """Appends to datasets of known length in an HDF5 file and hashes what is written."""
 
     file: h5py.File
     filled: dict[str, int] = field(default_factory=dict)
     hashes: dict[str, Any] = field(default_factory=dict)
 
     def append(self, name: str, rows: NDArray[Any], length: int) -> None:
-        """Add rows (n, …) to a dataset of ``length`` rows, created with the first ones."""
+        """Append rows (n, …) to a dataset of ``length`` rows, which the first call creates."""
         if name not in self.file:
-            # Datasets are written once and in full: without fill values each byte goes to disk once.
+            # Datasets are filled completely, so writing fill values first would be wasted.
             self.file.create_dataset(name, (length, *rows.shape[1:]), rows.dtype, fill_time="never")
             self.filled[name], self.hashes[name] = 0, hashlib.sha256()
         dataset, start = self.file[name], self.filled[name]
@@ -255,21 +253,21 @@ class _Writer:
         self.filled[name] = start + len(rows)
 
     def short(self) -> list[str]:
-        """Datasets that did not get all their rows."""
+        """Return the datasets that lack rows."""
         return [name for name, count in self.filled.items() if count != len(self.file[name])]
 
 
 def write_event_store(
     path: Path, contents: Contents, parts: Iterable[EventPart], *, chunk_events: int, progress: Progress
 ) -> None:
-    """Write a store under a temporary name, index its events, and give it its name once it is complete.
+    """Write and index a store under a temporary name, and rename it once it is complete.
 
-    ``parts`` hold ``contents.num_events`` events together. Memory: about a part, ``chunk_events`` events and
-    a few numbers a node. ``progress`` counts every event and every entry of the index, three an event.
-    Raises ValueError if the parts do not add up to what ``contents`` says, StoreError where there is no room.
+    parts: together ``contents.num_events`` events. Needs memory for about one part, ``chunk_events`` events
+    and a few numbers per node. progress: advanced by every event and every index entry, three per event.
+    Raises ValueError if ``parts`` have another number of events, StoreError if the disk is full.
     """
     with (
-        telling_why(path, "make room there, or choose another place"),
+        write_errors(path, "free disk space or choose another folder"),
         replacing(path) as partial,
         h5py.File(partial, "w", alignment_threshold=1, alignment_interval=_ALIGNMENT) as file,
     ):
@@ -280,7 +278,9 @@ def write_event_store(
             _append_events(writer, part, contents)
             progress.advance(len(part.src))
         if "events/src" not in file or writer.short():
-            raise ValueError(f"events are missing in {writer.short()}: {contents.num_events} were announced")
+            raise ValueError(
+                f"parts must have {contents.num_events} events, too few rows in {writer.short()}"
+            )
         _append_tcsr(writer, contents, chunk_events, progress)
         _append_rows(writer, contents, chunk_events)
         _append_nodes(writer, contents)
@@ -288,7 +288,7 @@ def write_event_store(
 
 
 def _check_room(path: Path, part: EventPart, contents: Contents) -> None:
-    """Raise OSError unless the disk has room: HDF5 notices late, while it closes a file, and with many words."""
+    """Raise OSError if the disk lacks space; HDF5 would only notice when it closes the file."""
     nodes, events = (
         np.dtype(index_dtype(count)).itemsize for count in (contents.num_nodes, contents.num_events)
     )
@@ -332,7 +332,7 @@ def _append_tcsr(writer: _Writer, contents: Contents, chunk_events: int, progres
 
 
 def _tables(contents: Contents) -> dict[str, Rows | None]:
-    """What is written piece by piece after the events, by dataset."""
+    """Return the rows that are written in pieces after the events, by dataset."""
     return {
         "features/node": contents.node_features,
         "negatives/validation": contents.validation_negatives,
@@ -343,7 +343,7 @@ def _tables(contents: Contents) -> dict[str, Rows | None]:
 def _append_rows(writer: _Writer, contents: Contents, chunk_events: int) -> None:
     for name, rows in _tables(contents).items():
         if rows is not None:
-            # One piece at least: a table without rows is a dataset, too.
+            # At least one piece, so that a table without rows also has a dataset.
             for start in range(0, max(1, len(rows)), min(chunk_events, _ROWS_AT_ONCE)):
                 writer.append(name, rows[start : start + min(chunk_events, _ROWS_AT_ONCE)], len(rows))
 
@@ -386,9 +386,9 @@ def _set_attributes(writer: _Writer, contents: Contents) -> None:
 
 
 def combined_checksum(file: h5py.File, digests: dict[str, str]) -> str:
-    """One sha256 over everything a run depends on: every dataset but ``source``, counts and split.
+    """Return one sha256 over all that a run depends on: datasets outside ``source/``, counts and split.
 
-    Neither the store's name nor where it came from is part of it: the same events are the same store.
+    The store's name and its sources are excluded, so stores with the same events have the same checksum.
     """
     numbers = ("schema_version", "num_nodes", "num_src", "num_events", "train_end", "validation_end")
     described = {

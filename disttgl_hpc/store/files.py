@@ -1,9 +1,8 @@
-"""What every file of ours shares: it appears whole or not at all, and is checked before it is believed.
+"""Reading and writing HDF5 files: atomic replacement, checks on opening, memory-mapped datasets.
 
-HDF5 files whose arrays are written past the library, so that a full disk is an error that can be caught.
-
-HDF5 tells of a full disk late, when it closes a file, and not in a way that can be caught whole. So it writes the
-structure only, for which there is room by then, and the bytes of arrays go to where it has allocated them.
+The HDF5 library reports a full disk only when it closes a file, and its error cannot be handled reliably. So
+files are first extended to their full size; HDF5 then writes only the structure, and array bytes are written
+directly to the offsets that it allocated.
 """
 
 from __future__ import annotations
@@ -22,10 +21,16 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.errors import StoreError
 
-_REMEDY = "make or copy the file again"
+_ALIGNMENT = 64
+_STRUCTURE_BYTES = 4096  # more than HDF5 needs for a dataset and the groups above it
+_AGAIN = "create the file again or copy it again"
+_MAKERS = {
+    "disttgl-events": ("an event store", "make one with disttgl prepare"),
+    "disttgl-batches": ("a batch store", "make one with disttgl sample"),
+    "disttgl-static": ("a static memory", "make one with disttgl pretrain"),
+}
 
-
-# What h5py raises for damaged metadata depends on which byte is wrong.
+# Which error h5py raises for damaged metadata depends on the damaged byte.
 _DAMAGE = (
     OSError,
     LookupError,
@@ -40,10 +45,10 @@ _DAMAGE = (
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path``, which takes its place once the block ends without an error.
+    """Yield a temporary path in the folder of ``path``; rename it to ``path`` if the block succeeds.
 
-    What was written is synced before it is renamed: after a crash there is the old file or the new one, never
-    half of one. On an error the temporary file is removed and ``path`` stays as it was.
+    The file is synced before it is renamed, so a crash leaves the old file or the new one, never a partial
+    one. On an error the temporary file is removed and ``path`` is unchanged.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -56,22 +61,22 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def telling_why(path: Path, remedy: str) -> Iterator[None]:
-    """Turn an error of writing into a StoreError that names file, reason and ``remedy``."""
+def write_errors(path: Path, remedy: str) -> Iterator[None]:
+    """Convert an OSError of the block into a StoreError with file, reason and ``remedy``."""
     try:
         yield
     except OSError as error:
-        # The HDF5 library's own words fill a screen.
+        # Messages of the HDF5 library have many lines.
         reason = os.strerror(error.errno) if error.errno else f"{error}".partition("\n")[0]
         raise StoreError(f"{path}: cannot be written ({reason}): {remedy}") from error
 
 
 @contextmanager
 def open_checked(path: Path, kind: str, schema_version: int) -> Iterator[h5py.File]:
-    """An HDF5 file of ours, open for reading.
+    """Open an HDF5 file that disttgl wrote, for reading.
 
-    Raises StoreError where it is missing, no HDF5 file, truncated, of another kind or schema version; errors
-    of the HDF5 library in the block are turned into one as well, and those of values that cannot be.
+    Raises StoreError if it is missing, truncated, not HDF5, or has another kind or schema version. Errors of
+    the HDF5 library and of invalid values inside the block become StoreErrors as well.
     """
     if not path.is_file():
         raise StoreError(f"{path}: no such file: check the path")
@@ -84,7 +89,7 @@ def open_checked(path: Path, kind: str, schema_version: int) -> Iterator[h5py.Fi
 
 
 def is_kind(path: Path, kind: str) -> bool:
-    """Whether a file is one of ours of this kind, whole or not, of whatever schema version."""
+    """Whether a file has this kind; it may be incomplete and have any schema version."""
     try:
         with h5py.File(path, "r") as file:
             return bool(plain(file.attrs["kind"]) == kind)
@@ -93,78 +98,84 @@ def is_kind(path: Path, kind: str) -> bool:
 
 
 def sha256_of(path: Path) -> str:
-    """Checksum of a file's bytes."""
+    """Return the sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def of_fixed_length(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes as they are to be written: texts of fixed length, in UTF-8, of which a file takes 64 KiB each.
+    """Convert texts to fixed-length UTF-8, at most 64 KiB each.
 
-    Others lie in a heap of the file, and the HDF5 library may look for them for ever where that is damaged.
+    HDF5 stores variable-length texts in a heap, and the library may loop forever if that heap is damaged.
     """
     texts = {name: text.encode() for name, text in attributes.items() if isinstance(text, str)}
     return {**attributes, **{name: np.array(text, f"S{max(1, len(text))}") for name, text in texts.items()}}
 
 
 def plain(value: Any) -> Any:
-    """An attribute as it was before it was written: texts of fixed length are read as bytes."""
+    """Decode an attribute: h5py reads fixed-length texts as bytes."""
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
 def own_dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
-    """Dataset ``name`` of the file ``path``, whose bytes lie in one piece in this very file.
+    """Return dataset ``name`` of the file ``path`` after checking that it is contiguous and within this file.
 
-    So nothing is believed that a file only points to (links, other files' datasets), nor a size that it does not
-    have. Raises StoreError; KeyError if there is none.
+    Links, virtual datasets, external storage and sizes beyond the end of the file raise StoreError; a missing
+    dataset raises KeyError.
     """
     item = file
     for part in name.split("/"):
         link = item.get(part, getlink=True)
         if link is not None and not isinstance(link, h5py.HardLink):
-            raise StoreError(f"{path}: {name} must lie in the file, it is a link elsewhere: {_REMEDY}")
+            raise StoreError(f"{path}: {name} must be stored in the file, found a link: {_AGAIN}")
         item = item[part]
     if not isinstance(item, h5py.Dataset):
-        raise StoreError(f"{path}: {name} must be a dataset, it is a group: {_REMEDY}")
+        raise StoreError(f"{path}: {name} must be a dataset, found a group: {_AGAIN}")
     offset, size = item.id.get_offset(), path.stat().st_size
     if item.external or item.is_virtual or (item.nbytes and (offset is None or offset + item.nbytes > size)):
         raise StoreError(
-            f"{path}: dataset {name} must lie in one piece within the file's {size:,} bytes, it does not: {_REMEDY}"
+            f"{path}: dataset {name} must be contiguous and within the file's {size:,} bytes: {_AGAIN}"
         )
     return item
 
 
 def map_dataset(file: h5py.File, name: str, path: Path) -> NDArray[Any]:
-    """A dataset of the file ``path`` as a read-only map. Raises StoreError as :func:`own_dataset` does."""
+    """Map a dataset of the file ``path`` read-only. Raises StoreError as :func:`own_dataset` does."""
     dataset = own_dataset(file, name, path)
     offset = dataset.id.get_offset()
-    # No advice to the kernel: batches move on with the stream and neighbours are mostly recent, so its read-ahead
-    # pays even from a cold cache. MADV_RANDOM made gathers of features 2 to 10 times slower there.
-    # A plain array over the map: the memmap class itself makes every small operation slower.
+    # No madvise: batches follow the stream and most neighbours are recent, so read-ahead pays off even with a cold
+    # cache, where MADV_RANDOM made gathers of features 2 to 10 times slower.
+    # A plain array over the map, because the memmap class slows down every small operation.
     return np.asarray(np.memmap(path, dataset.dtype, "r", offset, dataset.shape))
 
 
 def _check_kind(file: h5py.File, path: Path, kind: str, schema_version: int) -> None:
     found = plain(file.attrs.get("kind"))
     if found != kind:
-        raise StoreError(f"{path}: must be of kind '{kind}', found '{found}': give a file that disttgl wrote")
+        raise StoreError(f"{path}: must be of kind '{kind}', found '{found}': {_maker(kind)[1]}")
     version = file.attrs.get("schema_version")
     if version != schema_version:
         raise StoreError(
-            f"{path}: schema version {schema_version} is read here, found {version}: make the file again"
+            f"{path}: must have schema version {schema_version}, found {version}: create the file again"
         )
+
+
+def _maker(kind: str) -> tuple[str, str]:
+    """Name of a kind of file with its article, and how to obtain one."""
+    return _MAKERS.get(kind, (f"a file of kind '{kind}'", "pass a file that disttgl wrote"))
 
 
 def _complaint(error: str, path: Path, kind: str) -> str:
     if "file signature not found" in error:
-        return f"must be an HDF5 file of kind '{kind}', this is none: give a file that disttgl wrote"
+        name, remedy = _maker(kind)
+        return f"is not {name} (not an HDF5 file): {remedy}"
     if "truncated file" in error:
-        return f"was cut short at {path.stat().st_size:,} bytes: make or copy it again"
-    return f"is damaged ({error}): make or copy it again"
+        return f"is cut short at {path.stat().st_size:,} bytes: {_AGAIN}"
+    return f"is damaged ({error}): {_AGAIN}"
 
 
 def sync(path: Path) -> None:
-    """Have the disk hold a file's contents, or a folder's names."""
+    """Flush a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -172,13 +183,9 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-_ALIGNMENT = 64
-_STRUCTURE_BYTES = 4096  # more than HDF5 needs for a dataset, with the groups above it
-
-
 @dataclass(frozen=True)
 class Pieces:
-    """A dataset of ``nbytes`` uint8 whose bytes come a piece at a time."""
+    """A dataset of ``nbytes`` uint8 that is written in pieces."""
 
     nbytes: int
     pieces: Iterable[NDArray[np.uint8]]
@@ -186,14 +193,14 @@ class Pieces:
 
     @property
     def shape(self) -> tuple[int]:
-        """As an array has one."""
+        """Shape, as that of an array."""
         return (self.nbytes,)
 
 
 def write_laid_out(
     path: Path, attributes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any] | Pieces]
 ) -> None:
-    """Write a file with these attributes, and arrays by slash-separated name. Raises OSError on a full disk."""
+    """Write an HDF5 file with attributes, and arrays by slash-separated name. Raises OSError if the disk is full."""
     structure_bytes = _STRUCTURE_BYTES * (1 + len(arrays)) + sum(len(f"{one}") for one in attributes.values())
     with path.open("wb") as file:
         file.write(bytes(structure_bytes))
@@ -209,7 +216,7 @@ def write_laid_out(
 def _write_structure(
     path: Path, attributes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any] | Pieces]
 ) -> dict[str, int]:
-    """Write everything but the arrays' bytes; → where in the file those of each array belong."""
+    """Write everything but the arrays' bytes; return the file offset of each array."""
     allocated = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     allocated.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     allocated.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
@@ -218,7 +225,7 @@ def _write_structure(
         file.attrs.update(of_fixed_length(attributes))
         for name, array in arrays.items():
             if isinstance(array, np.ndarray) and not (array.ndim and array.size):
-                file[name] = array  # a scalar lies in the structure
+                file[name] = array  # scalars and empty arrays are part of the structure
                 continue
             dataset = file.create_dataset(name, array.shape, array.dtype, dcpl=allocated)
             if array.nbytes:

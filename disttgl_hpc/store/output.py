@@ -1,4 +1,4 @@
-"""Where a command may write: nothing is replaced that cannot be made again."""
+"""Output paths of commands: existing files are replaced only on request, and only by a file of the same kind."""
 
 from __future__ import annotations
 
@@ -14,26 +14,29 @@ _NAMES = {events_writer.KIND: "event store", batches.KIND: "batch store", static
 
 
 def check_output(output: Path, kind: str | None, *, force: bool, inputs: tuple[Path, ...] = ()) -> None:
-    """Refuse an output that is there already, unless it is a store of this kind and ``force`` is given.
+    """Raise ConfigError if ``output`` exists, unless it is a store of this kind and ``force`` is set.
 
-    ``kind`` None: the output is no store, and a file that is there is never replaced.
-    Raises ConfigError; also where the folder does not exist.
+    kind: None for outputs that are not stores; these are never replaced. inputs: files that ``output`` must
+    not replace. A missing folder raises ConfigError as well.
     """
     if not output.parent.is_dir():
         raise ConfigError(f"{output.parent}: no such folder: create it first")
     if not output.exists():
         return
     if kind is None:
-        raise ConfigError(f"{output}: exists already: choose another name, or remove it first")
+        raise ConfigError(f"{output}: already exists: choose another name or remove it first")
     name = _NAMES[kind]
     if any(path.exists() and path.samefile(output) for path in inputs):
-        raise ConfigError(f"{output}: is an input: name the {name} to make last")
+        raise ConfigError(f"{output}: is an input: the last argument must be the {name} to create")
     if not is_kind(output, kind):
-        raise ConfigError(f"{output}: exists already and is no {name}: name the {name} to make last")
+        raise ConfigError(
+            f"{output}: already exists and is not a file of kind '{kind}': the last "
+            f"argument must be the {name} to create"
+        )
     if not force:
-        raise ConfigError(f"{output}: exists already: choose another name, or --force to replace it")
+        raise ConfigError(f"{output}: already exists: choose another name or pass --force to replace it")
 
 
 def stem(path: Path) -> str:
-    """A file's name up to its first dot."""
+    """Return a file's name up to its first dot."""
     return path.name.partition(".")[0]

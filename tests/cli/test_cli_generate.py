@@ -65,7 +65,7 @@ def test_an_event_store_is_replaced_by_force_and_raw_events_never(tmp_path):
     store, raw = tmp_path / "a.events.h5", tmp_path / "a.csv"
     for output in (store, raw):
         assert run(output, "--events", 100).exit_code == 0
-        assert "exists already" in str(run(output, "--events", 100).exception)
+        assert "already exists" in str(run(output, "--events", 100).exception)
     assert run(store, "--events", 100, "--force").exit_code == 0
     assert "remove it first" in str(run(raw, "--events", 100, "--force").exception)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.events.h5"]

@@ -128,9 +128,9 @@ def test_mistakes_are_told_once(tmp_path, events):
             tmp_path / "run",
             "--static",
             table,
-        ): "must have been learned of the events in",
+        ): "trained on the events in",
         ("train", events, "--run", tmp_path / "run", "--static", "no.h5"): "no.h5: no such file",
-        ("pretrain", small, table, "--kind", "static-gnn"): "exists already: choose another name, or --force",
+        ("pretrain", small, table, "--kind", "static-gnn"): "already exists",
         ("pretrain", small, tmp_path / "x.h5", "--kind", "embedding", "--share", "0.999"): "share must leave",
         (
             "pretrain",

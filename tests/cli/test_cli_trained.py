@@ -114,7 +114,7 @@ def test_pairs_that_cannot_be_scored(tmp_path, shop):
     rows = table(said("score", shop / "run", pairs, "--skip-unknown"))
     assert [bool(row["logit"]) for row in rows] == [True, False]
     pairs.write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match="missing columns src, dst; there are a, b: name yours"):
+    with pytest.raises(InputError, match="missing columns src, dst; found a, b"):
         said("score", shop / "run", pairs)
 
 
@@ -167,9 +167,9 @@ def test_what_is_asked_wrongly_is_told(tmp_path, shop):
             "--at",
             "noon",
         ): "time",
-        ("embed", shop / "run", tmp_path / "x.h5", "--at", "1.5"): "whole numbers, found 1.5: round it",
+        ("embed", shop / "run", tmp_path / "x.h5", "--at", "1.5"): "integer times, found 1.5",
         ("embed", tmp_path, tmp_path / "x.h5"): "no run's configuration: give a run directory",
-        ("recommend", shop / "run", "--nodes", "u1,u999"): "u999",
+        ("recommend", shop / "run", "--nodes", "u1,u999"): "unknown node id u999",
         ("recommend", shop / "run", "-o", tmp_path / "x.txt"): "the name must end in one of .csv, .parquet",
         (
             "append",
@@ -181,7 +181,7 @@ def test_what_is_asked_wrongly_is_told(tmp_path, shop):
             shop / "run",
             "--events",
             tmp_path / "gone.h5",
-        ): "the events are not there: say where they are",
+        ): "event store not found",
     }
     cases |= {
         ("update", tmp_path / "typo"): "no run's configuration: give a run directory",

@@ -1,3 +1,5 @@
+"""Node classification on the embeddings of a finished run."""
+
 import itertools
 import json
 from dataclasses import replace
@@ -24,7 +26,7 @@ FEW = HeadSettings(seeds=2, epochs=3, batch=50)
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A store, and a run of links and node classes on it."""
+    """A store, and a run on it that predicts links and node classes."""
     folder = tmp_path_factory.mktemp("classify")
     store, config = make_store(folder, dim_edge=2, num_classes=3), TrainConfig(**SMALL, task="link+node")
     run = RunDirectory(folder / "run")
@@ -33,7 +35,7 @@ def trained(tmp_path_factory):
 
 
 def test_embeddings_are_those_of_stored_mail_event_by_event(trained):
-    """From an empty memory on: what the source's embedding is just before each event, training and after."""
+    """Starting with an empty memory: the source's embedding just before each event, in all parts of the split."""
     store, config, run = trained
     stream = with_task(store, config).stream
     found = source_embeddings(run, stream, config)
@@ -63,8 +65,8 @@ def test_heads_are_recorded_with_their_best_epochs_and_repeat(trained):
     assert sum(record["positives"].values()) == store.node_labels.sum()
 
 
-def test_a_lasting_state_is_learned_from_its_history(tmp_path):
-    """Every odd source has the state in all its events: told from its past, no better than by chance without."""
+def test_a_permanent_label_is_learned_from_its_history(tmp_path):
+    """All events of odd sources are positive: predictable from past labels, hardly without them."""
     store = make_store(tmp_path, num_events=800)
     store = replace(store, node_labels=(store.stream.src % 2).astype(np.int64))
     found = {}
@@ -76,11 +78,11 @@ def test_a_lasting_state_is_learned_from_its_history(tmp_path):
     assert found[False] < 0.8
 
 
-def test_one_label_only_or_none_is_an_error(tmp_path):
+def test_events_without_labels_and_missing_runs_are_errors(tmp_path):
     store = make_store(tmp_path)
     run = RunDirectory(tmp_path / "run")
     train(store, TrainConfig(**{**SMALL, "epochs": 1}), run, MPI.COMM_SELF)
     with pytest.raises(ConfigError, match="--format jodie"):
         classify(run, FEW)
-    with pytest.raises(StoreError, match="give a run directory"):
+    with pytest.raises(StoreError, match="run directory"):
         classify(RunDirectory(tmp_path / "other"), FEW)

@@ -1,4 +1,4 @@
-"""Runs put to use: embeddings, scores and recommendations depend on the run and on the past alone."""
+"""Inference: embeddings, scores and recommendations depend only on the run and on earlier events."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -35,7 +35,7 @@ SPLIT_TIMES = 2 * 210, 2 * 255
 
 
 def rows_of(seed=0):
-    """Events a user might have, two seconds apart, a few at the same time; nodes turn up over the whole stream."""
+    """Random events two seconds apart, a few at the same time; new nodes appear over the whole stream."""
     rng = np.random.default_rng(seed)
     latest = np.linspace(6, 40, LONG)[:, None]
     ends = (rng.random((LONG, 2)) ** 2 * latest).astype(int)
@@ -92,7 +92,7 @@ def as_dict(trained, moment=None):
 
 
 def test_scores_are_those_of_the_evaluation_where_a_batch_begins(run):
-    """The memory, neighbours and mail of an event that begins an evaluation batch are those it was ranked with."""
+    """The first event of an evaluation batch has the memory, neighbours and mail that it was ranked with."""
     trained = open_trained(run)
     stream, config = trained.stream, trained.config
     batching = batching_of(stream, config, GridShape(1, 1, 1))
@@ -115,7 +115,7 @@ def test_scores_are_those_of_the_evaluation_where_a_batch_begins(run):
 
 @pytest.mark.parametrize("position", [60, 133, 222, 270, 299])
 def test_later_events_change_no_bit_of_an_embedding(tmp_path_factory, folder, short, monkeypatch, position):
-    """Other later events, with nodes that are new, gone or numbered otherwise: in training, validation, test."""
+    """Replace later events so that nodes are new, missing or renumbered: in training, validation, test."""
     path, tmp_path = folder / "later", tmp_path_factory.mktemp("later")
     run = RunDirectory(path) if path.exists() else trained_run(path, short, pair_features=True, comb="mean")
     monkeypatch.setattr(queries, "_ROOTS_AT_ONCE", 8)
@@ -134,7 +134,7 @@ def test_later_events_change_no_bit_of_an_embedding(tmp_path_factory, folder, sh
 
 
 def trained_on(trained, store):
-    """A run's weights, and the memory that its training has left, on another stream."""
+    """The weights and final training memory of a run, on another stream."""
     stream = replace(store.stream, split=trained.stream.split)
     ids = NodeIds(store.node_ids(), stream.num_src)
     batching = batching_of(stream, trained.config, GridShape(1, 1, 1))
@@ -153,15 +153,13 @@ def trained_on(trained, store):
 
 
 def find(trained, ids, kind):
-    """Number of each source or destination of another stream among those of a run, −1 for those it has not."""
+    """Node in the run of each source or destination of another stream, −1 if missing."""
     of_kind = ids.all[ids.nodes(None, kind)]
     return trained.ids.sources(of_kind) if kind == "sources" else trained.ids.targets(of_kind)
 
 
-def test_updated_is_as_if_all_events_had_been_there_from_the_start(
-    tmp_path, folder, short, run, options, monkeypatch
-):
-    """Appended and updated twice, walked at once, or prepared and trained on as a whole: the same bits."""
+def test_update_equals_training_on_the_whole_stream(tmp_path, folder, short, run, options, monkeypatch):
+    """Two appends and updates, one pass, or preparing and training on the whole stream: the same bits."""
     rows = rows_of()
     middle = appended(tmp_path, "middle", short, rows[SHORT:MIDDLE])
     longer = appended(tmp_path, "longer", middle, rows[MIDDLE:])
@@ -185,11 +183,13 @@ def test_updated_is_as_if_all_events_had_been_there_from_the_start(
 
 
 def not_loaded(monkeypatch):
-    """Make it an error to begin with what training has left."""
-    monkeypatch.setattr(opening._Opened, "_checkpointed", lambda _: pytest.fail("the kept memory is nearer"))
+    """Fail if the memory of the checkpoint is loaded."""
+    monkeypatch.setattr(
+        opening._Opened, "_checkpointed", lambda _: pytest.fail("must start from the kept memory")
+    )
 
 
-def test_a_store_that_was_replaced_by_a_longer_one_is_the_runs(tmp_path):
+def test_a_store_may_be_replaced_by_a_longer_one(tmp_path):
     rows = rows_of()
     store = store_of(tmp_path, "events", rows[:SHORT])
     run = trained_run(tmp_path / "run", store)
@@ -200,11 +200,11 @@ def test_a_store_that_was_replaced_by_a_longer_one_is_the_runs(tmp_path):
     assert trained.stream.num_events == LONG
     found = as_dict(trained, Moment(SHORT, store.stream.time[-1].item()))
     assert {node: found[node] for node in before} == before
-    with pytest.raises(StoreError, match="give the original store"):
+    with pytest.raises(StoreError, match="original store"):
         evaluate_run(run, None, MPI.COMM_SELF)
 
 
-def test_a_kept_memory_of_other_weights_is_left_aside(tmp_path, short, caplog):
+def test_a_kept_memory_of_other_weights_is_ignored(tmp_path, short, caplog):
     run = trained_run(tmp_path / "run", short)
     update(run)
     config = resumed_config(run, {"epochs": 6})
@@ -212,12 +212,12 @@ def test_a_kept_memory_of_other_weights_is_left_aside(tmp_path, short, caplog):
     assert run.read_best()["sweep"] > 1
     with caplog.at_level("INFO"):
         found = as_dict(open_trained(run))
-    assert "memory.h5 is of other weights than the run's best" in caplog.text
+    assert "other weights" in caplog.text
     run.memory_file.unlink()
     assert as_dict(open_trained(run)) == found
 
 
-def test_a_static_memory_of_a_file_has_zeros_for_new_nodes(tmp_path, short):
+def test_a_static_memory_file_has_zeros_for_new_nodes(tmp_path, short):
     table = np.random.default_rng(0).normal(size=(short.stream.num_nodes, 5)).astype(np.float32)
     origin = StaticOrigin(
         method="embedding",
@@ -243,18 +243,18 @@ def test_a_static_memory_of_a_file_has_zeros_for_new_nodes(tmp_path, short):
     np.testing.assert_array_equal(rows, np.where((numbers >= 0)[:, None], table[numbers], 0))
 
 
-def test_a_few_nodes_have_the_embeddings_that_they_have_among_all(run, monkeypatch):
+def test_embeddings_do_not_depend_on_the_requested_nodes(run, monkeypatch):
     monkeypatch.setattr(queries, "_ROOTS_AT_ONCE", 7)
     trained = open_trained(run)
     for at in (100, 2 * 230, None):
-        moment, everybody = trained.moment(at), np.arange(trained.stream.num_nodes)
-        expected = embed(trained, everybody, moment)
+        moment, all_nodes = trained.moment(at), np.arange(trained.stream.num_nodes)
+        expected = embed(trained, all_nodes, moment)
         nodes = np.array([11, 3, 40, 3, 0])
         np.testing.assert_array_equal(embed(trained, nodes, moment), expected[nodes])
     assert embed(trained, nodes[:0], moment).shape == (0, SMALL["dim_embedding"])
 
 
-def test_scores_do_not_depend_on_order_or_company(run):
+def test_scores_do_not_depend_on_order_or_other_pairs(run):
     trained = open_trained(run)
     rng, stream = np.random.default_rng(0), trained.stream
     src = rng.integers(0, stream.num_src, 40)
@@ -273,7 +273,7 @@ def test_scores_do_not_depend_on_order_or_company(run):
 @pytest.mark.parametrize("bipartite", [True, False])
 @pytest.mark.parametrize("exclude_seen", [True, False])
 def test_recommended_are_the_best_of_all_scores(tmp_path, monkeypatch, bipartite, exclude_seen):
-    """Against scores of every pair: who is known by then, not oneself, in pieces of a few."""
+    """Compare with the scores of all pairs: only earlier nodes, not the node itself, in small pieces."""
     store = store_of(tmp_path, "events", rows_of()[:SHORT], bipartite=bipartite)
     trained = open_trained(trained_run(tmp_path / "run", store, pair_features=True))
     monkeypatch.setattr(queries, "_LARGEST_TABLE", 100)
@@ -299,20 +299,20 @@ def test_recommended_are_the_best_of_all_scores(tmp_path, monkeypatch, bipartite
         np.testing.assert_allclose(found.logit[own], np.sort(logits)[::-1][:6], atol=1e-5)
 
 
-def test_nobody_is_recommended_before_the_first_event(run):
+def test_nothing_is_recommended_before_the_first_event(run):
     trained = open_trained(run)
-    nobody = np.array([], np.int64)
+    no_nodes = np.array([], np.int64)
     assert len(recommend(trained, np.array([0, 1]), 3, trained.moment(-5)).dst) == 0
-    assert len(recommend(trained, nobody, 3, trained.moment()).dst) == 0
-    assert len(score(trained, nobody, nobody, nobody)) == len(score(trained, nobody, nobody)) == 0
+    assert len(recommend(trained, no_nodes, 3, trained.moment()).dst) == 0
+    assert len(score(trained, no_nodes, no_nodes, no_nodes)) == len(score(trained, no_nodes, no_nodes)) == 0
 
 
-def test_times_of_whole_numbers_are_asked_for_in_whole_numbers(run):
+def test_integer_times_need_integers(run):
     trained = open_trained(run)
     assert trained.moment(7.0) == trained.moment(7)
-    with pytest.raises(ConfigError, match=r"whole numbers, found 7\.5"):
+    with pytest.raises(ConfigError, match=r"integer times, found 7\.5"):
         trained.moment(7.5)
-    with pytest.raises(ConfigError, match=r"whole numbers, found 7\.5"):
+    with pytest.raises(ConfigError, match=r"integer times, found 7\.5"):
         score(trained, np.array([0, 0]), np.array([40, 40]), np.array([1.0, 7.5]))
 
 
@@ -332,7 +332,7 @@ def test_ids_of_a_kind_and_unknown_ones(run):
         numbers.nodes(None, "sources")
 
 
-def test_without_node_memory_there_is_still_an_answer(tmp_path, short):
+def test_runs_without_node_memory_can_embed(tmp_path, short):
     trained = open_trained(trained_run(tmp_path / "run", short, node_memory=False))
     embeddings = embed(trained, np.arange(5), trained.moment())
     assert np.isfinite(embeddings).all()

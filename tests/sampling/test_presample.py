@@ -181,7 +181,7 @@ def test_a_store_of_other_events_is_refused(tmp_path, events):
 def test_an_output_is_not_replaced_unasked(tmp_path, events):
     output = tmp_path / "x.batches.h5"
     sampled(events, output)
-    with pytest.raises(ConfigError, match=r"exists already: .*--force"):
+    with pytest.raises(ConfigError, match=r"already exists.*--force"):
         sampled(events, output)
     assert sampled(events, output, force=True, seed=3).key.seed == 3
     with pytest.raises(ConfigError, match="is no batch store"):

@@ -1,4 +1,4 @@
-"""What pre-training learns from, what it writes, and that it goes on."""
+"""Pre-training: which events it uses, what it writes, and that it resumes."""
 
 import shutil
 
@@ -27,7 +27,7 @@ def learn(store, output, method, *, force=False, share=0.8, **changes):
 
 
 def other_future(store, folder):
-    """The same store but for all that follows the training split: ends, times, features and their index."""
+    """Copy the store and change everything after the training split: nodes, times, features and the index."""
     path = folder / "other.events.h5"
     shutil.copy(store.path, path)
     end, num_nodes = store.stream.split.train_end, store.stream.num_nodes
@@ -47,11 +47,11 @@ def other_future(store, folder):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_damaged_store_is_told_before_it_is_indexed(tmp_path, method):
+def test_a_damaged_store_is_rejected_before_it_is_indexed(tmp_path, method):
     store = make_store(tmp_path)
     with h5py.File(store.path, "r+") as file:
         file["events/dst"][3] = 10**6
-    with pytest.raises(StoreError, match="must hold events/dst: ids of destinations"):
+    with pytest.raises(StoreError, match="events/dst"):
         learn(EventStore.open(store.path), tmp_path / "x.static.h5", method)
 
 
@@ -74,7 +74,7 @@ def test_pitfall_21_static_memory_learns_from_the_training_split_alone(tmp_path,
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_nodes_that_were_not_learned_from_have_no_memory(tmp_path, method):
+def test_nodes_without_training_events_have_no_memory(tmp_path, method):
     store = make_store(tmp_path)
     learn(store, tmp_path / "x.static.h5", method, share=0.5)
     written = StaticStore.open(tmp_path / "x.static.h5")
@@ -87,7 +87,7 @@ def test_nodes_that_were_not_learned_from_have_no_memory(tmp_path, method):
     assert np.array_equal(np.flatnonzero(written.rows.any(axis=1)), known)
     assert len(origin.report["epochs"]) == 3
     assert 0 < origin.report["best_mrr"] == max(epoch["mrr"] for epoch in origin.report["epochs"])
-    assert not list(tmp_path.glob(".*")), "the run beside it is gone"
+    assert not list(tmp_path.glob(".*")), "the run directory is removed"
 
 
 def test_a_training_part_ends_where_training_ends():
@@ -95,7 +95,7 @@ def test_a_training_part_ends_where_training_ends():
     stream = make_part(store_end)
     part = training_part(stream, 0.9)
     assert (part.num_events, part.split) == (100, Split(90, 95))
-    with pytest.raises(ConfigError, match="share must leave events to learn from and two to choose by"):
+    with pytest.raises(ConfigError, match="share must leave"):
         training_part(stream, 0.99)
     with pytest.raises(ConfigError, match="share must leave"):
         training_part(stream, 0.001)
@@ -108,7 +108,7 @@ def make_part(end):
     return EventStream("part", 2, 0, src, src + 1, time, Split(end, end + 10), index)
 
 
-def test_an_embedding_that_was_stopped_goes_on(tmp_path, monkeypatch):
+def test_a_stopped_embedding_resumes(tmp_path, monkeypatch):
     store = make_store(tmp_path)
     whole = learn(store, tmp_path / "whole.static.h5", "embedding")
     asked = iter(range(1, 10**6))
@@ -116,9 +116,9 @@ def test_an_embedding_that_was_stopped_goes_on(tmp_path, monkeypatch):
         patch.setattr(StopRequest, "is_made", lambda _: next(asked) >= 4)
         assert learn(store, tmp_path / "x.static.h5", "embedding") is None
     assert not (tmp_path / "x.static.h5").exists()
-    with pytest.raises(ConfigError, match=r"these differ: lr 0\.001, now 0\.5; .* remove this folder"):
+    with pytest.raises(ConfigError, match=r"lr 0\.001, now 0\.5"):
         learn(store, tmp_path / "x.static.h5", "embedding", lr=0.5)
-    with pytest.raises(ConfigError, match=r"the first 123 of 154 .* now it would be 77.* give the --share"):
+    with pytest.raises(ConfigError, match=r"123 of 154 .* now 77.* --share"):
         learn(store, tmp_path / "x.static.h5", "embedding", share=0.5)
     resumed = learn(store, tmp_path / "x.static.h5", "embedding")
     assert resumed.rows.tobytes() == whole.rows.tobytes()
@@ -136,15 +136,15 @@ def test_settings_of_a_run_with_another_task_and_given_negatives_learn_the_same(
     assert other.report == links.report
 
 
-def test_an_output_is_not_replaced_unasked(tmp_path):
+def test_an_output_is_replaced_only_with_force(tmp_path):
     store, output = make_store(tmp_path), tmp_path / "x.static.h5"
     learn(store, output, "static-gnn")
     first = StaticStore.open(output).checksum
-    with pytest.raises(ConfigError, match="exists already: choose another name, or --force"):
+    with pytest.raises(ConfigError, match="--force"):
         learn(store, output, "static-gnn")
     learn(store, output, "static-gnn", force=True, seed=1)
     assert StaticStore.open(output).checksum != first
-    with pytest.raises(ConfigError, match="is no static memory"):
+    with pytest.raises(ConfigError, match="static"):
         learn(store, store.path, "static-gnn", force=True)
     with pytest.raises(ConfigError, match="folder"):
         learn(store, tmp_path / "no" / "x.static.h5", "static-gnn")
@@ -166,14 +166,14 @@ def test_the_graph_is_that_of_the_training_events_and_smoothing_follows_it(tmp_p
     assert np.allclose(smoothed(graph, torch.from_numpy(rows).float()).numpy(), means, atol=1e-5)
 
 
-def test_a_loss_that_is_no_number_is_told(tmp_path):
-    with pytest.raises(TrainingError, match=r"the loss in epoch .* must be a number: lower --lr"):
+def test_an_infinite_or_nan_loss_raises(tmp_path):
+    with pytest.raises(TrainingError, match=r"loss in epoch .*--lr"):
         learn(make_store(tmp_path), tmp_path / "x.static.h5", "static-gnn", lr=1e30, epochs=5)
     assert not (tmp_path / "x.static.h5").exists()
 
 
-def test_a_static_gnn_learns_who_belongs_together(tmp_path):
-    """Two communities that never meet: inner products rank a node's own above the other's."""
+def test_a_static_gnn_separates_communities(tmp_path):
+    """Two disjoint communities: inner products are larger within a community than across."""
     rng = np.random.default_rng(0)
     ends = rng.integers(0, 20, (600, 2)) + rng.integers(0, 2, (600, 1)) * 20
     store = write_events(tmp_path, ends, Split(500, 550))

@@ -1,4 +1,4 @@
-"""A disk that is soon full."""
+"""A small disk."""
 
 import shutil
 import subprocess

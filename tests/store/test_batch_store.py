@@ -1,4 +1,4 @@
-"""Batch stores: whole or refused, and every byte checked before it is believed."""
+"""Batch stores: incomplete ones are rejected, and every record is compared with its checksum."""
 
 import contextlib
 import dataclasses
@@ -30,7 +30,7 @@ PARTS = [(0, 2), (2, 4), (4, 5)]
 
 
 def records_of(batches):
-    """Any bytes: of 2 slices × (1 + 3) records a batch, all different."""
+    """Random records: 2 slices × (1 + 3) per batch, all different."""
     rng = np.random.default_rng(batches[0])
     count = (batches[1] - batches[0]) * KEY.records_per_batch
     return [rng.integers(0, 256, 8 * rng.integers(1, 40), np.uint8) for _ in range(count)]
@@ -92,35 +92,33 @@ def test_a_flipped_bit_is_noticed_when_its_record_is_read(path):
     damaged = BatchStore.open(path)
     damaged.record(3, 1, 1)
     damaged.record(3, 1, 3)
-    with pytest.raises(
-        StoreError, match=r"x\.batches\.h5: global batch 3, slice 1, negative set 1: .* --force"
-    ):
+    with pytest.raises(StoreError, match=r"global batch 3, slice 1, negative set 1: .* --force"):
         damaged.record(3, 1, 2)
     with pytest.raises(StoreError, match="negative set 1"):
         damaged.verify()
 
 
 @pytest.mark.parametrize("share", [0.999, 0.5, 0.1])
-def test_a_store_cut_short_is_refused(path, share):
+def test_a_truncated_store_is_rejected(path, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(StoreError, match=r"x\.batches\.h5: cut short.* again"):
+    with pytest.raises(StoreError, match=r"x\.batches\.h5: .*cut short"):
         BatchStore.open(path)
 
 
-def test_foreign_and_missing_files_are_refused(tmp_path):
+def test_foreign_and_missing_files_are_rejected(tmp_path):
     with pytest.raises(StoreError, match="no such file"):
         BatchStore.open(tmp_path / "none.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file.attrs["kind"] = "disttgl-events"
-    with pytest.raises(StoreError, match="must be of kind 'disttgl-batches', found 'disttgl-events'"):
+    with pytest.raises(StoreError, match="found 'disttgl-events'"):
         BatchStore.open(tmp_path / "other.h5")
     assert not is_kind(tmp_path / "other.h5", KIND)
 
 
-def test_a_part_is_not_taken_for_a_store(tmp_path):
+def test_a_part_is_not_a_store(tmp_path):
     part = write_parts(tmp_path / "parts")[0]
-    with pytest.raises(StoreError, match="must be of kind 'disttgl-batches', found 'disttgl-batches-part'"):
+    with pytest.raises(StoreError, match="found 'disttgl-batches-part'"):
         BatchStore.open(part)
 
 
@@ -134,7 +132,7 @@ def test_a_part_is_not_taken_for_a_store(tmp_path):
         ("records", lambda rows: rows[:-8]),
     ],
 )
-def test_tables_that_do_not_fit_are_refused(path, name, change):
+def test_inconsistent_tables_are_rejected(path, name, change):
     with h5py.File(path, "r+") as file:
         rows = file[name][:]
         del file[name]
@@ -143,22 +141,22 @@ def test_tables_that_do_not_fit_are_refused(path, name, change):
         BatchStore.open(path)
 
 
-def test_a_key_of_other_fields_is_refused(path):
+def test_a_key_with_other_fields_is_rejected(path):
     with h5py.File(path, "r+") as file:
         file.attrs["key"] = json.dumps({"seed": 0})
     with pytest.raises(StoreError, match="is damaged"):
         BatchStore.open(path)
 
 
-def test_pitfall_16_any_other_key_is_refused_with_all_that_differs(path):
+def test_pitfall_16_another_key_is_rejected_with_all_differences(path):
     store = BatchStore.open(path)
     store.check_key(KEY)
     for field in dataclasses.fields(BatchKey):
         value = getattr(KEY, field.name)
         other = value + "x" if isinstance(value, str) else value + 1
-        with pytest.raises(StoreError, match=f"{field.name} {value!r} there, {other!r} here: give"):
+        with pytest.raises(StoreError, match=f"{field.name} {value!r} in .*, {other!r} in"):
             store.check_key(dataclasses.replace(KEY, **{field.name: other}))
-    with pytest.raises(StoreError, match="local_batch 10 there, 20 here; seed 0 there, 5 here: give"):
+    with pytest.raises(StoreError, match=r"local_batch 10 in .*, 20 in .*; seed 0 in .*, 5 in"):
         store.check_key(dataclasses.replace(KEY, seed=5, local_batch=20))
 
 
@@ -172,14 +170,12 @@ def test_only_a_whole_part_of_the_same_key_and_batches_is_kept(tmp_path):
     assert not is_part(part, KEY, (2, 4))
 
 
-def test_a_limit_on_files_is_told_and_leaves_no_store(tmp_path):
+def test_a_file_size_limit_is_an_error_and_leaves_no_store(tmp_path):
     parts, output = write_parts(tmp_path / "parts"), tmp_path / "x.batches.h5"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, hard))
     try:
-        with pytest.raises(
-            StoreError, match=r"x\.batches\.h5: cannot be written \(File too large\): make room"
-        ):
+        with pytest.raises(StoreError, match=r"x\.batches\.h5: .*File too large"):
             join_parts(output, parts)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -192,7 +188,7 @@ def test_a_limit_on_files_is_told_and_leaves_no_store(tmp_path):
 def test_many_parts_are_joined_with_few_open_files(tmp_path):
     parts = write_parts(tmp_path / "parts") * 30
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # The limit is on the numbers of open files: those free below the last one open count as well.
+    # The limit is on file descriptors, so free ones below the largest open one count as well.
     last = max(int(number) for number in os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (last + 1, hard))
     taken = []
@@ -208,14 +204,12 @@ def test_many_parts_are_joined_with_few_open_files(tmp_path):
             os.close(number)
 
 
-def test_a_full_disk_is_told_and_leaves_no_store(tmp_path, small_disk, capfd):
+def test_a_full_disk_is_an_error_and_leaves_no_store(tmp_path, small_disk, capfd):
     parts = write_parts(tmp_path / "parts")
     (small_disk / "filling").write_bytes(bytes(115_500))
     few, many = records_of(PARTS[0]), [np.zeros(8_000, np.uint8)] * 16
     for records in (few, many):
-        with pytest.raises(
-            StoreError, match=r"0\.h5: cannot be written \(No space left on device\): make room"
-        ):
+        with pytest.raises(StoreError, match=r"0\.h5: .*No space left on device"):
             write_part(small_disk / "0.h5", KEY, PARTS[0], records)
         (small_disk / "filling").unlink(missing_ok=True)
     assert list(small_disk.iterdir()) == []

@@ -1,11 +1,11 @@
-"""Stores that no program of ours wrote: impossible values, sizes they do not have, bytes that lie elsewhere."""
+"""Damaged and hostile stores: invalid values, wrong sizes, data outside the file."""
 
 import shutil
 
 import h5py
 import numpy as np
 import pytest
-from test_event_store import NUM_EVENTS, NUM_NODES, write
+from small_store import NUM_EVENTS, NUM_NODES, write_small_store
 
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.store import event_store as contents
@@ -16,10 +16,10 @@ from disttgl_hpc.store.files import is_kind
 
 @pytest.fixture
 def path(tmp_path):
-    return write(tmp_path / "small.events.h5")
+    return write_small_store(tmp_path / "small.events.h5")
 
 
-def test_what_was_written_is_sound(path, monkeypatch):
+def test_a_written_store_passes_the_checks(path, monkeypatch):
     EventStore.open(path).check_contents()
     monkeypatch.setattr(contents, "_PIECE", 7)
     EventStore.open(path).check_contents()
@@ -40,36 +40,36 @@ def test_what_was_written_is_sound(path, monkeypatch):
         ("tcsr/event_ids", 1, 0, "each node's events in ascending order"),
     ],
 )
-def test_values_that_no_stream_can_have_are_refused(path, monkeypatch, piece, name, at, value, rule):
+def test_invalid_values_are_rejected(path, monkeypatch, piece, name, at, value, rule):
     monkeypatch.setattr(contents, "_PIECE", piece)
     with h5py.File(path, "r+") as file:
         file[name][at] = value
     store = EventStore.open(path)
-    with pytest.raises(StoreError, match=rf"small\.events\.h5: must hold {name}: .*{rule}.*again"):
+    with pytest.raises(StoreError, match=rf"small\.events\.h5: .*{name}: .*{rule}"):
         store.check_contents()
 
 
 @pytest.mark.parametrize(
     ("name", "at", "value"), [("validation", 1, NUM_NODES), ("validation", 2, -2), ("test", 0, -1)]
 )
-def test_given_negatives_that_are_no_destinations_are_refused(tmp_path, name, at, value):
-    path = write(tmp_path / "x.events.h5", negatives=True)
+def test_given_negatives_must_be_destinations(tmp_path, name, at, value):
+    path = write_small_store(tmp_path / "x.events.h5", negatives=True)
     with h5py.File(path, "r+") as file:
         file[f"negatives/{name}"][3, at] = value
-    with pytest.raises(StoreError, match=f"negatives/{name}: ids of destinations, then -1"):
+    with pytest.raises(StoreError, match=f"negatives/{name}: ids of destinations"):
         EventStore.open(path).check_contents()
 
 
-def test_times_that_are_no_numbers_are_refused(tmp_path):
+def test_nan_times_are_rejected(tmp_path):
     times = np.arange(NUM_EVENTS, dtype=np.float64)
     times[17] = np.nan
-    store = EventStore.open(write(tmp_path / "x.events.h5", time=times))
+    store = EventStore.open(write_small_store(tmp_path / "x.events.h5", time=times))
     with pytest.raises(StoreError, match="finite times"):
         store.check_contents()
 
 
 @pytest.mark.parametrize("number", [10**15, -1, 0])
-def test_a_number_of_nodes_that_the_file_does_not_have_is_not_believed(path, number):
+def test_a_wrong_number_of_nodes_is_rejected(path, number):
     with h5py.File(path, "r+") as file:
         file.attrs["num_nodes"] = number
     with pytest.raises(StoreError, match="small"):
@@ -77,7 +77,7 @@ def test_a_number_of_nodes_that_the_file_does_not_have_is_not_believed(path, num
 
 
 def replace(path, name, make):
-    """Put something else in a dataset's place."""
+    """Replace a dataset."""
     with h5py.File(path, "r+") as file:
         values = file[name][:]
         del file[name]
@@ -85,7 +85,7 @@ def replace(path, name, make):
 
 
 def elsewhere(folder):
-    """Ways in which a file can point at bytes outside of it, by name."""
+    """Functions that make a dataset refer to data outside its file, by name."""
     other = folder / "other.h5"
     with h5py.File(other, "w") as file:
         file["x"] = np.zeros(4)
@@ -99,53 +99,51 @@ def elsewhere(folder):
         "external storage": lambda file, name, values: file.create_dataset(
             name, values.shape, values.dtype, external=[(folder / "bytes", 0, h5py.h5f.UNLIMITED)]
         ),
-        "size it has not": lambda file, name, values: file.create_dataset(
+        "size beyond the file": lambda file, name, values: file.create_dataset(
             name, (10**15, *values.shape[1:]), values.dtype, chunks=(1024, *values.shape[1:])
         ),
     }
 
 
 @pytest.mark.parametrize(
-    "way", ["external link", "soft link", "virtual", "external storage", "size it has not"]
+    "way", ["external link", "soft link", "virtual", "external storage", "size beyond the file"]
 )
-def test_bytes_that_lie_elsewhere_are_not_read(tmp_path, path, way):
+def test_data_outside_the_file_is_rejected(tmp_path, path, way):
     make = elsewhere(tmp_path)[way]
     for name in ("events/src", "tcsr/neighbors", "nodes/id", "features/edge"):
         copy = tmp_path / "copy.events.h5"
         shutil.copyfile(path, copy)
         replace(copy, name, make)
-        with pytest.raises(StoreError, match=rf"copy\.events\.h5: .*{name} must lie in"):
+        with pytest.raises(StoreError, match=rf"copy\.events\.h5: .*{name} must be"):
             EventStore.open(copy)
     part = tmp_path / "part.h5"
     write_checkpoint(part, {"memory/0": np.ones((3, 4), np.float32)}, {})
     replace(part, "memory/0", make)
-    with pytest.raises(StoreError, match="memory/0 must lie in"):
+    with pytest.raises(StoreError, match="memory/0 must be"):
         read_array(part, "memory/0", np.empty((3, 4), np.float32))
-    if "link" in way:  # whoever asks for all arrays does not see it
+    if "link" in way:  # reading all arrays skips links
         assert not read_checkpoint(part).arrays
     else:
-        with pytest.raises(StoreError, match="memory/0 must lie in"):
+        with pytest.raises(StoreError, match="memory/0 must be"):
             read_checkpoint(part)
 
 
-def test_a_full_disk_is_told_in_a_line_and_leaves_what_was_there(small_disk, capfd):
+def test_a_full_disk_is_a_one_line_error_and_leaves_the_old_file(small_disk, capfd):
     path, free = small_disk / "x.events.h5", small_disk / "filling"
-    write(path)
+    write_small_store(path)
     whole = path.read_bytes()
     for kilobytes in range(0, len(whole) // 1024 + 8, 4):
         free.write_bytes(bytes(shutil.disk_usage(small_disk).free - 1024 * kilobytes))
-        with pytest.raises(
-            StoreError, match=r"x\.events\.h5: cannot be written \(No space left on device\): make"
-        ):
-            write(path)
+        with pytest.raises(StoreError, match=r"x\.events\.h5: .*No space left on device"):
+            write_small_store(path)
         assert path.read_bytes() == whole
         free.unlink()
         assert [place.name for place in small_disk.iterdir()] == [path.name]
     assert capfd.readouterr().err == ""
 
 
-def test_texts_do_not_lie_in_a_heap(path, tmp_path):
-    """Where a byte of it is wrong, the HDF5 library may not come back."""
+def test_texts_are_not_stored_in_a_heap(path, tmp_path):
+    """The HDF5 library may loop forever if a heap is damaged."""
     part = tmp_path / "part.h5"
     write_checkpoint(part, {"memory/0": np.ones((3, 4), np.float32)}, {"step": 3, "name": "ü"})
     assert read_checkpoint(part).attributes == {"step": 3, "name": "ü"}
@@ -154,7 +152,7 @@ def test_texts_do_not_lie_in_a_heap(path, tmp_path):
 
 
 @pytest.mark.parametrize("kind", [b"\xff", 3, np.zeros(2), None])
-def test_a_file_of_an_impossible_kind_is_of_none(tmp_path, kind):
+def test_an_invalid_kind_matches_no_kind(tmp_path, kind):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         if kind is not None:
             file.attrs["kind"] = np.bytes_(kind) if isinstance(kind, bytes) else kind
@@ -163,8 +161,8 @@ def test_a_file_of_an_impossible_kind_is_of_none(tmp_path, kind):
         EventStore.open(tmp_path / "x.h5")
 
 
-def test_texts_in_a_heap_are_read_nevertheless(path):
-    """As earlier versions wrote them."""
+def test_texts_in_a_heap_are_still_read(path):
+    """Earlier versions wrote them."""
     before = EventStore.open(path)
     with h5py.File(path, "r+") as file:
         for name in ("kind", "name", "checksum", "time_unit"):

@@ -1,4 +1,4 @@
-"""Static stores: whole and of the right events, or refused."""
+"""Static stores: damaged ones, and ones of other events, are rejected."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ def origin(**changes):
 
 EVENTS = SimpleNamespace(
     path=Path("random.events.h5"), checksum="e" * 64, stream=SimpleNamespace(num_nodes=17)
-)  # as much of an event store as is asked for
+)  # the part of an event store that is used
 ROWS = np.arange(51, dtype=np.float32).reshape(17, 3)
 
 
@@ -36,7 +36,7 @@ def path(tmp_path):
     return tmp_path / "x.static.h5"
 
 
-def test_what_was_written_is_read(path):
+def test_round_trip(path):
     store = StaticStore.open(path)
     assert np.array_equal(store.rows, ROWS)
     assert not store.rows.flags.writeable
@@ -44,17 +44,15 @@ def test_what_was_written_is_read(path):
     store.verify()
 
 
-def test_the_checksum_is_of_rows_and_origin(path):
+def test_the_checksum_covers_rows_and_origin(path):
     first = StaticStore.open(path).checksum
     assert write_static_store(path, ROWS, origin()) == first
     assert write_static_store(path, ROWS + 1, origin()) != first
     assert write_static_store(path, ROWS, origin(learned_end=80)) != first
 
 
-def test_other_events_are_refused(path):
-    with pytest.raises(
-        StoreError, match=r"learned of the events in random.events.h5, .*: disttgl pretrain random"
-    ):
+def test_other_events_are_rejected(path):
+    with pytest.raises(StoreError, match=r"disttgl pretrain random"):
         StaticStore.open(path).check_events(EVENTS)
     write_static_store(path, ROWS, origin(events=EVENTS.checksum))
     StaticStore.open(path).check_events(EVENTS)
@@ -67,33 +65,33 @@ def test_a_changed_byte_is_found(path):
     with h5py.File(path, "r+") as file:
         file["rows"][3, 1] += 1
     store = StaticStore.open(path)
-    with pytest.raises(StoreError, match=r"must have the checksum .* found"):
+    with pytest.raises(StoreError, match="checksum"):
         store.verify()
 
 
-def test_what_is_no_static_store_is_refused(tmp_path, path):
+def test_other_files_are_rejected(tmp_path, path):
     with pytest.raises(StoreError, match="no such file"):
         StaticStore.open(tmp_path / "none.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file.attrs["kind"] = "disttgl-events"
-    with pytest.raises(StoreError, match="must be of kind 'disttgl-static', found 'disttgl-events'"):
+    with pytest.raises(StoreError, match="found 'disttgl-events'"):
         StaticStore.open(tmp_path / "other.h5")
     with h5py.File(path, "r+") as file:
         file.attrs["schema_version"] = 99
-    with pytest.raises(StoreError, match="schema version 1 is read here, found 99"):
+    with pytest.raises(StoreError, match="version 1, found 99"):
         StaticStore.open(path)
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(StoreError, match=r"x\.static\.h5: "):
         StaticStore.open(path)
 
 
-def test_rows_of_another_shape_or_type_are_refused(path):
+def test_rows_of_another_shape_or_dtype_are_rejected(path):
     for wrong in (ROWS.astype(np.float64), ROWS[0]):
         write_static_store(path, wrong, origin())
         with pytest.raises(StoreError, match="rows must have 2 dimensions of float32"):
             StaticStore.open(path)
 
 
-def test_a_disk_without_room_is_told():
+def test_an_unwritable_path_is_an_error():
     with pytest.raises(StoreError, match=r"x\.static\.h5: cannot be written"):
         write_static_store(Path("/proc/x.static.h5"), ROWS, origin())

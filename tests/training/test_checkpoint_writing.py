@@ -38,7 +38,7 @@ def test_a_full_disk_ends_the_job_and_leaves_the_checkpoint_before(tmp_path, ran
         assert wait_for(lambda: not job.processes(), 30), job.output
         assert job.wait(1) not in {0, 75}
         assert "cannot be written (File too large)" in job.output
-        assert "make room on the disk" in job.output
+        assert "free disk space" in job.output
         assert job.output.count("Error:") == 1
         assert "Traceback" not in job.output
     newest = _newest_whole(run, f"1x1x{max(1, ranks - 1)}")

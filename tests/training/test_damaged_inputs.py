@@ -71,7 +71,7 @@ def test_a_damaged_checkpoint_is_not_evaluated(trained):
         name = next(iter(file["weights"]))
         file["weights"][name][...] += 1
     try:
-        with pytest.raises(StoreError, match=r"node-0\.h5: is damaged, its checksum is another"):
+        with pytest.raises(StoreError, match=r"node-0\.h5: is damaged.*checksum"):
             evaluate_run(run, None, MPI.COMM_SELF)
     finally:
         run.best_checkpoint.write_bytes(whole)
