@@ -51,7 +51,7 @@ def test_a_damaged_store_is_told_before_it_is_indexed(tmp_path, method):
     store = make_store(tmp_path)
     with h5py.File(store.path, "r+") as file:
         file["events/dst"][3] = 10**6
-    with pytest.raises(StoreError, match="must hold events/dst: ids of destinations"):
+    with pytest.raises(StoreError, match="events/dst"):
         learn(EventStore.open(store.path), tmp_path / "x.static.h5", method)
 
 
