@@ -28,8 +28,8 @@ from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.grid.schedule import Batching, GridShape
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.model.input_builder import InputBuilder, build_model, device_of
+from disttgl_hpc.model.products import prepare_process
 from disttgl_hpc.model.tgn import Tgn
-from disttgl_hpc.model.threads import prepare_process
 from disttgl_hpc.planning.run_plan import batching_of
 from disttgl_hpc.sampling.mail import batch_first_of
 from disttgl_hpc.store.checkpoint_files import Manifest, read_manifest, verify_parts
@@ -110,7 +110,7 @@ class NodeIds:
 
 
 def _as_ids(values: NDArray[Any], dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Convert values (n,) to ids of ``dtype``; also return which of them are valid, since a text may not be an integer."""
+    """Values (n,) as ids of ``dtype``, and which of them are valid: a text may not be an integer."""
     if dtype.kind == "U":
         return values.astype(np.str_), np.ones(len(values), np.bool_)
     if values.dtype.kind in "iu":
