@@ -106,8 +106,6 @@ class NodeIds:
         found = order[np.minimum(places, len(ids) - 1)]
         return np.where(is_possible & (ids[found] == wanted), found + first, -1)
 
-    """Convert values (n,) to ids of ``dtype``; also return which are valid, since a text may not be an integer."""
-
 
 def _as_ids(values: NDArray[Any], dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Convert values (n,) to ids of ``dtype``; also return which of them are valid, since a text may not be an integer."""
