@@ -106,11 +106,13 @@ class NodeIds:
         found = order[np.minimum(places, len(ids) - 1)]
         return np.where(is_possible & (ids[found] == wanted), found + first, -1)
 
-    """Convert values (n,) to ids of ``dtype``; also return which are valid, since a text may not be an integer."""
-
 
 def _as_ids(values: NDArray[Any], dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+<<<<<<< HEAD
     """Values (n,) as ids of ``dtype``, and which of them are valid: a text may not be an integer."""
+=======
+    """Convert values (n,) to ids of ``dtype``; also return which are valid, since a text may not be an integer."""
+>>>>>>> 3fd20d749d365bfa252ddabdcd9503adfd19512f
     if dtype.kind == "U":
         return values.astype(np.str_), np.ones(len(values), np.bool_)
     if values.dtype.kind in "iu":
