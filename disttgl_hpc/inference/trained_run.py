@@ -108,11 +108,7 @@ class NodeIds:
 
 
 def _as_ids(values: NDArray[Any], dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-<<<<<<< HEAD
     """Values (n,) as ids of ``dtype``, and which of them are valid: a text may not be an integer."""
-=======
-    """Convert values (n,) to ids of ``dtype``; also return which are valid, since a text may not be an integer."""
->>>>>>> 3fd20d749d365bfa252ddabdcd9503adfd19512f
     if dtype.kind == "U":
         return values.astype(np.str_), np.ones(len(values), np.bool_)
     if values.dtype.kind in "iu":
