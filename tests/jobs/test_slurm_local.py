@@ -10,7 +10,7 @@ from pathlib import Path
 
 import h5py
 import pytest
-from test_readme import commands, write_inputs
+from documentation import commands, run_as_printed
 
 JOBS = Path(__file__).parents[2] / "jobs"
 RUN = JOBS / "slurm-local" / "run.sh"
@@ -158,35 +158,23 @@ def test_train_sbatch_starts_every_rank_with_its_arguments(tmp_path: Path) -> No
 @pytest.mark.timeout(400)
 def test_a_csv_becomes_a_job_on_two_nodes_and_then_embeddings(tmp_path: Path) -> None:
     """The README's own lines, from a csv through a Slurm job to what is asked of its run."""
-    write_inputs(tmp_path)
     (tmp_path / "jobs").symlink_to(JOBS)
-    lines = [
-        line
-        for line in commands()
-        if line.startswith("disttgl prepare loans.csv")
-        or ("runs/loans-job" in line and "sbatch jobs/train.sbatch" not in line)
-    ]
-    assert len(lines) == 4
-    venv = Path(sys.executable).parents[1]
-    environment = os.environ | {
-        "PATH": f"{venv}/bin:{os.environ['PATH']}",
-        "DISTTGL_VENV": f"{venv}",
-        "OMP_NUM_THREADS": "1",
-    }
-    for line in lines:
-        done = subprocess.run(
-            ["timeout", "200", "bash", "-c", line],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    begin = (
+        "disttgl generate loans",
+        "disttgl prepare loans",
+        "EVENTS=loans.events.h5 bash jobs/slurm-local/run.sh",
+    )
+    lines = [line for line in commands("README.md") if line.startswith(begin)]
+    assert len(lines) == 3
+    run_as_printed(
+        [*lines, "disttgl embed runs/job readers.h5 --of sources", "disttgl report runs/job"],
+        tmp_path,
+        DISTTGL_VENV=f"{Path(sys.executable).parents[1]}",
+        RUN="runs/job",
+    )
     with h5py.File(tmp_path / "readers.h5") as embeddings:
-        assert embeddings["id"].asstr()[:].tolist() == ["ann", "bob", "cid"]
-        assert embeddings["embedding"].shape == (3, 100)
-    assert (tmp_path / "runs" / "loans-job" / "report.html").is_file()
+        assert embeddings["embedding"].shape == (500, 100)
+    assert (tmp_path / "runs" / "job" / "report.html").is_file()
 
 
 def test_without_a_job_it_says_how_to_use_it() -> None:

@@ -13,7 +13,6 @@ from disttgl_hpc.report.schedule_pictures import (
     grid_picture,
     picture_steps,
     schedule_picture,
-    schedule_table,
     trainers_of,
 )
 
@@ -26,16 +25,15 @@ def elements(picture, tag):
     return list(ET.fromstring(picture).iter(SVG + tag))  # noqa: S314 - our own
 
 
-def test_the_readme_has_the_table_and_the_pictures_that_the_code_makes():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert schedule_table(GridShape(1, 2, 2), 6, 5) in readme
+def test_the_documentation_has_the_pictures_that_the_code_makes():
+    page = (ROOT / "docs" / "parallel.md").read_text(encoding="utf-8")
     for name, picture in (
         ("schedule", schedule_picture(GridShape(1, 2, 2), 6, 7)),
         ("grid", grid_picture(GridShape(2, 2, 2))),
     ):
-        assert f"(jobs/pictures/{name}.svg)" in readme
+        assert f"(../jobs/pictures/{name}.svg)" in page
         made = (ROOT / "jobs" / "pictures" / f"{name}.svg").read_text(encoding="utf-8")
-        assert made == picture, f"python -m disttgl_hpc schedule makes another {name}.svg: make it anew"
+        assert made == picture, "bash jobs/pictures/draw.sh"
 
 
 @settings(max_examples=25, deadline=None)
