@@ -1,6 +1,6 @@
 """Distributed training of memory-based temporal graph neural networks under MPI (DistTGL, SC'23).
 
-From Python: see :mod:`disttgl_hpc.api`, whose names are this package's.
+The Python interface is documented in :mod:`disttgl_hpc.api`, whose names this package exports.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """A name of the library, imported when it is asked for: the command line should not wait for torch."""
+    """Import a name of the library on first use, so that the command line does not import torch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module("disttgl_hpc.api"), name)
 
 
 def __dir__() -> list[str]:
-    """The names of the library, too."""
+    """All names, including those imported on first use."""
     return sorted([*globals(), *__all__])

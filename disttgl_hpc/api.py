@@ -1,6 +1,6 @@
 r"""disttgl_hpc from Python: in a notebook's one process, or in a script under ``mpiexec``.
 
-Its names are those of the package, which imports this module when one of them is asked for.
+These names are available from the package, which imports this module on first use.
 
 >>> import disttgl_hpc
 >>> rows = [f"user{k % 5},page{k * k % 7},{k}" for k in range(200)]
@@ -20,13 +20,13 @@ Its names are those of the package, which imports this module when one of them i
 >>> best.rank.tolist(), len(best.dst)
 ([1, 2, 3], 3)
 
-A run that was trained before, by whatever means, is opened by its directory:
+An existing run is opened by its directory:
 
 >>> run = disttgl_hpc.load_run("runs/visits")
 >>> run.config.epochs
 1
 
-Under ``mpiexec`` all ranks call ``train`` with a communicator; what follows, one rank does:
+Under ``mpiexec`` all ranks call ``train`` with a communicator; one rank does the rest:
 
     from mpi4py import MPI
 
@@ -50,13 +50,13 @@ from numpy.typing import NDArray
 from disttgl_hpc.config import TrainConfig, train_config
 from disttgl_hpc.grid.collectives import alone
 from disttgl_hpc.inference.answers import Pairs, recommended_columns, scored_pairs
-from disttgl_hpc.inference.node_ids import refuse_unknown
 from disttgl_hpc.inference.queries import embed, recommend
-from disttgl_hpc.inference.trained_run import Trained, open_trained
+from disttgl_hpc.inference.trained_run import Trained, open_trained, refuse_unknown
 from disttgl_hpc.inference.trained_run import update as run_update
 from disttgl_hpc.ingest import prepare as preparing
 from disttgl_hpc.ingest.columns import Columns, joined_names, parse_columns
 from disttgl_hpc.ingest.prepare import prepare_frame
+from disttgl_hpc.ingest.split import parse_split
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.training.resume import resumed_config
 from disttgl_hpc.training.run_directory import RunDirectory, saved_config
@@ -88,14 +88,14 @@ def prepare(
     log_features: str = "",
     **options: Any,
 ) -> EventStore:
-    """Make an event store of one raw file or several, as ``disttgl prepare`` does, and open it.
+    """Make an event store from raw files, as ``disttgl prepare`` does, and open it.
 
-    columns, split, log_features: as on the command line, say "src=user,dst=item,time=when,features=price",
-    "0.70/0.15/0.15" and "price". options: others that it has, by name, such as ``bipartite=True``. Raises
-    InputError, ConfigError and StoreError.
+    columns, split, log_features: as on the command line, for example
+    "src=user,dst=item,time=when,features=price", "0.70/0.15/0.15" and "price". options: other options of
+    ``disttgl prepare`` by name, such as ``bipartite=True``. Raises InputError, ConfigError and StoreError.
     """
     if split is not None:
-        options["split"] = preparing.parse_split(split)
+        options["split"] = parse_split(split)
     settings = preparing.PrepareSettings(
         inputs=_paths(inputs),
         output=Path(output),
@@ -117,10 +117,11 @@ def train(
 ) -> Run:
     """Train on an event store with all ranks of ``comm``, an mpi4py communicator (collective).
 
-    config: settings by their names in ``TrainConfig``; what is left out has its default. comm: None trains in this
-    process alone. resume: go on with what is in the directory ``run``, from its last checkpoint; then ``config``
-    may name more epochs, say. SIGTERM and Ctrl-C end training after a checkpoint, without an error: then no record
-    of ``metrics`` is of a test. Raises ConfigError, GridError, StoreError and TrainingError as the command does.
+    config: settings by their names in ``TrainConfig``; others have their defaults. comm: None trains in this
+    process alone. resume: continue the run in the directory ``run`` from its last checkpoint; ``config`` may
+    then change settings such as epochs. SIGTERM and Ctrl-C end training after a checkpoint, without an error;
+    ``metrics`` then has no test record. Raises ConfigError, GridError, StoreError and TrainingError as the
+    command does.
     """
     directory = RunDirectory(Path(run))
     given = config.as_dict() if isinstance(config, TrainConfig) else dict(config or {})
@@ -131,10 +132,10 @@ def train(
 
 
 def load_run(path: AnyPath, events: AnyPath | None = None, static: AnyPath | None = None) -> Run:
-    """The run in a directory. Raises StoreError where there is none.
+    """The run in a directory. Raises StoreError if there is none.
 
     events: an event store that begins with the run's events; by default that of its last update, or its own.
-    static: the file of static memory, if it has moved.
+    static: the static memory file, if it has moved.
     """
     run = Run(Path(path), *(None if file is None else Path(file) for file in (events, static)))
     run.directory.read_config()
@@ -143,9 +144,9 @@ def load_run(path: AnyPath, events: AnyPath | None = None, static: AnyPath | Non
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Rows (n, dim_embedding) float32 of nodes with these ids (n,).
+    """Embeddings ``rows`` (n, dim_embedding) float32 of the nodes ``ids`` (n,).
 
-    kinds: (n,), source or destination, in bipartite streams; else None.
+    kinds: (n,) "source" or "destination" in bipartite streams, otherwise None.
     """
 
     ids: NDArray[Any]
@@ -155,9 +156,10 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Recommendations:
-    """The best destinations of nodes, best first: columns (m,) of equal length, ids as yours are.
+    """The best destinations of nodes, best first, as columns (m,) with your own ids.
 
-    rank counts from 1 for each src. probability: that the pair is an event and no random negative, as was trained.
+    rank: from 1 for each src. probability: that the pair is an event rather than a random negative, as in
+    training.
     """
 
     src: NDArray[Any]
@@ -168,10 +170,10 @@ class Recommendations:
 
 
 class Run:
-    """A trained run: its records, and what its best weights say of nodes at any time.
+    """A trained run: its records, and queries to its best weights at any time.
 
-    Answers depend on the events strictly before the time asked for, and on no later ones; without a time they are
-    as of the last event, all events included. The run's files are opened when the first question is asked.
+    Answers depend only on the events strictly before the given time; without a time, on all events. The run's
+    files are opened by the first query.
     """
 
     def __init__(self, path: Path, events: Path | None = None, static: Path | None = None) -> None:
@@ -180,24 +182,24 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """All records of metrics.jsonl: one a sweep, with the loss and the validation, and one of the test."""
+        """All records of metrics.jsonl: one per sweep, with loss and validation, and one of the test."""
         return self.directory.records()
 
     @property
     def config(self) -> TrainConfig:
-        """The settings it was trained with."""
+        """The settings of the run."""
         return saved_config(self.directory.read_config())
 
     @cached_property
     def trained(self) -> Trained:
-        """The model with its memory, for what is not offered here. Raises StoreError."""
+        """The model with its memory, for other uses. Raises StoreError."""
         return open_trained(self.directory, self._events, self._static)
 
     def embed(self, nodes: Ids | None = None, at: float | None = None, of: str | None = None) -> Embeddings:
         """Embeddings of ``nodes``, your ids, in their order, or of all nodes; as of the time ``at``.
 
-        of: "sources" or "destinations" only, in a bipartite stream; else an id that names one of each gives both.
-        Raises InputError for ids that the events do not have.
+        of: only "sources" or "destinations" of a bipartite stream; otherwise an id that names one of each
+        yields both. Raises InputError for unknown ids.
         """
         trained = self.trained
         numbers, ids = trained.ids.nodes(nodes, of), trained.ids
@@ -209,7 +211,7 @@ class Run:
     ) -> NDArray[np.float32]:
         """Logits (n,) of events between ``src`` (n,) and ``dst`` (n,), your ids, each at its ``time`` (n,).
 
-        Raises InputError for ids that the events do not have.
+        Raises InputError for unknown ids.
         """
         pairs = Pairs(np.asarray(src), np.asarray(dst), None if time is None else np.asarray(time))
         logits: NDArray[np.float32] = scored_pairs(self.trained, pairs, "score")["logit"]
@@ -223,9 +225,9 @@ class Run:
         *,
         exclude_seen: bool = False,
     ) -> Recommendations:
-        """The ``top`` destinations that each of ``nodes``, your ids, is most likely to meet; None: of all sources.
+        """The ``top`` most likely destinations of ``nodes``, your ids; None: of all sources.
 
-        exclude_seen: leave out whom it has met before. Raises InputError for ids that the events do not have.
+        exclude_seen: exclude destinations that the node has met. Raises InputError for unknown ids.
         """
         trained = self.trained
         values = trained.ids.all[: trained.ids.num_src or None] if nodes is None else nodes
@@ -235,7 +237,7 @@ class Run:
         return Recommendations(**recommended_columns(trained, found))
 
     def update(self, events: AnyPath | None = None) -> None:
-        """Carry the memory along new events, as ``disttgl update`` does, and keep it in the run directory."""
+        """Update the memory with new events, as ``disttgl update`` does, and store it in the run directory."""
         run_update(self.directory, self._events if events is None else Path(events), self._static)
         self._events = None
         self.__dict__.pop("trained", None)

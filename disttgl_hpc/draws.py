@@ -1,8 +1,8 @@
-"""Counter-based randomness: a random number is a pure function of what it is for, never of who asks when.
+"""Counter-based randomness: a random number is a pure function of its purpose and place, not of call order.
 
-Philox4x64-10 (Salmon et al., SC'11) turns a key and a 256-bit counter into a block of four words. The key is
-(seed, purpose), the counter is (block, three stream words), and each event owns blocks of its own. So draws
-depend neither on the slice asked for, nor on the number of ranks, nor on what ran before.
+Philox4x64-10 (Salmon et al., SC'11) maps a key and a 256-bit counter to a block of four words. The key is
+(seed, purpose), the counter is (block, three stream words), and each event has its own blocks. Draws
+therefore depend neither on the slice requested, nor on the number of ranks, nor on earlier draws.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from disttgl_hpc.compiled import compiled
 
 WORDS_PER_BLOCK = 4
-_DRAWS_PER_WORD = 4  # dropout takes 16-bit draws out of 64-bit words
+_DRAWS_PER_WORD = 4  # dropout splits 64-bit words into 16-bit draws
 _NUM_RATES = 1 << 16
 
 
 class Purpose(IntEnum):
-    """What draws are for: the second half of the key, so that purposes never share numbers."""
+    """Purpose of draws: the second half of the key, so that different purposes share no numbers."""
 
     TRAINING_NEGATIVES = 0
     EVALUATION_NEGATIVES = 1
@@ -37,12 +37,13 @@ def philox_words(
 ) -> NDArray[np.uint64]:
     """Blocks [first_block, first_block + num_blocks) of a stream → (num_blocks, 4) uint64.
 
-    seed, first_block and the words of ``stream`` lie in [0, 2⁶⁴). Block n is the same whatever range asks.
+    seed, first_block and the words of ``stream`` lie in [0, 2⁶⁴). Block n does not depend on the requested
+    range.
     """
     counter = first_block
     for position, word in enumerate(stream, start=1):
         counter |= word << (64 * position)
-    # NumPy increments the counter before it makes a block, hence the step back (with its borrow).
+    # NumPy increments the counter before each block, hence the decrement (with borrow).
     generator = np.random.Philox(key=seed | int(purpose) << 64, counter=(counter - 1) % (1 << 256))
     words: NDArray[np.uint64] = generator.random_raw(num_blocks * WORDS_PER_BLOCK)
     return words.reshape(num_blocks, WORDS_PER_BLOCK)
@@ -59,7 +60,7 @@ def event_words(
 ) -> NDArray[np.uint64]:
     """Words of events [first_event, first_event + num_events) → (num_events, words_per_event) uint64.
 
-    Event e owns blocks [e·n, (e + 1)·n), n = ⌈words_per_event / 4⌉: its words do not depend on the range.
+    Event e has blocks [e·n, (e + 1)·n), n = ⌈words_per_event / 4⌉, independent of the requested range.
     """
     blocks_per_event = -(-words_per_event // WORDS_PER_BLOCK)
     words = philox_words(seed, purpose, stream, first_event * blocks_per_event, num_events * blocks_per_event)
@@ -70,7 +71,7 @@ def event_words(
 def bounded(word: int, bound: int) -> int:
     """Uniform draw in [0, bound) from the high 32 bits of a uint64 word; 1 ≤ bound < 2³².
 
-    Multiply and shift: no rejection, hence one word a draw; the relative bias stays below bound / 2³².
+    Multiply and shift without rejection, so one word per draw; the relative bias is below bound / 2³².
     """
     return np.int64((word >> np.uint64(32)) * np.uint64(bound) >> np.uint64(32))  # type: ignore[return-value]
 
@@ -80,15 +81,15 @@ def keep_mask(
 ) -> NDArray[np.bool_]:
     """Dropout: True where a value is kept → (num_events, draws_per_event) bool; 0 ≤ rate < 1.
 
-    pass_number: as of :func:`~.schedule.pass_number`, so that no two passes over an event share a mask.
-    Each draw has 16 bits, so the rate that is applied is the multiple of 2⁻¹⁶ nearest to ``rate``.
+    pass_number: see ``grid.schedule.pass_number``; no two passes over an event share a mask.
+    Draws have 16 bits, so the effective rate is the multiple of 2⁻¹⁶ nearest to ``rate``.
     """
     words_per_event = -(-draws_per_event // _DRAWS_PER_WORD)
     stream = (pass_number, 0, 0)
     words = event_words(
         seed, Purpose.DROPOUT, stream, first_event, num_events, words_per_event=words_per_event
     )
-    # The explicit byte order makes the same draws on every machine; where it is native, nothing is copied.
+    # An explicit byte order gives the same draws on every machine; no copy if it is native.
     draws = np.ascontiguousarray(words, dtype="<u8").view("<u2")[:, :draws_per_event]
     return draws >= round(rate * _NUM_RATES)
 
@@ -98,8 +99,8 @@ def node_mask(
 ) -> NDArray[np.bool_]:
     """Dropout of whole nodes: True where one of ``nodes`` (n,) is kept → (n,) bool; 0 ≤ rate < 1.
 
-    A node is dropped from a pass over a global batch or kept in it, in whatever slice it occurs. Nodes are
-    scattered, so they are hashed (SplitMix64) with a Philox word as the key, and own no blocks of words.
+    A node is dropped or kept in all slices of a global batch. Since nodes are not contiguous, they are hashed
+    (SplitMix64) with a Philox word as the key.
     """
     word = philox_words(seed, Purpose.STATIC_DROPOUT, (pass_number, batch, 0), 0, 1)[0, 0]
     mixed = (nodes.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) ^ word

@@ -2,7 +2,7 @@
 
 
 class DisttglError(Exception):
-    """Base of every error that is shown without a traceback."""
+    """Base class of all errors that are shown without a traceback."""
 
 
 class ConfigError(DisttglError):
@@ -10,11 +10,11 @@ class ConfigError(DisttglError):
 
 
 class InputError(DisttglError):
-    """Raw input that cannot become an event store; names file, line or row, rule and remedy."""
+    """Raw input that cannot be prepared; names file, line or row, rule and remedy."""
 
 
 class StoreError(DisttglError):
-    """A file of ours that is missing, truncated, foreign or of another schema version."""
+    """A store, checkpoint or run file that is missing, truncated, foreign or of another schema version."""
 
 
 class GridError(DisttglError):
@@ -22,7 +22,7 @@ class GridError(DisttglError):
 
 
 class ProtocolError(DisttglError):
-    """A request to the memory daemon that the schedule does not have at this point."""
+    """A request to the memory daemon that is out of the schedule's order."""
 
 
 class DeadlineError(DisttglError):
@@ -34,4 +34,4 @@ class PeerError(DisttglError):
 
 
 class TrainingError(DisttglError):
-    """The training itself went wrong, such as a loss that is no number."""
+    """Training failed, for example by a NaN or infinite loss."""

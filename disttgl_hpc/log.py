@@ -1,11 +1,11 @@
-"""Log lines with the rank in them, and progress that suits a terminal or a job's log file."""
+"""What people read on a terminal or in a job log: log lines with ranks, progress, numbers and tables."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,12 +15,12 @@ _LINES_EVERY_S = 30.0
 
 
 def get_logger(name: str) -> logging.Logger:
-    """Logger of a module; silent until :func:`configure` ran."""
+    """Logger of a module; silent before :func:`configure`."""
     return logging.getLogger(name)
 
 
 def configure(rank: int = 0, *, verbose: bool = False) -> None:
-    """Send the package's log to stderr; ranks other than 0 speak up only for warnings."""
+    """Send the package's log to stderr; ranks other than 0 log only warnings."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(f"%(asctime)s [{rank}] %(message)s", datefmt="%H:%M:%S"))
     logger = logging.getLogger("disttgl_hpc")
@@ -31,7 +31,7 @@ def configure(rank: int = 0, *, verbose: bool = False) -> None:
 
 
 class Progress:
-    """A bar on a terminal; in a log file a plain line every half minute."""
+    """A progress bar on a terminal; in a log file a line every half minute."""
 
     def __init__(self, total: int | None, unit: str, description: str, *, shown: bool) -> None:
         self._description, self._unit, self._total = description, unit, total
@@ -44,7 +44,7 @@ class Progress:
         self._started_s = self._last_line_s = time.monotonic()
 
     def advance(self, amount: int, note: str = "") -> None:
-        """Report ``amount`` more units done; ``note`` (say, the loss) stands beside the rate."""
+        """Add ``amount`` completed units; ``note``, for example the loss, is shown beside the rate."""
         self._done += amount
         if note:
             self._bar.set_postfix_str(note, refresh=False)
@@ -70,9 +70,28 @@ class Progress:
 def progress(
     total: int | None, description: str, *, unit: str = "events", shown: bool = True
 ) -> Iterator[Progress]:
-    """Progress over ``total`` units; ``shown=False`` on the ranks that stay quiet."""
+    """Progress over ``total`` units; ``shown=False`` on ranks that print nothing."""
     bar = Progress(total, unit, description, shown=shown)
     try:
         yield bar
     finally:
         bar.close()
+
+
+def mebibytes(number: int) -> str:
+    """A number of bytes in MiB."""
+    return f"{number / 2**20:,.0f} MiB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the largest unit of which there are at least two, up to days."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:,.1f} s"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table with right-aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.rjust, row, widths)).rstrip() for row in rows]

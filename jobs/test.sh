@@ -1,14 +1,25 @@
 #!/usr/bin/env bash
 # Everything that must pass before a change goes in: environment, linters, tests, tests under MPI.
 #
-#   bash jobs/test.sh [PYTEST OPTIONS]
+#   bash jobs/test.sh [--quick | --lowest] [PYTEST OPTIONS]
 #
-# From nothing: a virtual environment is made first, and kept for the next time. Options such as -x or -k NAME
-# go to every run of pytest; no paths. Stops at the first failure. Some 20 minutes on 2 cores, installation
-# included; most of it goes to the tests, of which each core runs a part.
+#   (nothing)   linters, all tests, tests under MPI on 1, 2, 4 and 10 ranks
+#   --quick     linters, tests that are not marked slow, and those under MPI on 2 ranks.
+#               It leaves out what needs a job of its own: grids against their emulation, resuming, killed ranks,
+#               signals, full disks, commands under mpiexec, the commands of the README, fuzzing, MPI on 1, 4 and
+#               10 ranks. Enough while a change is made, not before it is merged.
+#   --lowest    the same tests without the linters, on the lowest version of every dependency
+#               (constraints-lowest.txt)
 #
-#   DISTTGL_VENV=PATH   the environment to use or make (default .venv-test)
+# A virtual environment is made first, and kept for the next time. Options such as -x or -k NAME go to every run of
+# pytest; paths are not possible. Stops at the first failure. Each core runs a part of the tests.
+#
+#   DISTTGL_VENV=PATH   the environment to use or make (default .venv-test; with --lowest .venv-lowest)
 set -euo pipefail
+suite=all
+case ${1:-} in
+    --quick | --lowest) suite=${1#--} && shift ;;
+esac
 venv=${DISTTGL_VENV:+$(realpath -m "$DISTTGL_VENV")} # relative to where the caller is
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=jobs/environment.sh
@@ -68,25 +79,37 @@ run_mpi_tests() { # RANKS [PYTEST OPTIONS]
 }
 
 begin "environment"
-enter_environment "${venv:-$PWD/.venv-test}" test,mpi,demo,plot,bench,tensorboard
+extras=test,mpi,demo,plot,bench,tensorboard
+if [[ $suite == lowest ]]; then
+    enter_environment "${venv:-$PWD/.venv-lowest}" "$extras" constraints-lowest.txt
+    export NUMBA_CACHE_DIR=$VIRTUAL_ENV/numba-cache # machine code of another numba than that of other environments
+else
+    enter_environment "${venv:-$PWD/.venv-test}" "$extras"
+fi
 printf '%s, %s\n' "$(python --version)" "$(command -v python)"
 
 begin "dependencies"
 python -m pip check # what is known to be vulnerable only an index on the network can tell
-begin "ruff check"
-ruff check
-begin "ruff format"
-ruff format --check
-begin "mypy"
-mypy
-begin "import-linter"
-lint-imports --no-logo
+if [[ $suite != lowest ]]; then
+    begin "ruff check"
+    ruff check
+    begin "ruff format"
+    ruff format --check
+    begin "mypy"
+    mypy
+    begin "import-linter"
+    lint-imports --no-logo
+fi
+
+which=() all_ranks=(1 2 4 10) # 10: 2x2x2 on two nodes, the largest case
+[[ $suite == all ]] || which=(-m "not slow") all_ranks=(2)
 
 begin "tests"
-pytest_passes python -m pytest --ignore tests/parallel --numprocesses auto --maxprocesses 4 --dist worksteal "$@"
+pytest_passes python -m pytest --ignore tests/parallel \
+    --numprocesses auto --maxprocesses 4 --dist worksteal "${which[@]}" "$@"
 
-for ranks in 1 2 4 10; do # 10: 2x2x2 on two nodes, the largest case
+for ranks in "${all_ranks[@]}"; do
     begin "MPI tests, $ranks rank(s)"
-    run_mpi_tests "$ranks" "$@"
+    run_mpi_tests "$ranks" "${which[@]}" "$@"
 done
 printf -- '-- %s: %d s\n' "$section" "$((SECONDS - section_start))"

@@ -7,19 +7,20 @@ the others would but repeat themselves on every rank.
 import traceback
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # The same examples every time: a change does not fail for what another one might have met. Others, and more of a
-# search: pytest --hypothesis-profile default.
-settings.register_profile("repeatable", derandomize=True)
+# search: pytest --hypothesis-profile default. A slow machine fails no test.
+settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("repeatable")
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "ranks(n): the test's communicator has n ranks of those started")
-
-
 def pytest_collection_modifyitems(config, items):
+    items.sort(
+        key=lambda item: item.get_closest_marker("slow") is None
+    )  # so that no process waits for a slow one at the end
     communicating = [item for item in items if "comm" in item.fixturenames]
     if not communicating:
         return

@@ -16,7 +16,9 @@ from disttgl_hpc import api
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import ConfigError, InputError, StoreError
 
-SCRIPT = Path(__file__).parents[1] / "support" / "api_script.py"
+pytestmark = pytest.mark.slow
+
+SCRIPT = Path(__file__).parent / "support" / "api_script.py"
 
 
 def test_the_documented_examples_run(tmp_path, monkeypatch):
@@ -74,9 +76,9 @@ def test_a_run_is_trained_further_asked_and_updated(tmp_path):
     assert best.rank.max() == 2
     assert (best.src != best.dst).all()
     np.testing.assert_allclose(run.score(best.src[:1], best.dst[:1], [at]), best.logit[:1], atol=1e-5)
-    with pytest.raises(InputError, match="there is none of 99"):
+    with pytest.raises(InputError, match="99"):
         run.embed([99])
-    with pytest.raises(InputError, match="there is none of 99"):
+    with pytest.raises(InputError, match="99"):
         run.recommend([99])
 
 

@@ -13,7 +13,7 @@ from disttgl_hpc.errors import ConfigError
     [
         ({"epochs": 0}, "epochs must be at least 1: got 0"),
         ({"dropout": 1.0}, "dropout must be below 1.0: got 1.0"),
-        ({"lr": float("nan")}, "lr must be finite: got nan; leave it out for 0.001"),
+        ({"lr": float("nan")}, "lr must be finite.*nan.*0.001"),
         ({"timeout_s": float("inf")}, "timeout_s must be finite: got inf"),
         ({"epochs": 10**5000}, "epochs must be below 2147483648: got a number of more than 30 digits"),
         ({"dim_memory": 10**9}, "dim_memory must be below 65536: got 1000000000"),
@@ -21,7 +21,7 @@ from disttgl_hpc.errors import ConfigError
         ({"epochs": True}, "epochs must be int: got True"),
         ({"scale_lr": True}, "scale_lr must be str: got True"),
         ({"time_encoding": "none"}, "must be one of learned, log-learned, fixed: got 'none'"),
-        ({"dim_embedding": 101}, "dim_embedding must be a multiple of num_heads: 101 .* take 100"),
+        ({"dim_embedding": 101}, "dim_embedding.*multiple of num_heads.*101.*100"),
         ({"local_bach": 5}, "unknown setting 'local_bach': did you mean local_batch"),
         ({"zzz": 5}, "unknown setting 'zzz': known are epochs"),
     ],

@@ -55,6 +55,7 @@ def test_every_command_is_described_outside_the_reference():
         assert f"disttgl {name}" in text, name
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
 @pytest.mark.timeout(900)
 def test_the_commands_run_as_printed(tmp_path, monkeypatch):

@@ -10,6 +10,8 @@ from documentation import ROOT, commands, run_as_printed
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.report.schedule_pictures import schedule_table
 
+pytestmark = pytest.mark.slow
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RUN_ELSEWHERE = ("bash jobs/", "EVENTS=", "pip ")
 """The demo and the environment by hand, Slurm by tests/jobs, the tests by being this suite."""

@@ -1,1 +1,1 @@
-"""Measurements of training on this machine, and the doctor."""
+"""Measurements of training on this machine, and checks of a machine before a job."""

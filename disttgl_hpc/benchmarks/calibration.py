@@ -1,6 +1,6 @@
-"""What a trainer costs on this machine with local batches of several sizes, or cost when it was measured before.
+"""Calibrations of the planner and the scaling model: records of one trainer, in the format of ``bench scaling``.
 
-What a run of one trainer tells of the costs of its steps, in the shape of a measurement.
+They are measured now with local batches of several sizes, measured earlier, or derived from the records of a run.
 """
 
 from __future__ import annotations
@@ -28,16 +28,9 @@ from disttgl_hpc.training.run_events import with_static_memory, with_task
 
 log = get_logger(__name__)
 
-
 _FACTORS = (0.25, 0.5, 1, 2, 4)
-
-
 _WARMUP_EVENTS, _MEASURED_EVENTS = 4_800, 9_600
-
-
 _ROUNDS, _PLACES = 3, 4
-
-
 _COSTLY = (
     "dim_memory",
     "dim_time",
@@ -56,20 +49,23 @@ _COSTLY = (
     "threads",
     "device",
 )
+"""Settings on which the time of a step depends, besides the local batch."""
+_COMPUTING = ("inputs", "forward", "write", "backward", "reduce", "optimiser")
+_PHASES = ("sample", "read", *_COMPUTING)
+_MEASURE = "disttgl bench scaling EVENTS.h5 --grids 1x1x1 --json FILE"
 
-
-"""Settings that a step's time depends on, beside the local batch."""
+Record = dict[str, Any]
 
 
 def calibrate(
-    stream: EventStream, config: TrainConfig, local_batches: Sequence[int], alone: Any
-) -> list[dict[str, Any]]:
-    """Train the same events with each local batch in this process; records as ``disttgl bench scaling`` makes them.
+    stream: EventStream, config: TrainConfig, local_batches: Sequence[int], comm: Any
+) -> list[Record]:
+    """Train the same events with each local batch in this process; records as of ``disttgl bench scaling``.
 
-    Events are taken from several places of the stream. alone: an MPI communicator of this process only. Sizes take
-    turns, so that a machine that drifts disturbs all of them alike; each turn takes about a second.
+    Events are from several places of the stream. comm: an MPI communicator of this process only. Sizes take turns,
+    so that a drifting machine disturbs all of them alike; each turn takes about a second.
     """
-    turns = [[_measure(stream, config, size, alone) for size in local_batches] for _ in range(_ROUNDS)]
+    turns = [[_measure(stream, config, size, comm) for size in local_batches] for _ in range(_ROUNDS)]
     records = []
     for record, *others in zip(*turns, strict=True):
         rounds = [one["grids"][0]["rounds"][0] for one in (record, *others)]
@@ -77,28 +73,28 @@ def calibrate(
     return records
 
 
-def _measure(stream: EventStream, config: TrainConfig, local_batch: int, alone: Any) -> dict[str, Any]:
+def _measure(stream: EventStream, config: TrainConfig, local_batch: int, comm: Any) -> Record:
     """One turn of one size."""
     own = replace(config, local_batch=local_batch, grid="")
     steps = -(-_MEASURED_EVENTS // (_PLACES * local_batch))
     warmup = -(-_WARMUP_EVENTS // (_PLACES * local_batch))
-    places = _places(batching_of(stream, own, ALONE).num_batches, warmup + steps)
+    places = first_batches(batching_of(stream, own, ALONE).num_batches, warmup + steps)
     plan = ScalingPlan(grids=(ALONE,), steps=steps, warmup=warmup, rounds=1, first_steps=places)
-    log.info("measuring a trainer with local batches of %d", local_batch)
-    return measure_scaling(stream, own, plan, alone) or {}
+    log.info("measuring one trainer with local batches of %d", local_batch)
+    return measure_scaling(stream, own, plan, comm) or {}
 
 
-def _places(num_batches: int, steps: int) -> tuple[int, ...]:
-    """Batches from which to measure so many steps: the middles of equal parts of a sweep, inside it if possible.
+def first_batches(num_batches: int, steps: int) -> tuple[int, ...]:
+    """First batches of measurements of ``steps`` steps: the middles of equal parts of a sweep, if they fit.
 
-    Where a stream begins neighbourhoods are empty, and a step is cheaper than it ever is again.
+    At the start of a stream neighbourhoods are empty, and steps are cheaper than later.
     """
     latest = max(0, num_batches - steps)
     return tuple(min(latest, (2 * part + 1) * num_batches // (2 * _PLACES)) for part in range(_PLACES))
 
 
 def cores_of(record: Mapping[str, Any]) -> int:
-    """Cores of a node of the machine that was measured."""
+    """Cores of a node of the measured machine."""
     machine = record["machine"]
     return max(1, int(machine["cores"]) // int(machine["nodes"]))
 
@@ -111,9 +107,9 @@ def sizes_to_try(base: int, num_events: int) -> list[int]:
 def check_calibration(
     record: Mapping[str, Any], stream: EventStream, config: TrainConfig, where: str
 ) -> None:
-    """Raise ConfigError, naming what differs, unless ``record`` was measured on this stream with these settings.
+    """Raise ConfigError, with all differences, unless ``record`` is of this stream and these settings.
 
-    Settings that cost no time, and the local batch, may differ. where: the record's file, for the message.
+    The local batch, and settings without effect on the time of a step, may differ. where: file of the record.
     """
     try:
         saved = TrainConfig().as_dict() | record["settings"]
@@ -124,51 +120,39 @@ def check_calibration(
         cores_of(record)
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise ConfigError(
-            f"{where}: a measurement names its stream, settings and machine, not found: {error}; make it with "
+            f"{where}: a measurement names its stream, settings and machine, not found: {error}; make one with "
             "disttgl plan EVENTS.h5 --json FILE"
         ) from error
     now = {"stream": stream.name} | stream_facts(stream) | _costs_of(config.as_dict())
     differing = [f"{name} was {then[name]!r}, is {now[name]!r}" for name in then if then[name] != now[name]]
     if differing:
         raise ConfigError(
-            f"{where}: was measured on other events or with other settings: {'; '.join(differing)}; give the same "
-            "ones, or leave --calibration out to measure now"
+            f"{where}: measured on other events or with other settings: {'; '.join(differing)}; give the "
+            "same ones, or leave out --calibration to measure now"
         )
 
 
 def _costs_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that a step's time depends on; of a file of static memory its width counts, not its name."""
+    """Settings on which the time of a step depends, without the name of a file of static memory."""
     found = {name: settings[name] for name in _COSTLY}
     if found["static"] not in {"", CO_TRAINED}:
         found["static"] = "a file"
     return found
 
 
-Record = dict[str, Any]
-
-
-_COMPUTING = ("inputs", "forward", "write", "backward", "reduce", "optimiser")
-
-
-_PHASES = ("sample", "read", *_COMPUTING)
-
-
-_MEASURE = "disttgl bench scaling EVENTS.h5 --grids 1x1x1 --json FILE"
-
-
 def run_costs(path: Path) -> Record:
-    """A record as ``disttgl bench scaling`` makes them, of the whole sweeps that one trainer took in a run.
+    """A record as of ``disttgl bench scaling``, from the whole sweeps that one trainer took in a run.
 
-    A run keeps phases sweep by sweep, and the time at up to 40 points of each. ``assumed`` says what stands in for
-    the rest. Raises ConfigError without such a sweep, StoreError where files of the run or its events are damaged.
+    A run records phases by sweep, and the time at up to 40 points of each. ``assumed`` lists assumptions for the
+    rest. Raises ConfigError without such a sweep, StoreError if files of the run or its events are damaged.
     """
     run = RunDirectory(path)
     settings = run.read_config()
     config, events = saved_config(settings), Path(settings["events"])
     if not events.exists():
         raise ConfigError(
-            f"{events}: a run's events must be there, for what their features cost, and are not: put them back, or "
-            f"measure anew with {_MEASURE}"
+            f"{events}: no such file, but the cost of a step depends on the run's events: put them back, or "
+            f"measure again with {_MEASURE}"
         )
     store = with_static_memory(open_events(events, settings["checksum"]), config)
     stream = with_task(store, config).stream
@@ -176,10 +160,10 @@ def run_costs(path: Path) -> Record:
     sweeps = [record for record in run.records() if _is_whole(record, num_batches)]
     if not sweeps:
         raise ConfigError(
-            f"{path}: a run calibrates with whole sweeps of a single trainer, which it has not: train one with "
-            f"--grid 1x1x1, or measure with {_MEASURE}"
+            f"{path}: a calibration needs whole sweeps of one trainer, found none: train with --grid 1x1x1, or "
+            f"measure with {_MEASURE}"
         )
-    with_daemon = bool(sweeps[-1]["timing"]["daemons"])  # jobs of one run may have differed
+    with_daemon = bool(sweeps[-1]["timing"]["daemons"])  # jobs of one run may differ in this
     sweeps = [sweep for sweep in sweeps if bool(sweep["timing"]["daemons"]) == with_daemon]
     model_bytes = sum(parameter.nbytes for parameter in build_model(stream, config).parameters())
     rounds = [_round(sweep, num_batches) | {"model_bytes": model_bytes} for sweep in sweeps]
@@ -197,7 +181,7 @@ def run_costs(path: Path) -> Record:
 
 
 def _is_whole(record: Mapping[str, Any], num_batches: int) -> bool:
-    """Whether this is a sweep that one trainer took from its beginning to its end in one job."""
+    """Whether a record is of a sweep that one trainer took as a whole in one job."""
     timing = record.get("timing", {})
     if record["record"] != "sweep" or len(timing.get("trainers", {}).get("rank", ())) != 1:
         return False
@@ -206,21 +190,21 @@ def _is_whole(record: Mapping[str, Any], num_batches: int) -> bool:
 
 
 def _steps_of_points(sweep: Mapping[str, Any], num_batches: int) -> NDArray[np.int64]:
-    """Steps between the points of a sweep's course."""
+    """Steps between the recorded points of a sweep."""
     found: NDArray[np.int64] = np.diff(sweep["timing"]["course"]["step"], prepend=sweep["step"] - num_batches)
     return found
 
 
 def _round(sweep: Mapping[str, Any], num_batches: int) -> Record:
-    """A sweep as a round of a measurement: every step takes the mean of those between two points.
+    """A sweep as a round of a measurement: every step takes the mean time between two recorded points.
 
-    Checkpoints are left out and waits for the daemon told apart, both as if they were spread evenly.
+    Checkpoints and waits for the daemon are subtracted as if they were spread evenly over the steps.
     """
     timing, steps = sweep["timing"], _steps_of_points(sweep, num_batches)
     phases_s = {name: column[0] for name, column in timing["trainers"].items() if name in _PHASES}
     waited_s = phases_s["read"] if timing["daemons"] else 0.0
-    aside_s = (waited_s + timing["trainers"]["checkpoint"][0]) / num_batches
-    step_s = np.repeat(np.diff(timing["course"]["elapsed_s"], prepend=0.0) / steps, steps) - aside_s
+    excluded_s = (waited_s + timing["trainers"]["checkpoint"][0]) / num_batches
+    step_s = np.repeat(np.diff(timing["course"]["elapsed_s"], prepend=0.0) / steps, steps) - excluded_s
     elapsed_s = float(step_s.sum()) + waited_s
     return {
         "events_per_s": sweep["events"] / elapsed_s,
@@ -231,7 +215,7 @@ def _round(sweep: Mapping[str, Any], num_batches: int) -> Record:
 
 
 def _entry(sweeps: list[Record], rounds: list[Record], config: TrainConfig) -> Record:
-    """Figures of the trainer over all its sweeps; with a daemon it does not read the node memory itself."""
+    """Figures of the trainer over all its sweeps; with a daemon, its reads are waits."""
     timings, events = [sweep["timing"] for sweep in sweeps], sweeps[0]["events"]
     with_daemon = bool(timings[0]["daemons"])
     busy = _COMPUTING if with_daemon else (*_COMPUTING, "read")
@@ -259,14 +243,14 @@ def _entry(sweeps: list[Record], rounds: list[Record], config: TrainConfig) -> R
 
 
 def _assumed(num_sweeps: int, together: int) -> list[str]:
-    """What the model takes for granted where a run has recorded less than a measurement."""
-    found = ["phases and the loading thread took their whole time on cores, CPU time not being recorded"]
+    """Assumptions of the model, since a run records less than a measurement."""
+    found = ["phases and the loading thread used the CPU all the time, as CPU time is not recorded"]
     if together > 1:
         found.append(
             f"steps, recorded {together} at a time, deviate independently, by √{together} times as much"
         )
     if num_sweeps == 1:
         found.append(
-            "batches cost all the same and steps deviate, as a single sweep cannot tell the two apart"
+            "all batches cost the same and only steps deviate, as a single sweep cannot separate the two"
         )
     return found

@@ -1,6 +1,6 @@
-"""What each rank spends on the steps of a measurement, and the figures that come of it.
+"""Parts of all measurements: counters of a rank, figures of a run, and a trainer in this process.
 
-One trainer in this process, as measurements need it: without a daemon, evaluation and files, its steps timed.
+The trainer has no daemon, no evaluation and no files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.schedule import ALONE
 from disttgl_hpc.memory.client import MemoryClient, open_memory
-from disttgl_hpc.memory.node_memory import Beginning, MemoryService
+from disttgl_hpc.memory.node_memory import Beginning, MemoryRun, MemoryService
 from disttgl_hpc.planning.machine import tcp_bytes_sent
 from disttgl_hpc.planning.run_plan import RunPlan
 from disttgl_hpc.sampling.local_batch import GraphSource
@@ -29,12 +29,11 @@ _ONLY_IN_ROUNDS = ("step_s", "phases_s")
 
 @dataclass(frozen=True)
 class Counters:
-    """What a rank has used up, since its start or, as a difference, over some steps.
+    """Time and traffic of a rank, since its start or, as a difference, over some steps.
 
-    elapsed_s: wall clock. cpu_s: user and system time of all its threads. memory_wait_s, gradient_wait_s:
-    within waits for the daemon's replies, and within sums of gradients. gradient_bytes: handed to
-    sums between nodes.
-    tcp_bytes: sent through TCP.
+    elapsed_s: wall clock. cpu_s: user and system time of all its threads. memory_wait_s, gradient_wait_s: in waits
+    for replies of the daemon, and in sums of gradients. gradient_bytes: passed to sums between nodes. tcp_bytes:
+    sent through TCP.
     """
 
     elapsed_s: float
@@ -46,7 +45,7 @@ class Counters:
 
     @classmethod
     def now(cls, trainer: Trainer | None = None, memory: MemoryService | None = None) -> Counters:
-        """Counters of this rank, a trainer with its memory service or a daemon."""
+        """Counters of this rank: a trainer with its memory service, or a daemon."""
         return cls(
             elapsed_s=time.perf_counter(),
             cpu_s=time.process_time(),
@@ -63,16 +62,16 @@ class Counters:
         )
 
     def __add__(self, other: Counters) -> Counters:
-        """Both together."""
+        """The sum of both."""
         return Counters(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(Counters)))
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What one rank spent on ``steps`` steps and the events it trained in them; a daemon trains none.
+    """What one rank spent on ``steps`` steps. events: trained in them; a daemon trains none.
 
-    step_s: seconds of each of a trainer's steps without its waits for other ranks. phases_s: of all of them, by
-    phase, waits included. model_bytes: size of its gradients.
+    step_s: seconds of each step of a trainer, without its waits for other ranks. phases_s: seconds of all of them
+    by phase, waits included. model_bytes: size of its gradients.
     """
 
     is_daemon: bool
@@ -84,7 +83,7 @@ class Measure:
     model_bytes: int = 0
 
     def __add__(self, later: Measure) -> Measure:
-        """What the same rank spent on both."""
+        """The sum of two measures of the same rank."""
         return Measure(
             self.is_daemon,
             self.steps + later.steps,
@@ -100,12 +99,12 @@ def figures(measures: Sequence[Measure], *, num_nodes: int) -> dict[str, Any]:
     """Figures of one run from the measures of its ranks.
 
     events_per_s: events of all trainers per second of the slowest; an event counts each time it is trained.
-    trainer_cpu_us, daemon_cpu_us: CPU-microseconds per event, of all trainers, of all daemons.
-    daemon_share: CPU time of a daemon over that of a trainer, for the same steps. elapsed_s, and memory_wait_s
-    and gradient_wait_s, one value a trainer: seconds of the measured steps. waiting_share: the part of the
-    trainers' time that went to both waits. gradient_bytes, tcp_bytes: of all ranks in a step (see
-    jobs/benchmarks/README.md for what they count). model_bytes: of one trainer's gradients. phases_s: seconds by
-    phase, mean over trainers. step_s: of every trainer, seconds of each step without its waits for other ranks.
+    trainer_cpu_us, daemon_cpu_us: CPU-microseconds an event, of all trainers, of all daemons.
+    daemon_share: CPU time of a daemon over that of a trainer, for the same steps. elapsed_s, and memory_wait_s and
+    gradient_wait_s, one value a trainer: seconds in the measured steps. waiting_share: share of the trainers' time
+    spent in both waits. gradient_bytes, tcp_bytes: of all ranks in a step (see jobs/benchmarks/README.md).
+    model_bytes: of one trainer's gradients. phases_s: seconds by phase, mean over trainers. step_s: of every
+    trainer, seconds of each step without its waits for other ranks.
     """
     trainers = [measure for measure in measures if not measure.is_daemon]
     daemons = [measure for measure in measures if measure.is_daemon]
@@ -136,9 +135,9 @@ def figures(measures: Sequence[Measure], *, num_nodes: int) -> dict[str, Any]:
 
 
 def medians(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Median of every figure over several runs, trainer by trainer where there is one for each.
+    """Median of every figure over several runs, trainer by trainer if a figure has a value for each.
 
-    What belongs to its round alone, phases and single steps, is left out.
+    Phases and single steps, which belong to one round, are left out.
     """
     return {
         name: [median(values) for values in zip(*(run[name] for run in runs), strict=True)]
@@ -153,10 +152,10 @@ Step = Callable[[int], tuple[float, int]]
 
 
 def check_alone(world: Any, what: str) -> None:
-    """Raise GridError unless ``world``, an MPI communicator, is one process. what: is measured."""
+    """Raise GridError unless ``world``, an MPI communicator, has one process. what: the subject of measurement."""
     if world.size != 1:
         raise GridError(
-            f"{what} is measured in one process, started were {world.size}: leave out the launcher"
+            f"{what} is measured in one process, but {world.size} were started: leave out the launcher"
         )
 
 
@@ -169,16 +168,16 @@ def trainer_alone(  # noqa: PLR0917
     first_step: int,
     graphs: GraphSource | None = None,
 ) -> Iterator[Trainer]:
-    """A trainer that begins with ``first_step`` of ``plan`` on an empty node memory; ``graphs``: see Trainer."""
+    """A trainer that begins with ``first_step`` of ``plan`` on an empty node memory. graphs: see Trainer."""
     grid = Grid.create(world, ALONE)
-    memory = open_memory(
-        grid,
-        plan.sizes,
-        plan.num_batches,
-        plan.num_steps,
+    memory_run = MemoryRun(
+        sizes=plan.sizes,
+        num_batches=plan.num_batches,
+        num_steps=plan.num_steps,
         beginning=Beginning(first_step),
         timeout_s=config.timeout_s,
     )
+    memory = open_memory(grid, memory_run)
     trainer = Trainer(stream, config, plan, grid, memory, graphs)
     trainer.go_on(first_step, None)
     yield trainer
@@ -188,7 +187,7 @@ def trainer_alone(  # noqa: PLR0917
 
 
 def timed(step: Step, steps: range) -> dict[str, float]:
-    """Events trained in ``steps``, CPU-µs (user and system, all threads) for each, and events a second."""
+    """Events trained in ``steps``, CPU-µs (user and system, all threads) an event, and events/s."""
     elapsed_s, cpu_s = time.perf_counter(), time.process_time()
     events = sum(step(number)[1] for number in steps)
     elapsed_s, cpu_s = time.perf_counter() - elapsed_s, time.process_time() - cpu_s

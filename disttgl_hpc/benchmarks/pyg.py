@@ -1,7 +1,8 @@
 """PyTorch Geometric's TGN on the same events, batches and widths, through its public API.
 
-It attends once per distinct node of a batch, at no particular time, where we attend once per root and time; it does
-less work for an event than we do. After its documentation of ``TGNMemory``; version 2.6 or later (``[bench]``).
+It attends once for each distinct node of a batch, at no particular time, where we attend once for each root and
+time; so it does less work for an event. After its documentation of ``TGNMemory``; version 2.6 or later
+(``[bench]``).
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ _COUNTERPART = {
 
 
 def check_comparable(config: TrainConfig) -> None:
-    """Raise ConfigError for a setting that PyTorch Geometric's TGN does not have, and where it is not installed."""
+    """Raise ConfigError for a setting that PyTorch Geometric's TGN lacks, and if it is not installed."""
     for name, value in _COUNTERPART.items():
         found = getattr(config, name)
         if found != value:
             raise ConfigError(
-                f"--against pyg compares the model that both have, with {name} {value}, found {found}: leave it out"
+                f"--against pyg needs a model that both have, with {name} {value}: got {found}; leave it out"
             )
     if find_spec("torch_geometric") is None:
         raise ConfigError("--against pyg needs PyTorch Geometric: pip install '.[bench]'")
@@ -39,12 +40,12 @@ def check_comparable(config: TrainConfig) -> None:
 class PygTrainer:
     """TGN of PyTorch Geometric in training: memory, one attention layer, link head, optimiser, batch by batch.
 
-    Of ``config``, widths, batch, dropout and learning rate count; it is in float32 always. It begins with any step,
-    on an empty memory, its neighbours being those of all events before. For what :func:`check_comparable` allows.
+    It takes widths, batch, dropout and learning rate from ``config`` and always computes in float32. It begins with
+    any step, on an empty memory and with the neighbours of all earlier events. See :func:`check_comparable`.
     """
 
     def __init__(self, stream: EventStream, config: TrainConfig) -> None:
-        from torch_geometric.nn import TransformerConv  # noqa: PLC0415 # of the extra "bench"
+        from torch_geometric.nn import TransformerConv  # noqa: PLC0415 - the extra "bench"
         from torch_geometric.nn.models.tgn import (  # noqa: PLC0415
             IdentityMessage,
             LastAggregator,
@@ -90,12 +91,12 @@ class PygTrainer:
         self._optimiser = torch.optim.Adam(parameters, config.lr)
 
     def step(self, step: int) -> tuple[float, int]:
-        """Train on the step's batch, counted over sweeps as ours; → its mean loss and its number of events."""
+        """Train on the batch of a step, counted over sweeps; → its mean loss and number of events."""
         first = step % -(-len(self._src) // self._batch) * self._batch
         if first == 0:
             self._memory.reset_state()
             self._neighbors.reset_state()
-        elif self._neighbors.cur_e_id == 0:  # events are numbered as they are inserted
+        elif self._neighbors.cur_e_id == 0:  # nothing has been inserted yet
             for begin in range(0, first, self._batch):
                 past = slice(begin, begin + self._batch)
                 self._neighbors.insert(self._src[past], self._dst[past])
@@ -117,7 +118,7 @@ class PygTrainer:
         return loss.item(), len(src)
 
     def _embed(self, roles: list[Tensor]) -> list[Tensor]:
-        """Embeddings of nodes (b,) in each of several roles; each distinct node is embedded once."""
+        """Embeddings of nodes (b,) in several roles; each distinct node is embedded once."""
         distinct = torch.unique(torch.cat(roles))
         nodes, edges, events = self._neighbors(distinct)
         self._row_of[nodes] = torch.arange(len(nodes))

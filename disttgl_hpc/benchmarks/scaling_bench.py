@@ -1,7 +1,7 @@
-"""How training scales: the same steps on several grids, taken in turns, and what each rank spent on them.
+"""How training scales: the same steps on several grids in turns, and the time and traffic of each rank.
 
-What is measured is :class:`~.trainer.Trainer` and the memory daemon as training runs them; there is neither
-evaluation nor a file. All grids run in one job, each on a part of its ranks, and the other ranks sleep.
+The measured code is :class:`~.trainer.Trainer` and the memory daemon as in training, without evaluation and files.
+All grids run in one job, each on some of its ranks, while the other ranks sleep.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.memory.client import MemoryClient, open_memory
 from disttgl_hpc.memory.daemon import serve_memory
-from disttgl_hpc.memory.node_memory import Beginning, MemoryService
-from disttgl_hpc.model.threads import prepare_process
+from disttgl_hpc.memory.node_memory import Beginning, MemoryRun, MemoryService
+from disttgl_hpc.model.products import prepare_process
 from disttgl_hpc.planning.machine import own_cores, processor, versions
 from disttgl_hpc.planning.run_plan import RunPlan, batching_of
 from disttgl_hpc.training.trainer import Trainer, compile_once
 
 log = get_logger(__name__)
 
-_LONGEST_SLEEP_S = 0.1  # of the ranks that a grid does not need: looking more often would take its cores
+_LONGEST_SLEEP_S = 0.1  # of ranks that a grid does not need; polling more often would take its cores
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScalingPlan:
-    """Grids to compare, the first being what the others are compared with.
+    """Grids to compare; the first is the reference of the others.
 
-    first_steps: where in the stream a run begins, each time with an empty node memory. steps: measured from each
-    of them, after ``warmup`` others. rounds: runs of each grid; a round runs every grid once, so that a machine
-    that drifts disturbs all of them alike.
+    first_steps: where in the stream runs begin, each with an empty node memory. steps: measured from each of them,
+    after ``warmup`` others. rounds: runs of each grid; a round runs every grid once, so that a drifting machine
+    disturbs all of them alike.
     """
 
     grids: tuple[GridShape, ...]
@@ -54,10 +54,9 @@ def measure_scaling(
 ) -> dict[str, Any] | None:
     """Train by ``plan`` on the ranks of ``world``, an MPI communicator (collective).
 
-    Returns plan, machine, settings and figures of each grid (see :func:`figures`) on rank 0, None on the others. Of
-    config the grid, the epochs and evaluation do not matter. Raises ConfigError without training events, and
-    GridError, before anything is trained, for a grid that the started ranks cannot hold or that cuts a batch into
-    more slices than there are events.
+    Returns plan, machine, settings and figures of each grid (see :func:`figures`) on rank 0, None on the others.
+    Grid, epochs and evaluation of ``config`` have no effect. Raises ConfigError without training events, and
+    GridError, before training, for a grid that does not fit the ranks or has more slices than training events.
     """
     check_training(stream)
     prepare_process(config.threads)
@@ -110,7 +109,7 @@ def measure_scaling(
 
 
 def stream_facts(stream: EventStream) -> dict[str, int]:
-    """What of a stream a step's time depends on: training events, bytes of their features, widths of a node's."""
+    """Sizes of a stream on which the time of a step depends: events, bytes of their features, widths of nodes."""
     row = None if stream.edge_features is None else stream.edge_features[:1]
     return {
         "train_events": stream.split.train_end,
@@ -122,7 +121,7 @@ def stream_facts(stream: EventStream) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class _Turns:
-    """Runs of all grids in turns, round by round. Every method is collective over ``world``."""
+    """Runs of all grids in turns, round by round."""
 
     stream: EventStream
     config: TrainConfig
@@ -130,7 +129,7 @@ class _Turns:
     world: Any
 
     def take(self, parties: Sequence[Nodes]) -> list[list[dict[str, Any]]]:
-        """Figures of every run by grid and round, each grid on the ranks of its party; only on rank 0."""
+        """Figures of every run by grid and round, on rank 0 only; each grid has its party of ranks. Collective."""
         plan, is_root = self.plan, self.world.rank == 0
         runs: list[list[dict[str, Any]]] = [[] for _ in plan.grids]
         with progress(plan.rounds * len(runs), "measuring", unit="runs", shown=is_root) as bar:
@@ -146,7 +145,7 @@ class _Turns:
         return runs
 
     def _run(self, shape: GridShape, party: Nodes) -> list[Measure]:
-        """Train the plan's steps once on the ranks of ``party``; rank 0 gets what each of them measured."""
+        """Train the plan's steps once on the ranks of ``party``; rank 0 returns their measures. Collective."""
         takes_part = any(self.world.rank in node for node in party)
         part = self.world.Split(0 if takes_part else 1, self.world.rank)
         measure = self._train(shape, part) if takes_part else None
@@ -156,25 +155,30 @@ class _Turns:
         return [measure for measure in self.world.gather(measure) or () if measure is not None]
 
     def _train(self, shape: GridShape, part: Any) -> Measure:
-        """Share of one rank in a run on ``part``, the ranks that ``shape`` needs; collective over it only."""
+        """Measure of this rank in a run on ``part``, the ranks of ``shape``. Collective over ``part``."""
         grid = Grid.create(part, shape)
         first, *others = [self._stretch(grid, first_step) for first_step in self.plan.first_steps]
         grid.free()
         return sum(others, first)
 
     def _stretch(self, grid: Grid, first_step: int) -> Measure:
-        """The same from one place of the stream on."""
+        """Measure of this rank from one place of the stream. Collective over the grid."""
         stream, config, plan = self.stream, self.config, self.plan
         steps = plan.warmup + plan.steps
         run = RunPlan.of(stream, config, grid.shape, first_step + steps)
-        order = (run.sizes, run.num_batches, run.num_steps)
-        how: dict[str, Any] = {"beginning": Beginning(first_step), "timeout_s": config.timeout_s}
+        memory_run = MemoryRun(
+            sizes=run.sizes,
+            num_batches=run.num_batches,
+            num_steps=run.num_steps,
+            beginning=Beginning(first_step),
+            timeout_s=config.timeout_s,
+        )
         if grid.is_daemon:
-            # It knows no steps to measure between, so its whole service counts, with its beginning and end.
+            # A daemon does not know where the measured steps begin, so its whole service counts.
             before = Counters.now()
-            serve_memory(grid, *order, **how)
+            serve_memory(grid, memory_run)
             return Measure(True, steps, 0, Counters.now().since(before))
-        memory = open_memory(grid, *order, **how)
+        memory = open_memory(grid, memory_run)
         trainer = Trainer(stream, config, run, grid, memory)
         trainer.go_on(first_step, None)
         compile_once(trainer, grid.node_trainer_comm, config.timeout_s)
@@ -193,7 +197,7 @@ class _Turns:
 
 
 def _walk(trainer: Trainer, memory: MemoryService, steps: range) -> tuple[int, tuple[float, ...]]:
-    """Train ``steps``; their events, and the seconds of each without its waits for other ranks."""
+    """Train ``steps``; their events, and seconds of each without waits for other ranks."""
 
     def own_s() -> float:
         waited_s = memory.waited_s if isinstance(memory, MemoryClient) else 0.0
@@ -207,5 +211,5 @@ def _walk(trainer: Trainer, memory: MemoryService, steps: range) -> tuple[int, t
 
 
 def _count_cores(nodes: Nodes, cores: Sequence[frozenset[int]]) -> int:
-    """Cores on which the ranks of ``nodes`` may run; ``cores``: those of every rank, numbered by node."""
+    """Number of cores on which the ranks of ``nodes`` may run. cores: of every rank, numbered by node."""
     return sum(len(frozenset().union(*(cores[rank] for rank in node))) for node in nodes)

@@ -26,33 +26,33 @@ from disttgl_hpc.grid.collectives import wait_request
 from disttgl_hpc.grid.job import drop_names_of_segments
 
 _COMMANDS = {
-    "prepare": "Make an event store of raw events.",
-    "generate": "Make a synthetic event stream of any size.",
-    "inspect": "Print what a file holds.",
-    "sample": "Sample all training batches beforehand.",
-    "plan": "Choose local batch and grid for a stream and a machine.",
+    "prepare": "Make an event store from raw events.",
+    "generate": "Generate a synthetic event stream of any size.",
+    "inspect": "Describe the contents of a store.",
+    "sample": "Sample all training batches in advance.",
+    "plan": "Choose local batch and grid for a stream and a cluster.",
     "pretrain": "Learn static node memory from the training events.",
     "config": "Print settings as a TOML file.",
-    "train": "Train on events, and evaluate the best weights.",
-    "classify": "Learn classes of nodes on a run's embeddings.",
+    "train": "Train on events and evaluate the best weights.",
+    "classify": "Train node classifiers on a run's embeddings.",
     "evaluate": "Repeat the final evaluation of a run.",
-    "embed": "Write embeddings of nodes, as of any time.",
+    "embed": "Write node embeddings as of any time.",
     "score": "Score pairs of nodes.",
     "recommend": "Rank destinations for nodes.",
-    "append": "Make a longer event store of later events.",
-    "update": "Carry a run's node memory along new events.",
-    "report": "Make a page about runs: curves, results, timeline.",
-    "schedule": "Draw who does what in which step of a grid.",
+    "append": "Append later events to an event store.",
+    "update": "Update a run's node memory with new events.",
+    "report": "Write an HTML report about runs.",
+    "schedule": "Show the schedule of a grid.",
     "doctor": "Check a machine or allocation before a long job.",
-    "bench": "Measure how fast training is on this machine.",
-    "simulate": "Predict how training scales to thousands of trainers.",
+    "bench": "Measure the speed of training on this machine.",
+    "simulate": "Predict the scaling of training to thousands of trainers.",
 }
 _USAGE, _FAILED, _INTERRUPTED = 2, 1, 130
 _PEERS_TURN_UP_S = 3.0
 
 
 class _LazyGroup(click.Group):
-    """Imports a command's module when it is asked for: a list of commands should not wait for torch."""
+    """Imports the module of a command on use, so that listing commands does not import torch."""
 
     def list_commands(self, _: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -66,12 +66,12 @@ class _LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that ``args`` begin with. Raises UsageError, with the near-miss, on an unknown one."""
+        """The command named first in ``args``. Raises UsageError, naming the closest command, if unknown."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
             close = difflib.get_close_matches(args[0], _COMMANDS, 1)
-            hint = f"Did you mean {close[0]}?" if close else f"Known are {', '.join(_COMMANDS)}."
+            hint = f"Did you mean {close[0]}?" if close else f"Commands: {', '.join(_COMMANDS)}."
             raise click.UsageError(f"{error.message} {hint}", ctx) from None
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
@@ -88,18 +88,18 @@ def disttgl(verbose: bool) -> None:
 
 
 def main() -> None:
-    """Run a command; on an error say it once, readably, and end every rank of the job."""
-    faulthandler.enable()  # a file cut short while it is mapped is a bus error: say where
-    drop_names_of_segments(MPI.COMM_WORLD)  # whatever the command, and before it takes seconds to load
+    """Run a command; on an error print it once, readably, and end every rank of the job."""
+    faulthandler.enable()  # a file truncated while it is mapped causes a bus error: print where
+    drop_names_of_segments(MPI.COMM_WORLD)  # first, since importing a command takes seconds
     try:
         status = disttgl.main(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as asked:
         if MPI.COMM_WORLD.rank == 0:
             click.echo(asked.format_message())
         sys.exit(_USAGE)
-    except SystemExit:  # of a shell that completes a command line
+    except SystemExit:  # raised by shell completion
         raise
-    except click.Abort:  # what click makes of Ctrl-C
+    except click.Abort:  # click's form of KeyboardInterrupt
         _tell_failure(KeyboardInterrupt())
         _end_job(_INTERRUPTED)
     except (click.ClickException, ConfigError, GridError, InputError, StoreError, PeerError) as error:
@@ -108,14 +108,14 @@ def main() -> None:
         _tell_failure(error)
         _end_job(_FAILED)
     else:
-        sys.exit(status)  # of a command that left with one
+        sys.exit(status)  # set by click.exceptions.Exit
 
 
 def _leave_together(error: Exception) -> None:
-    """End on an error of usage or input. Most often every rank has found the same: then it is told once.
+    """Exit on an error of usage or input, which usually all ranks have raised; it is printed once.
 
-    What some ranks alone have found, one of them tells, and the status is theirs: a PeerError only repeats it.
-    Ranks that do not turn up soon are at work and know nothing of the error: then it ends the job.
+    If only some ranks have raised it, one of them prints it and all exit with its status; a PeerError only
+    repeats it. If other ranks do not arrive soon, they are still working: the job is aborted.
     """
     world = MPI.COMM_WORLD
     status = _USAGE if isinstance(error, click.ClickException | ConfigError | GridError) else _FAILED
@@ -133,14 +133,14 @@ def _leave_together(error: Exception) -> None:
 
 
 def _end_job(status: int) -> NoReturn:
-    """Leave, and take the other ranks along."""
+    """Exit and abort the other ranks."""
     if MPI.COMM_WORLD.size > 1:
         MPI.COMM_WORLD.Abort(status)
     sys.exit(status)
 
 
 def _tell_failure(error: BaseException, *, alone: bool = False) -> None:
-    """Print an error: a line if it explains itself, else with its traceback; ``alone``: not one rank's own."""
+    """Print an error, with a traceback if unexpected; ``alone``: without the rank, since all ranks raised it."""
     world = MPI.COMM_WORLD
     several = world.size > 1 and not alone
     where = f"rank {world.rank} of {world.size} ({MPI.Get_processor_name()}): " if several else ""
@@ -151,7 +151,7 @@ def _tell_failure(error: BaseException, *, alone: bool = False) -> None:
 
 
 def _text(error: BaseException) -> str:
-    """What an error says for itself."""
+    """The message of an error."""
     if isinstance(error, click.UsageError) and error.ctx is not None:
         return f"{error.format_message()}\n{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help'."
     if isinstance(error, click.ClickException):

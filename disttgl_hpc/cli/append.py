@@ -1,4 +1,4 @@
-"""``disttgl append``: later events to an event store."""
+"""``disttgl append``: appends later events to an event store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from disttgl_hpc.ingest.append import AppendSettings
 from disttgl_hpc.ingest.append import append as run_append
 from disttgl_hpc.ingest.columns import parse_columns
 from disttgl_hpc.ingest.formats import FORMATS
-from disttgl_hpc.ingest.prepare import parse_split, parse_split_times
+from disttgl_hpc.ingest.split import parse_split, parse_split_times
 
 _EXAMPLES = """\b
 Examples:
@@ -25,32 +25,34 @@ Examples:
 @click.argument("store", type=click.Path(path_type=Path), metavar="EVENTS.h5")
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="NEW...")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Store to write.  [default: replace EVENTS.h5]"
+    "-o", "--output", type=click.Path(path_type=Path), help="Output store.  [default: replace EVENTS.h5]"
 )
 @click.option("--format", type=click.Choice(FORMATS), help="Format of NEW.  [default: by suffix]")
 @click.option(
-    "--columns", metavar="PART=NAME,...", help="As of prepare.  [default: as EVENTS.h5 was prepared]"
+    "--columns", metavar="PART=NAME,...", help="As for prepare.  [default: as EVENTS.h5 was prepared]"
 )
 @click.option(
     "--label-by-file/--no-label-by-file",
     default=None,
-    help="As of prepare.  [default: as EVENTS.h5 was prepared]",
+    help="As for prepare.  [default: as EVENTS.h5 was prepared]",
 )
 @click.option(
-    "--split", help="Shares of training, validation and test.  [default: these end where they ended]"
+    "--split",
+    help="Shares of training, validation and test.  [default: training and validation end as before]",
 )
-@click.option("--split-times", metavar="T1,T2", help="Begin of validation and of test.")
+@click.option("--split-times", metavar="T1,T2", help="Start times of validation and test.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 def append(store: Path, inputs: tuple[Path, ...], **options: Any) -> None:
-    """Make EVENTS.h5 longer by the later events in the files NEW.
+    """Append the later events in the files NEW to EVENTS.h5.
 
-    The result is the store that prepare makes of all input at once, bit for bit, but for the split: new events are
-    test events unless --split or --split-times says otherwise. It takes as long as preparing everything, and as
-    much room beside the output meanwhile. EVENTS.h5 is replaced once the longer store is complete; a run that was
-    trained on it can then be updated and trained further, but its evaluation cannot be repeated: -o keeps both.
+    The result equals the store that prepare makes from all input at once, bit for bit, except for the split:
+    new events are test events unless --split or --split-times is given. Appending takes as much time and
+    temporary disk space as preparing everything. EVENTS.h5 is replaced once the longer store is complete; a
+    run trained on it can then be updated and trained further, but its evaluation cannot be repeated. Use -o
+    to keep both stores.
     """
     if MPI.COMM_WORLD.rank:
-        return  # one process writes one file, however many were started
+        return  # only one process writes the file
     parsers = {"columns": parse_columns, "split": parse_split, "split_times": parse_split_times}
     given = {name: value for name, value in options.items() if value is not None}
     given |= {name: parse(given[name]) for name, parse in parsers.items() if name in given}

@@ -1,4 +1,4 @@
-"""``disttgl classify``: node classes on the embeddings of a finished run."""
+"""``disttgl classify``: node classifiers on the embeddings of a finished run."""
 
 from __future__ import annotations
 
@@ -24,27 +24,29 @@ _AT_LEAST_ONE = click.IntRange(min=1)
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--seeds", type=_AT_LEAST_ONE, default=HeadSettings.seeds, help="Heads to learn, one a seed.")
 @click.option(
-    "--epochs", type=_AT_LEAST_ONE, default=HeadSettings.epochs, help="Passes of a head over training."
+    "--seeds", type=_AT_LEAST_ONE, default=HeadSettings.seeds, help="Number of heads to train, one per seed."
+)
+@click.option(
+    "--epochs", type=_AT_LEAST_ONE, default=HeadSettings.epochs, help="Passes over the training events."
 )
 @click.option("--lr", type=click.FloatRange(min=0), default=HeadSettings.lr, help="Learning rate of Adam.")
-@click.option("--batch", type=_AT_LEAST_ONE, default=HeadSettings.batch, help="Events of a step.")
+@click.option("--batch", type=_AT_LEAST_ONE, default=HeadSettings.batch, help="Events per step.")
 @click.option(
     "--balance",
     type=click.FloatRange(min=0),
     default=HeadSettings.balance,
-    help="How much more the rarer label weighs; 1: both the same.",
+    help="Exponent of the class weights; 1: both labels have the same total weight, 0: no weighting.",
 )
 @click.option("--events", type=click.Path(path_type=Path), help="The event store, if it has moved.")
-def classify(run: Path, events: Path | None, **how: Any) -> None:
-    """Learn the state of nodes (a ban, a default) from the embeddings of the finished RUN, which stay as they are.
+def classify(run: Path, events: Path | None, **settings: Any) -> None:
+    """Predict the state of nodes (a ban, a default) from the frozen embeddings of the finished RUN.
 
-    The run's best weights walk the stream once and embed the source of every event just before it; a head learns
-    its label at that time (node labels of `disttgl prepare`: 0, or anything else) on the training split. Validation
-    chooses the epoch, by ROC-AUC. The table is of all heads; RUN/classify.json has each. To train the embeddings
-    along: `disttgl train --task node`, or `--task link+node`.
+    The source of every event is embedded just before the event with the run's best weights; a head is trained
+    on the node labels of the training split (0 or not 0). Validation ROC-AUC selects the epoch. The table
+    shows all heads; RUN/classify.json has each of them. To train the embeddings as well: `disttgl train
+    --task node` or `--task link+node`.
     """
     if MPI.COMM_WORLD.rank:
-        return  # one process does it, however many were started
-    click.echo(heads_table(run_classify(RunDirectory(run), HeadSettings(**how), events)))
+        return  # only one process works
+    click.echo(heads_table(run_classify(RunDirectory(run), HeadSettings(**settings), events)))

@@ -14,24 +14,25 @@ from disttgl_hpc.training.run_directory import RunDirectory, saved_config
 
 _EXAMPLES = """\b
 Examples:
-  disttgl config --defaults > settings.toml       # every setting, what it means and its default
+  disttgl config --defaults > settings.toml       # every setting with its description and default
   disttgl config --config settings.toml --set epochs=5
-  disttgl config runs/flights > flights.toml      # train again as that run was
+  disttgl config runs/flights > flights.toml      # the settings of that run
 """
 
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("run", type=click.Path(path_type=Path), required=False)
-@click.option("--defaults", is_flag=True, help="Print all defaults, each with what it means.")
+@click.option("--defaults", is_flag=True, help="Print all defaults with their descriptions.")
 @config_options
 def config(run: Path | None, defaults: bool, **options: Any) -> None:
     """Print settings as a TOML file, for --config.
 
-    Of RUN, or the defaults, with what --config, --set and options change in them. All of them are checked.
+    Prints the settings of RUN, or the defaults, changed by --config, --set and options. All values are
+    checked.
     """
     given = given_settings(options)
     if defaults and (run is not None or given):
-        raise click.UsageError("--defaults prints just these: leave RUN and other settings out")
+        raise click.UsageError("--defaults cannot be combined with RUN or other settings: omit one of them")
     base = TrainConfig() if run is None else saved_config(RunDirectory(run).read_config())
     settings = train_config(base.as_dict(), given)
     if MPI.COMM_WORLD.rank == 0:

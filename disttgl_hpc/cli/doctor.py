@@ -1,4 +1,4 @@
-"""``disttgl doctor``: whether a job would run here, and run well."""
+"""``disttgl doctor``: checks whether a job would run here, and run well."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from typing import Any
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.benchmarks.diagnosis import Check, Verdict, diagnose
-from disttgl_hpc.benchmarks.doctor import examine, launched_by
+from disttgl_hpc.benchmarks.doctor import Check, Verdict, diagnose, examine, launched_by
 from disttgl_hpc.cli.options import config_options, given_settings
 from disttgl_hpc.config import train_config
 
 _EXAMPLES = """\b
-Examples, each started as the job is to be:
+Examples, each started like the job:
   disttgl doctor
   mpiexec -n 3 disttgl doctor flights.events.h5 --run runs/flights --grid 1x1x2
   srun --mpi=pmi2 --nodes=2 --ntasks-per-node=5 disttgl doctor flights.events.h5 --threads 4
@@ -29,18 +28,19 @@ _WIDTH = 110
 @click.command(epilog=_EXAMPLES)
 @click.argument("events", type=click.Path(path_type=Path), required=False)
 @click.option(
-    "--run", "run_path", type=click.Path(path_type=Path), default="runs", help="Run directory to be."
+    "--run", "run_path", type=click.Path(path_type=Path), default="runs", help="Planned run directory."
 )
 @partial(config_options)
 def doctor(events: Path | None, run_path: Path, **options: Any) -> None:
     """Check this machine or allocation before a long job on EVENTS, without training.
 
-    Start it as the job is to be started, with the job's options. MPI and its launcher, shared memory, grid, cores
-    and threads, events, run directory, clocks, software, GPUs. Ends with status 1 if the job would fail.
+    Start it like the job, with the job's options. Checked are MPI and its launcher, shared memory, grid,
+    cores and threads, events, run directory, clocks, software and GPUs. The exit status is 1 if the job would
+    fail.
     """
     config = train_config(given_settings(options))
     checks = diagnose(examine(events, run_path, config, MPI.COMM_WORLD))
-    # Where MPI has fallen apart, each process believes that it is rank 0.
+    # If MPI did not connect the processes, each of them is rank 0.
     launch = launched_by(dict(os.environ))
     if MPI.COMM_WORLD.rank == 0 and (launch is None or launch[2] == 0):
         click.echo("\n".join(table(checks)))
@@ -49,7 +49,7 @@ def doctor(events: Path | None, run_path: Path, **options: Any) -> None:
 
 
 def table(checks: Sequence[Check]) -> list[str]:
-    """A row for each check, remedies below those that need one, and what it comes to."""
+    """A row per check with its remedy, and a summary."""
     whats, verdicts = (
         max(map(len, column)) for column in ([c.what for c in checks], [v.value for v in Verdict])
     )

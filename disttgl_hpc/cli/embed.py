@@ -1,4 +1,4 @@
-"""``disttgl embed``: embeddings of nodes by a trained run."""
+"""``disttgl embed``: node embeddings of a trained run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from disttgl_hpc.inference.answers import (
     origin_of,
     write_embeddings_file,
 )
-from disttgl_hpc.inference.node_ids import read_ids
 from disttgl_hpc.inference.queries import embed as run_embed
-from disttgl_hpc.inference.trained_run import open_trained
+from disttgl_hpc.inference.trained_run import open_trained, read_ids
 from disttgl_hpc.training.run_directory import RunDirectory
 
 _EXAMPLES = """\b
@@ -32,9 +31,9 @@ Examples:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path), metavar="OUT.h5|.parquet|.npy")
 @at_option
-@click.option("--nodes", help="Ids a,b,c, or a file with one id a line.  [default: all nodes]")
+@click.option("--nodes", help="Ids a,b,c, or a file with one id per line.  [default: all nodes]")
 @click.option(
-    "--of", type=click.Choice(["sources", "destinations"]), help="Of a bipartite stream: these nodes only."
+    "--of", type=click.Choice(["sources", "destinations"]), help="Only these nodes of a bipartite stream."
 )
 @events_options
 def embed(
@@ -47,14 +46,15 @@ def embed(
     events: Path | None,
     static: Path | None,
 ) -> None:
-    """Write the embeddings of nodes by the best weights of RUN, as of a time, with your own ids.
+    """Write node embeddings by the best weights of RUN, as of a given time, with your own ids.
 
-    Memory and neighbours are of the events strictly before --at, and of nothing later; without it, of all events.
-    A .h5 file holds the datasets id, embedding and, of bipartite streams, kind; a .parquet file columns of these
-    names; a .npy file the matrix, whose rows OUT.ids.csv names. Files that are there are replaced.
+    Memory and neighbours depend on the events strictly before --at and on nothing later; without --at, on all
+    events. A .h5 file has the datasets id, embedding and, for bipartite streams, kind; a .parquet file has
+    columns of the same names; a .npy file has the matrix, with the ids of its rows in OUT.ids.csv. Existing
+    files are replaced.
     """
     if MPI.COMM_WORLD.rank:
-        return  # one process asks, however many were started
+        return  # only one process answers
     check_kind(output, EMBEDDING_KINDS)
     trained = open_trained(RunDirectory(run), events, static)
     moment = trained.moment(at)

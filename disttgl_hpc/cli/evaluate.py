@@ -1,4 +1,4 @@
-"""``disttgl evaluate``: the final evaluation of a run, again, from its files."""
+"""``disttgl evaluate``: repeats the final evaluation of a run from its files."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import click
 from mpi4py import MPI
 
 from disttgl_hpc.report.result_tables import results_table
-from disttgl_hpc.training.final_results import evaluate_run
 from disttgl_hpc.training.run_directory import RunDirectory
+from disttgl_hpc.training.sweep_ends import evaluate_run
 
 _EXAMPLES = """\b
 Examples:
@@ -21,13 +21,13 @@ Examples:
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--events", type=click.Path(path_type=Path), help="The event store, if it has moved.")
-@click.option("--static", type=click.Path(path_type=Path), help="The file of static memory, if it has moved.")
+@click.option("--events", type=click.Path(path_type=Path), help="Event store, if it has moved.")
+@click.option("--static", type=click.Path(path_type=Path), help="Static memory file, if it has moved.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def evaluate(run: Path, events: Path | None, static: Path | None, as_json: bool) -> None:
-    """Repeat the final evaluation of RUN: its best weights and their memory, on validation and test.
+    """Repeat the final evaluation of RUN on validation and test, with its best weights and their memory.
 
-    The numbers are those that training printed. Under mpiexec all ranks share the scoring.
+    The results equal those that training printed. Under mpiexec all ranks share the scoring.
     """
     results = evaluate_run(RunDirectory(run), events, MPI.COMM_WORLD, static)
     if MPI.COMM_WORLD.rank == 0:

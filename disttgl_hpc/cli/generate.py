@@ -28,39 +28,44 @@ Examples:
 
 
 def count(text: str | int) -> int:
-    """A whole number, also as 1e6 or 1,000,000. Raises BadParameter."""
+    """An integer, also written as 1e6 or 1,000,000. Raises BadParameter."""
     try:
         number = float(str(text).replace(",", ""))
     except ValueError:
         number = -1.0
     if number < 0 or not number.is_integer():
-        raise click.BadParameter(f"must be a whole number such as 1000000 or 1e6, found '{text}'")
+        raise click.BadParameter(f"must be an integer such as 1000000 or 1e6, found '{text}'")
     return int(number)
 
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("output", type=click.Path(path_type=Path), metavar="OUT.events.h5")
-@click.option("--like", type=click.Choice(list(_LIKE)), help="Counts and habits of a known stream.")
+@click.option(
+    "--like", type=click.Choice(list(_LIKE)), help="Use the counts and distributions of a known stream."
+)
 @click.option("--events", "num_events", type=count, help="Number of events.  [default: 1e6]")
-@click.option("--nodes", type=count, help="Nodes of one set.  [default: 20 events a node]")
-@click.option("--sources", type=count, help="With --destinations: two sets of nodes (bipartite).")
-@click.option("--destinations", type=count, help="With --sources: two sets of nodes.")
+@click.option("--nodes", type=count, help="Number of nodes in one node set.  [default: 20 events per node]")
+@click.option("--sources", type=count, help="Number of sources of a bipartite stream; needs --destinations.")
+@click.option(
+    "--destinations", type=count, help="Number of destinations of a bipartite stream; needs --sources."
+)
 @click.option(
     "--kind",
     type=click.Choice(KINDS),
-    help="What repeats: one of the source's recent destinations, or the one far back.  [default: recent]",
+    help="What a source repeats: a recent destination, or one from long ago.  [default: recent]",
 )
 @click.option(
     "--lag",
     type=click.IntRange(min=1),
-    help="recent: a repeat is of one of the source's last LAG destinations. long-range: of the destination LAG of "
-    "the source's events ago. Memory: 4 LAG bytes a source.  [default: 5, long-range 20]",
+    help="recent: repeats one of the source's last LAG destinations. long-range: repeats the "
+    "destination of LAG "
+    "events of the source ago. Needs 4 LAG bytes per source.  [default: 5, long-range 20]",
 )
 @click.option("--repeat", type=float, help=f"Share of repeats.  [default: {Recipe.repeat}]")
 @click.option(
     "--bursts",
     type=float,
-    help=f"Share of events by a source that acted just now.  [default: {Recipe.bursts}]",
+    help=f"Share of events whose source is that of a very recent event.  [default: {Recipe.bursts}]",
 )
 @click.option(
     "--activity", type=float, help=f"Exponent of the sources' power law.  [default: {Recipe.activity}]"
@@ -71,21 +76,21 @@ def count(text: str | int) -> int:
 @click.option(
     "--mean-gap", type=float, help=f"Mean time between two events, seconds.  [default: {Recipe.mean_gap}]"
 )
-@click.option("--edge-features", "dim_edge", type=count, help="Features of an event.  [default: 0]")
+@click.option("--edge-features", "dim_edge", type=count, help="Features per event.  [default: 0]")
 @click.option(
     "--feature-dtype",
     type=click.Choice(["float32", "float16", "int8"]),
-    help="How they are stored.  [default: float32]",
+    help="Stored type of the features.  [default: float32]",
 )
 @click.option(
     "--classes",
     "num_classes",
     type=count,
-    help="Classes of events: how long the source was idle.  [default: 0]",
+    help="Number of event classes, which depend on how long the source was idle.  [default: 0]",
 )
-@click.option("--seed", type=click.IntRange(min=0), help="Another seed, another stream.  [default: 0]")
+@click.option("--seed", type=click.IntRange(min=0), help="Random seed.  [default: 0]")
 @click.option(
-    "--name", default="", show_default=False, help="Name of the stream.  [default: the output's own]"
+    "--name", default="", show_default=False, help="Name of the stream.  [default: name of the output]"
 )
 @click.option("--force", is_flag=True, help="Replace the output if it is an event store.")
 def generate(
@@ -99,14 +104,14 @@ def generate(
     force: bool,
     **options: Any,
 ) -> None:
-    """Make a synthetic event stream of any size, the same for the same options.
+    """Generate a synthetic event stream of any size; the same options give the same stream.
 
-    An OUT that ends in .csv or .csv.gz gets the raw events (src, dst, time[, label][, f0, f1, …]), for
-    disttgl prepare to read. Nodes turn up over the whole stream, the first ones being the most active; sources
-    repeat themselves; time is in whole seconds.
+    If OUT ends in .csv or .csv.gz, raw events (src, dst, time[, label][, f0, f1, …]) are written for disttgl
+    prepare. Nodes appear over the whole stream, and the earliest are the most active; sources repeat
+    destinations; times are whole seconds.
     """
     if MPI.COMM_WORLD.rank:
-        return  # one process writes one file, however many were started
+        return  # only one process writes the file
     given = {option: value for option, value in options.items() if value is not None}
     given |= _node_counts(nodes, sources, destinations)
     recipe = dataclasses.replace(_LIKE[like], **given) if like else Recipe(**_with_defaults(given))
@@ -116,10 +121,10 @@ def generate(
 
 
 def _node_counts(nodes: int | None, sources: int | None, destinations: int | None) -> dict[str, int]:
-    """Either one set of nodes or two."""
+    """Node counts of the recipe: one node set or two."""
     if (sources is None) != (destinations is None) or (nodes is not None and sources is not None):
         raise ConfigError(
-            "nodes are of one set or of two: give --nodes, or both --sources and --destinations"
+            "use either --nodes (one node set) or both --sources and --destinations (bipartite)"
         )
     if nodes is not None:
         return {"num_src": nodes, "num_dst": 0}
@@ -129,7 +134,7 @@ def _node_counts(nodes: int | None, sources: int | None, destinations: int | Non
 
 
 def _with_defaults(given: dict[str, Any]) -> dict[str, Any]:
-    """Options that have no fixed default: a number of nodes that suits the number of events and the lag."""
+    """Add defaults that depend on other options: the number of nodes depends on events and lag."""
     given.setdefault("num_events", 10**6)
     events_per_node = _EVENTS_PER_NODE
     if given.get("kind") == "long-range":

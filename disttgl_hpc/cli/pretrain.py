@@ -1,4 +1,4 @@
-"""``disttgl pretrain``: learns static node memory from the training events."""
+"""``disttgl pretrain``: pre-trains static node memory on the training events."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _OWN_DEFAULTS = {
 
 
 class _Kind(click.Choice):  # type: ignore[type-arg]
-    """A way to learn beforehand; the one that is none is told where it belongs."""
+    """A pre-training method; co-trained is refused with the command that supports it."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """One of the choices."""
+        """The method; fails for co-trained and unknown names."""
         if value == CO_TRAINED:
             self.fail(
-                "is learned along with the model: disttgl train EVENTS.h5 --static co-trained", param, ctx
+                "is trained together with the model: disttgl train EVENTS.h5 --static co-trained", param, ctx
             )
         return super().convert(value, param, ctx)
 
@@ -42,15 +42,15 @@ class _Kind(click.Choice):  # type: ignore[type-arg]
 @click.command(epilog=_EXAMPLES)
 @click.argument("events", type=click.Path(path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path), metavar="OUT.static.h5")
-@click.option("--kind", type=_Kind(METHODS), required=True, help="How to learn.")
+@click.option("--kind", type=_Kind(METHODS), required=True, help="Pre-training method.")
 @click.option(
     "--share",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=0.9,
     show_default=True,
-    help="Share of the training events to learn from; the others choose the epoch.",
+    help="Share of the training events to learn from; the others select the epoch.",
 )
-@click.option("--force", is_flag=True, help="Replace a static memory that is there already.")
+@click.option("--force", is_flag=True, help="Replace an existing static memory.")
 @partial(config_options, but=FIXED["embedding"], notes=_OWN_DEFAULTS)
 def pretrain(
     events: Path,
@@ -61,19 +61,20 @@ def pretrain(
     force: bool,
     **options: Any,
 ) -> None:
-    """Learn a row of static memory for each node of EVENTS, for `disttgl train --static OUT.static.h5`.
+    """Pre-train a row of static memory for each node of EVENTS, for `disttgl train --static OUT.static.h5`.
 
-    Only events of the training split are read. Nodes without events among those learned from get zeros.
+    Only events of the training split are used. Nodes without events among them get zeros.
 
-    embedding: a table in place of the node memory, learned with the model of `disttgl train` and its options; under
-    mpiexec a grid trains as it does there. static-gnn: embeddings of the graph of who met whom, by LightGCN; every
-    rank trains. It takes --epochs, --lr, --local-batch, --static-decay, --dim-memory, --seed, --threads,
-    --timeout-s and those of evaluation but its batch; others are refused.
+    embedding: a table in place of the node memory, trained with the model of `disttgl train` and its options,
+    on a grid under mpiexec. static-gnn: embeddings of the graph of all pairs that met, by LightGCN, trained
+    by all ranks. It accepts --epochs, --lr, --local-batch, --static-decay, --dim-memory, --seed, --threads,
+    --timeout-s and the evaluation options except the batch.
 
-    Both predict links and draw their negatives, whatever task and given negatives a --config names. From such a
-    file a kind takes what it uses; what is a default of training there leaves the defaults of static-gnn alone.
+    Both methods predict links with drawn negatives, whatever task and negatives a --config file names.
+    Settings of that file which a method does not use are ignored, and settings at training's default do not
+    override static-gnn's own.
 
-    An interrupted embedding goes on when the same command is given again.
+    If embedding is interrupted, repeat the command to continue.
     """
     file = options["config_file"]
     given = given_settings({**options, "config_file": None})
@@ -84,11 +85,11 @@ def pretrain(
     if learned is None:
         ignore_stop_signals()
         if MPI.COMM_WORLD.rank == 0:
-            click.echo("Stopped after a checkpoint. Go on with the same command.", err=True)
+            click.echo("Stopped after a checkpoint. Repeat the command to continue.", err=True)
         raise click.exceptions.Exit(EXIT_STATUS)
     if MPI.COMM_WORLD.rank == 0:
         known = int(learned.rows.any(axis=1).sum())
         click.echo(
-            f"{output}: {known:,} of {len(learned.rows):,} nodes are known, validation MRR "
+            f"{output}: {known:,} of {len(learned.rows):,} nodes have a row, validation MRR "
             f"{learned.report['best_mrr']:.4f} (on held-out training events)"
         )

@@ -1,4 +1,4 @@
-"""``disttgl recommend``: the most likely destinations of nodes, by a trained run."""
+"""``disttgl recommend``: the most likely destinations of nodes by a trained run."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from pathlib import Path
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.cli.options import at_option, events_options, table_option, tell_table
+from disttgl_hpc.cli.options import at_option, events_options, print_table, table_option
 from disttgl_hpc.inference.answers import recommended_columns
-from disttgl_hpc.inference.node_ids import read_ids, refuse_unknown
 from disttgl_hpc.inference.queries import recommend as run_recommend
-from disttgl_hpc.inference.trained_run import open_trained
+from disttgl_hpc.inference.trained_run import open_trained, read_ids, refuse_unknown
 from disttgl_hpc.training.run_directory import RunDirectory
 
 _EXAMPLES = """\b
@@ -24,10 +23,10 @@ Examples:
 @click.command(epilog=_EXAMPLES)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
-    "--nodes", help="Ids a,b,c, or a file with one id a line.  [default: all sources, or all nodes]"
+    "--nodes", help="Ids a,b,c, or a file with one id per line.  [default: all sources, or all nodes]"
 )
-@click.option("--top", type=click.IntRange(min=1), default=10, help="Destinations for each node.")
-@click.option("--exclude-seen", is_flag=True, help="Leave out whom a node has met before.")
+@click.option("--top", type=click.IntRange(min=1), default=10, help="Destinations per node.")
+@click.option("--exclude-seen", is_flag=True, help="Exclude destinations that the node has met.")
 @at_option
 @table_option
 @events_options
@@ -42,17 +41,17 @@ def recommend(
     events: Path | None,
     static: Path | None,
 ) -> None:
-    """Rank destinations for nodes by the best weights of RUN: who each is most likely to meet next.
+    """Rank the destinations that nodes are most likely to meet next, by the best weights of RUN.
 
-    Ranked are the destinations (in a stream of one node set: the other nodes) with an event before --at. Columns:
-    src, rank, dst, logit, probability, as of disttgl score.
+    Candidates are all destinations (in a stream with one node set: all other nodes) with an event before
+    --at. The columns are src, rank, dst, logit, probability, as in disttgl score.
     """
     if MPI.COMM_WORLD.rank:
-        return  # one process asks, however many were started
+        return  # only one process answers
     trained = open_trained(RunDirectory(run), events, static)
     ids = trained.ids
     values = read_ids(nodes) if nodes is not None else ids.all[: ids.num_src or None]
     src = ids.sources(values)
     refuse_unknown(values, src, "--nodes", "check them")
     found = run_recommend(trained, src, top, trained.moment(at), exclude_seen=exclude_seen)
-    tell_table(recommended_columns(trained, found), output)
+    print_table(recommended_columns(trained, found), output)

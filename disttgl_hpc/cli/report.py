@@ -1,4 +1,4 @@
-"""``disttgl report``: a page about runs."""
+"""``disttgl report``: an HTML report about runs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ import click
 from mpi4py import MPI
 
 from disttgl_hpc.errors import ConfigError, StoreError
-from disttgl_hpc.planning.plots import check_plot
-from disttgl_hpc.report.drawn import save_chart
+from disttgl_hpc.report.drawing import check_plot, draw, save_charts
 from disttgl_hpc.report.page import GENERATOR, all_charts, render_report
 from disttgl_hpc.report.run_facts import RunFacts
-from disttgl_hpc.report.run_files import read_runs
-from disttgl_hpc.report.svg import draw
-from disttgl_hpc.report.tensorboard import check_tensorboard, write_tensorboard
+from disttgl_hpc.report.run_files import check_tensorboard, read_runs, write_tensorboard
 
 _EXAMPLES = """\b
 Examples:
@@ -34,12 +31,18 @@ Examples:
     type=click.Path(dir_okay=False, path_type=Path),
     help="HTML file.  [default: report.html in the first run]",
 )
-@click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Folder for every chart.")
 @click.option(
-    "--format", "file_type", type=click.Choice(("svg", "png", "pdf")), default="svg", help="Of --plots."
+    "--plots", type=click.Path(file_okay=False, path_type=Path), help="Folder for the charts as files."
 )
 @click.option(
-    "--tensorboard", type=click.Path(file_okay=False, path_type=Path), help="Folder for TensorBoard's files."
+    "--format",
+    "file_type",
+    type=click.Choice(("svg", "png", "pdf")),
+    default="svg",
+    help="File format of --plots.",
+)
+@click.option(
+    "--tensorboard", type=click.Path(file_okay=False, path_type=Path), help="Folder for TensorBoard files."
 )
 def report(
     runs: tuple[Path, ...],
@@ -48,14 +51,14 @@ def report(
     file_type: str,
     tensorboard: Path | None,
 ) -> None:
-    """Make one page about RUNS: curves, results, where the time goes, memory, staleness, a timeline.
+    """Write an HTML page about RUNS: curves, results, time by phase, memory, staleness, timeline.
 
-    The page is a single file that loads nothing else, for a browser, a phone, or print. Runs may be finished,
-    unfinished, or killed. Several are compared; those that differ in their seed only stand together. The timeline
-    is there for runs that were trained with --trace-steps.
+    The page is a single file that loads nothing else. Runs may be finished, unfinished or killed. Several
+    runs are compared, and runs that differ only in the seed are grouped. A timeline is shown for runs with
+    --trace-steps.
     """
     if MPI.COMM_WORLD.rank:
-        return  # said once, however many processes were started
+        return  # only one process prints
     if tensorboard is not None:
         check_tensorboard()
     page = output or runs[0] / "report.html"
@@ -79,20 +82,20 @@ def report(
 
 
 def _check_page(page: Path) -> None:
-    """Raise ConfigError for a file that is there already and is none of ours."""
+    """Raise ConfigError if the file exists and is not a report."""
     if page.exists():
         with page.open(encoding="utf-8", errors="replace") as file:
             if GENERATOR not in file.read(2000):
-                raise ConfigError(f"{page}: exists already and is no report: name the report to make")
+                raise ConfigError(f"{page}: exists and is not a report: choose another name with -o")
 
 
 def _save_charts(facts: Sequence[RunFacts], folder: Path, file_type: str) -> None:
-    """Write every chart of the page into a file of its own."""
+    """Write every chart of the page to its own file."""
     charts = dict(all_charts(facts))
     for name, chart in charts.items():
         path = folder / f"{name}.{file_type}"
         if file_type == "svg":
-            path.write_text(draw(chart, alone=True), encoding="utf-8")
+            path.write_text(draw(chart, standalone=True), encoding="utf-8")
         else:
-            save_chart(chart, path)
+            save_charts([chart], path)
     click.echo(f"{folder}: {len(charts)} charts")

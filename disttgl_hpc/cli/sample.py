@@ -1,4 +1,4 @@
-"""``disttgl sample``: graphs of all batches, sampled before training."""
+"""``disttgl sample``: samples the graphs of all training batches in advance."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Examples:
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="The i of the grids IxJxK that will train with the store.",
+    help="I of the grids IxJxK that will use the store.",
 )
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @partial(config_options, but=_OTHERS)
@@ -53,12 +53,12 @@ def sample(
     force: bool,
     **options: Any,
 ) -> None:
-    """Sample all training batches of the event store EVENTS beforehand, with --negative-sets fixed negative sets.
+    """Sample all training batches of EVENTS in advance, with --negative-sets fixed negative sets.
 
-    `disttgl train --batches` then reads them instead of sampling, and trains the same, bit for bit. Under mpiexec
-    all ranks share the work; any number of them makes the same store. The same command goes on with what an
-    interrupted one has finished. The output's default is NAME.bB.nK.sS.batches.h5 beside EVENTS, for batches of B
-    events (IxB where --minibatch is I), K neighbours and S negative sets.
+    `disttgl train --batches` then reads them instead of sampling; the results are identical, bit for bit.
+    Under mpiexec all ranks share the work, and the store does not depend on their number. After an
+    interruption, repeat the command to continue. The default output is NAME.bB.nK.sS.batches.h5 beside
+    EVENTS, for batches of B events (IxB if --minibatch is I), K neighbours and S negative sets.
     """
     config = train_config(given_settings(options))
     path = output or events.with_name(_default_name(events, config, minibatch))
@@ -66,11 +66,12 @@ def sample(
     if store is not None:
         click.echo(
             f"{path}: {store.key.num_batches:,} global batches in {minibatch} slices, {config.negative_sets} "
-            f"negative sets, {len(store.records):,} bytes, {len(store.records) / store.key.train_end:,.0f} an event"
+            f"negative sets, {len(store.records):,} bytes, "
+            f"{len(store.records) / store.key.train_end:,.0f} per event"
         )
 
 
 def _default_name(events: Path, config: TrainConfig, minibatch: int) -> str:
-    """Name of a batch store beside its events."""
+    """Default name of a batch store."""
     batch = f"{config.local_batch}" if minibatch == 1 else f"{minibatch}x{config.local_batch}"
     return f"{stem(events)}.b{batch}.n{config.num_neighbors}.s{config.negative_sets}.batches.h5"

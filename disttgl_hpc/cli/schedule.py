@@ -1,4 +1,4 @@
-"""``disttgl schedule``: who does what in which step, as a table and as pictures."""
+"""``disttgl schedule``: the schedule of a grid as a table and as pictures."""
 
 from __future__ import annotations
 
@@ -28,11 +28,15 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("grid")
-@click.option("--batches", type=_AT_LEAST_ONE, default=6, help="Global batches of a sweep, L.")
-@click.option("--steps", type=_AT_LEAST_ONE, help="To show.  [default: a sweep and the next one's beginning]")
-@click.option("--nodes", type=_AT_LEAST_ONE, default=1, help="Over which --grid-picture spreads replicas.")
-@click.option("-o", "--output", type=_FILE, help="SVG file for the schedule.")
-@click.option("--grid-picture", "grid_picture_file", type=_FILE, help="SVG file for the grid.")
+@click.option("--batches", type=_AT_LEAST_ONE, default=6, help="Global batches per sweep, L.")
+@click.option(
+    "--steps", type=_AT_LEAST_ONE, help="Steps to show.  [default: a sweep and the beginning of the next]"
+)
+@click.option(
+    "--nodes", type=_AT_LEAST_ONE, default=1, help="Nodes over which --grid-picture distributes the replicas."
+)
+@click.option("-o", "--output", type=_FILE, help="SVG file of the schedule.")
+@click.option("--grid-picture", "grid_picture_file", type=_FILE, help="SVG file of the grid.")
 def schedule(
     *,
     grid: str,
@@ -42,13 +46,13 @@ def schedule(
     output: Path | None,
     grid_picture_file: Path | None,
 ) -> None:
-    """Tell what each trainer of GRID (IxJxK) does in each step, as a table and as pictures.
+    """Show what each trainer of GRID (IxJxK) does in each step, as a table and as pictures.
 
-    Which batch, which of its passes, and whether it reads (R) and writes (W) the memory of its replica. It is
-    worked out by the functions that training itself asks.
+    Each entry names the batch, the pass over it, and whether the trainer reads (R) and writes (W) the memory
+    of its replica. It is computed by the same functions that training uses.
     """
     if MPI.COMM_WORLD.rank:
-        return  # said once, however many processes were started
+        return  # only one process prints
     shape = GridShape.parse(grid)
     steps = steps or picture_steps(shape, batches)
     check_size(shape, batches, steps)

@@ -1,4 +1,4 @@
-"""``disttgl score``: how likely pairs of nodes are to meet, by a trained run."""
+"""``disttgl score``: scores pairs of nodes by a trained run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from mpi4py import MPI
 
-from disttgl_hpc.cli.options import events_options, table_option, tell_table
+from disttgl_hpc.cli.options import events_options, print_table, table_option
 from disttgl_hpc.inference.answers import read_pairs, scored_pairs
 from disttgl_hpc.inference.trained_run import open_trained
 from disttgl_hpc.ingest.columns import Columns, parse_columns
@@ -27,9 +27,9 @@ Examples:
 @click.option(
     "--columns",
     metavar="src=..,dst=..,time=..",
-    help="Columns of PAIRS; that of times may be missing there.  [default: src=src,dst=dst,time=time]",
+    help="Columns of PAIRS; the time column may be missing.  [default: src=src,dst=dst,time=time]",
 )
-@click.option("--skip-unknown", is_flag=True, help="Leave scores of ids that no event has empty.")
+@click.option("--skip-unknown", is_flag=True, help="Leave the scores of unknown ids empty.")
 @events_options
 def score(
     run: Path,
@@ -41,14 +41,15 @@ def score(
     events: Path | None,
     static: Path | None,
 ) -> None:
-    """Score the pairs of nodes in the csv or parquet file PAIRS, each as the next event at its time.
+    """Score the pairs of nodes in the CSV or Parquet file PAIRS, each as the next event at its time.
 
-    Writes them in their order with logit and probability: the chance that the pair is an event rather than a random
-    negative, as it was trained. Memory and neighbours are of the events strictly before each time; without times,
-    of all events. Each different time costs some milliseconds, many pairs at one time little more than one.
+    Writes the pairs in their order with logit and probability: that the pair is an event rather than a random
+    negative, as in training. Memory and neighbours depend on the events strictly before each time; without
+    times, on all events. Each distinct time costs some milliseconds; further pairs at the same time cost
+    little.
     """
     if MPI.COMM_WORLD.rank:
-        return  # one process asks, however many were started
+        return  # only one process answers
     asked = read_pairs(pairs, parse_columns(columns) if columns else Columns())
     trained = open_trained(RunDirectory(run), events, static)
-    tell_table(scored_pairs(trained, asked, f"{pairs}", skip_unknown=skip_unknown), output)
+    print_table(scored_pairs(trained, asked, f"{pairs}", skip_unknown=skip_unknown), output)

@@ -1,4 +1,4 @@
-"""``disttgl simulate``: how far training would scale, from a measurement of one trainer."""
+"""``disttgl simulate``: predicts the scaling of training from a measurement of one trainer."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from disttgl_hpc.benchmarks.calibration import run_costs
 from disttgl_hpc.cli.options import output_options, read_json, write_json
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.planning.costs import EXCHANGES, Machine
-from disttgl_hpc.planning.planning_tables import comparison_table, prediction_table
-from disttgl_hpc.planning.plots import plot_predictions
 from disttgl_hpc.planning.scaling import doublings, forecast, grids_on_nodes
+from disttgl_hpc.report.drawing import save_charts
+from disttgl_hpc.report.figures import prediction_charts
+from disttgl_hpc.report.measurement_tables import comparison_table, prediction_table
 
 _EXAMPLES = """\b
 Examples:
@@ -26,27 +27,30 @@ Examples:
   disttgl simulate plan.json --trainers-per-node 4 --max-trainers 64
   disttgl simulate one.json --trainers-per-node 8 --bandwidth 12.5e9 --plot scaling.svg
   disttgl simulate one.json --trainers-per-node 8 --minibatch 2 --collective ring --storage-bandwidth 2e9
-  disttgl simulate one.json --trainers-per-node 8 --faster 20    # a GPU's speed beside a processor's daemon
+  disttgl simulate one.json --trainers-per-node 8 --faster 20    # trainers as fast as a GPU, the daemon on a CPU
 """
 _POSITIVE, _NOT_NEGATIVE = click.FloatRange(min=0, min_open=True), click.FloatRange(min=0)
 _FIGURES: dict[str, tuple[Any, str]] = {
-    "bandwidth": (_POSITIVE, "Of each node's network, bytes/s each way."),
-    "latency_s": (_NOT_NEGATIVE, "Of the network, seconds."),
-    "collective": (click.Choice(sorted(EXCHANGES)), "How nodes sum gradients."),
+    "bandwidth": (_POSITIVE, "Network bandwidth per node, bytes/s in each direction."),
+    "latency_s": (_NOT_NEGATIVE, "Network latency, seconds."),
+    "collective": (click.Choice(sorted(EXCHANGES)), "Algorithm by which nodes sum gradients."),
     "poll_s": (
         _NOT_NEGATIVE,
-        "Seconds added to each round of messages: ranks that wait sleep between looks.",
+        "Seconds added to each round of messages, since waiting ranks sleep between polls.",
     ),
-    "meeting_s": (_NOT_NEGATIVE, "Seconds for a node's trainers to meet, for each doubling of their number."),
-    "local_bandwidth": (_POSITIVE, "At which a trainer adds up gradients of its node, bytes/s."),
-    "storage_bandwidth": (_NOT_NEGATIVE, "Of the file system for all nodes, bytes/s; 0: all is in memory."),
-    "crowding": (_NOT_NEGATIVE, "How much more CPU time a step takes where threads share cores."),
+    "meeting_s": (_NOT_NEGATIVE, "Seconds of a barrier of a node's trainers per doubling of their number."),
+    "local_bandwidth": (_POSITIVE, "Rate at which a trainer sums the gradients of its node, bytes/s."),
+    "storage_bandwidth": (
+        _NOT_NEGATIVE,
+        "File system bandwidth shared by all nodes, bytes/s; 0: all data is in memory.",
+    ),
+    "crowding": (_NOT_NEGATIVE, "Relative increase of CPU time where threads share cores."),
 }
 _AT_LEAST_ONE = click.IntRange(min=1)
 
 
 def _machine_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command an option for each figure of a Machine that has a default."""
+    """Decorator: adds an option for each field of Machine that has a default."""
     defaults = {field.name: field.default for field in dataclasses.fields(Machine)}
     for name, (kind, text) in reversed(_FIGURES.items()):
         flag = f"--{name.removesuffix('_s').replace('_', '-')}"
@@ -56,17 +60,22 @@ def _machine_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("record", type=click.Path(path_type=Path))
-@click.option("--grids", help="IxJxK@NODES,…: predict these, on any number of nodes, and no doublings.")
+@click.option("--grids", help="IxJxK@NODES,…: predict these grids instead of doublings of the trainers.")
 @click.option(
-    "--trainers-per-node", type=_AT_LEAST_ONE, default=8, help="Of every node, if there are several."
+    "--trainers-per-node",
+    type=_AT_LEAST_ONE,
+    default=8,
+    help="Trainers per node, if there are several nodes.",
 )
-@click.option("--max-trainers", type=_AT_LEAST_ONE, default=4096, help="Predict 1, 2, 4, … up to so many.")
+@click.option(
+    "--max-trainers", type=_AT_LEAST_ONE, default=4096, help="Predict 1, 2, 4, … trainers up to this number."
+)
 @click.option("--minibatch", type=_AT_LEAST_ONE, default=1, help="i of all predicted grids.")
 @click.option("--epoch", type=_AT_LEAST_ONE, default=1, help="j of all predicted grids; k follows.")
-@click.option("--epochs", type=_AT_LEAST_ONE, default=100, help="Of the run whose length is told.")
-@click.option("--cores", type=_AT_LEAST_ONE, help="Of a node.  [default: one for each trainer, and one more]")
+@click.option("--epochs", type=_AT_LEAST_ONE, default=100, help="Epochs of the predicted run.")
+@click.option("--cores", type=_AT_LEAST_ONE, help="Cores per node.  [default: trainers per node + 1]")
 @click.option(
-    "--faster", type=_POSITIVE, default=1.0, help="Imagine trainers that compute so many times faster."
+    "--faster", type=_POSITIVE, default=1.0, help="Assume trainers that compute this many times faster."
 )
 @_machine_options
 @output_options
@@ -85,14 +94,14 @@ def simulate(
     json_file: Path | None,
     **figures: Any,
 ) -> None:
-    """Predict speed, idle time and bottleneck of 1 to thousands of trainers from the one in RECORD.
+    """Predict speed, idle time and bottleneck of 1 to thousands of trainers from one measured trainer.
 
-    RECORD is what `disttgl bench scaling --json` wrote. Of its grids only 1x1x1 calibrates the model; all are
-    compared with what the model makes of them, on the cores that they had. Or it is what `disttgl plan --json`
-    wrote, whose chosen local batch calibrates, or the directory of a run of one trainer (1x1x1), with its phases.
+    RECORD is a file written by `disttgl bench scaling --json`: its grid 1x1x1 calibrates the model, and all
+    its grids are compared with their predictions. RECORD may also be a file written by `disttgl plan --json`,
+    whose chosen local batch calibrates the model, or the directory of a run of one trainer (1x1x1).
     """
     if MPI.COMM_WORLD.rank:
-        return  # said once, however many processes were started
+        return  # only one process prints
     if grids:
         _refuse_beside_grids()
         wanted = grids_on_nodes(grids)
@@ -100,22 +109,20 @@ def simulate(
     else:
         wanted = doublings(trainers_per_node, max_trainers, minibatch=minibatch, epoch=epoch)
     machine = Machine(cores=cores or trainers_per_node + 1, **figures)
-    told = forecast(_measured(record), machine, wanted, epochs=epochs, faster=faster)
+    predicted = forecast(_measured(record), machine, wanted, epochs=epochs, faster=faster)
     if plot_file:
-        plot_predictions(told, plot_file)
-    write_json(told, json_file)
-    click.echo(f"{comparison_table(told)}\n\n{prediction_table(told)}")
+        save_charts(prediction_charts(predicted), plot_file)
+    write_json(predicted, json_file)
+    click.echo(f"{comparison_table(predicted)}\n\n{prediction_table(predicted)}")
 
 
 def _refuse_beside_grids() -> None:
-    """Raise ConfigError for an option that only doublings heed."""
+    """Raise ConfigError for options that have no effect with --grids."""
     context = click.get_current_context()
     for name in ("trainers_per_node", "max_trainers", "minibatch", "epoch"):
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             flag = f"--{name.replace('_', '-')}"
-            raise ConfigError(
-                f"--grids names whole grids and their nodes, and {flag} is given too: leave one out"
-            )
+            raise ConfigError(f"--grids and {flag} exclude each other: omit one")
 
 
 def _measured(path: Path) -> dict[str, Any]:
@@ -130,6 +137,6 @@ def _measured(path: Path) -> dict[str, Any]:
         return dict(next(one for one in record["calibration"] if one["settings"]["local_batch"] == chosen))
     except (LookupError, TypeError, ValueError, StopIteration) as error:
         raise ConfigError(
-            f"{path}: a plan calibrates with the measurement of its local batch, which it lacks: make it with "
+            f"{path}: the plan has no measurement of its local batch: make it with "
             "disttgl plan EVENTS.h5 --json FILE, without --no-calibration"
         ) from error

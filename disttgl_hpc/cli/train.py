@@ -23,20 +23,18 @@ Examples:
   mpiexec -n 3 disttgl train flights.events.h5 --run runs/two-trainers
   disttgl train --resume runs/flights               # after a crash, a time limit, Ctrl-C
   disttgl train --resume runs/flights --epochs 4    # train a finished run further
-  disttgl train longer.events.h5 --resume runs/flights --epochs 6    # and with later events
+  disttgl train longer.events.h5 --resume runs/flights --epochs 6    # on a longer stream
 """
 
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("events", type=click.Path(path_type=Path), required=False)
-@click.option("--run", "run_path", type=click.Path(path_type=Path), help="Run directory to make.")
-@click.option(
-    "--resume", "resumed_path", type=click.Path(path_type=Path), help="Run directory to go on with."
-)
+@click.option("--run", "run_path", type=click.Path(path_type=Path), help="New run directory.")
+@click.option("--resume", "resumed_path", type=click.Path(path_type=Path), help="Run directory to continue.")
 @click.option(
     "--batches",
     type=click.Path(path_type=Path),
-    help="Batch store of `disttgl sample` to read instead of sampling.",
+    help="Batch store made by `disttgl sample`, to read instead of sampling.",
 )
 @config_options
 def train(
@@ -48,29 +46,29 @@ def train(
 ) -> None:
     """Train on the event store EVENTS and evaluate the best weights.
 
-    Alone it trains in one process; under mpiexec the last rank of each node serves the node memory and the others
-    train. Options win over the TOML file, which wins over the defaults.
+    Without mpiexec one process trains; under mpiexec the last rank of each node serves the node memory and
+    the others train. Options override the TOML file, which overrides the defaults.
 
-    SIGTERM, SIGUSR1 or Ctrl-C end it after a checkpoint, with exit status 75. --resume goes on with a run from its
-    last checkpoint, as if it had never stopped. Then EVENTS is only needed to say where its events are now, and of
-    the options only --epochs (more of them), --grid (from the last sweep's end) and those that do not change the
-    result may differ.
+    On SIGTERM, SIGUSR1 or Ctrl-C training stops after a checkpoint with exit status 75. --resume continues a
+    run from its last checkpoint as if it had never stopped. EVENTS is then needed only if the store has
+    moved, and only --epochs (larger), --grid (from the end of the last sweep) and options that do not change
+    the result may differ.
 
-    EVENTS may also be a longer store that begins with the run's events (disttgl append): the run then goes on with
-    it from its last sweep's end, with its weights and optimiser, for as many --epochs more as are asked for.
+    With --resume, EVENTS may also be a longer store that begins with the run's events (disttgl append): the
+    run continues on it from the end of its last sweep, with its weights and optimiser, up to --epochs.
     """
     given = given_settings(options)
     if resumed_path is not None and run_path is None:
         run = RunDirectory(resumed_path)
         config, inputs = resumed_config(run, given), run.read_config()
-        # Events that are named may be more than the run knows, see runs.resume.
+        # The named store may be longer than the run's own; see training.resume.
         store = EventStore.open(events) if events else open_events(Path(inputs["events"]), inputs["checksum"])
         if store.checksum == inputs["checksum"]:
             batches = batches or (Path(inputs["batches"]) if inputs.get("batches") else None)
     elif run_path is not None and resumed_path is None and events is not None:
         run, config, store = RunDirectory(run_path), train_config(given), EventStore.open(events)
     else:
-        raise click.UsageError("give EVENTS and --run for a new run, or --resume for one to go on with")
+        raise click.UsageError("give EVENTS and --run for a new run, or --resume to continue one")
     is_resumed = resumed_path is not None
     is_complete = run_training(store, config, run, MPI.COMM_WORLD, batches, resume=is_resumed)
     if is_complete and MPI.COMM_WORLD.rank == 0:
@@ -80,8 +78,8 @@ def train(
 
 
 def leave_to_be_resumed(run: RunDirectory) -> None:
-    """Say how to go on, and end with the status that asks a scheduler to try again."""
+    """Print how to continue, and exit with the status that asks a scheduler to requeue the job."""
     ignore_stop_signals()
     if MPI.COMM_WORLD.rank == 0:
-        click.echo(f"Stopped after a checkpoint. Go on with: disttgl train --resume {run.path}", err=True)
+        click.echo(f"Stopped after a checkpoint. Continue with: disttgl train --resume {run.path}", err=True)
     raise click.exceptions.Exit(EXIT_STATUS)

@@ -1,4 +1,4 @@
-"""``disttgl update``: carries a run's node memory along new events, without training."""
+"""``disttgl update``: updates a run's node memory with new events, without training."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ Example:
 @click.argument("run", type=click.Path(path_type=Path))
 @events_options
 def update(run: Path, events: Path | None, static: Path | None) -> None:
-    """Carry the node memory of RUN along the events that are new since, and keep it in RUN/memory.h5.
+    """Update the node memory of RUN with the events since its end, and store it in RUN/memory.h5.
 
-    EVENTS, by default the store that the run or its last update has read, must begin with the run's events. What
-    embed, score and recommend say then is what they would say without an update, bit for bit: they only start from
-    the kept memory instead of walking the new events each time. Weights stay as they are.
+    --events, by default the store of the run or of its last update, must begin with the run's events. The
+    answers of embed, score and recommend are identical with and without an update, bit for bit; `update` only
+    makes them faster, since they start from the stored memory. Weights do not change.
     """
     if MPI.COMM_WORLD.rank:
-        return  # one process writes one file, however many were started
+        return  # only one process writes the file
     directory = RunDirectory(run)
     origin = run_update(directory, events, static)
     click.echo(
         f"{directory.memory_file}: node memory after {origin.position:,} events of {origin.events_path}, "
-        "whole batches; what is left of the last one is walked when the run is asked"
+        "in whole batches; queries process the remaining events"
     )

@@ -1,4 +1,4 @@
-"""What is held out, and among which destinations each held-out event is ranked."""
+"""Held-out parts of the stream, and the candidates among which each held-out event is ranked."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Part:
 
 
 def held_out_parts(stream: EventStream, config: TrainConfig) -> tuple[Part, Part]:
-    """Validation and test; ``config.evaluation_events`` limits how many events of each are ranked."""
+    """Validation and test; ``config.evaluation_events`` limits the number of ranked events of each."""
     bounds = (stream.split.train_end, stream.split.validation_end, stream.num_events)
     limit = config.evaluation_events or stream.num_events
     validation, test = (
@@ -40,10 +40,10 @@ def held_out_parts(stream: EventStream, config: TrainConfig) -> tuple[Part, Part
 
 
 class Candidates:
-    """The destinations each held-out event is ranked among: its own, then negatives that are always the same.
+    """The destinations among which each held-out event is ranked: its own, then fixed negatives.
 
-    They are fixed by their seed, or with the strategy ``given`` those that came with the events. Raises ConfigError
-    where none came.
+    Negatives are fixed by the seed or, with the strategy ``given``, those that came with the events. Raises
+    ConfigError if none came with them.
     """
 
     def __init__(self, stream: EventStream, config: TrainConfig) -> None:
@@ -54,17 +54,17 @@ class Candidates:
     def of(self, first: int, last: int) -> NDArray[np.int64]:
         """Candidates of events [first, last) of one part: (n, 1 + negatives), the true destination first.
 
-        Where an event has fewer negatives than others, its destination stands in for them: see ``counted``.
+        If an event has fewer negatives than others, its destination is used as padding: see ``counted``.
         """
         own, negatives = self._stream.dst[first:last, None], self._source.negatives(first, last)
         return np.concatenate([own, np.where(negatives < 0, own, negatives)], axis=1, dtype=np.int64)
 
     def counted(self, first: int, last: int) -> NDArray[np.bool_] | None:
-        """Which negatives (n, negatives) of events [first, last) there are; None: all of them."""
+        """Mask (n, negatives) of the negatives of events [first, last) that exist; None: all exist."""
         return self._source.counted(first, last)
 
     def num_negatives(self, part: Part) -> int:
-        """How many negatives an event of ``part`` is ranked among, at most."""
+        """Largest number of negatives of an event of ``part``."""
         return self._source.width(part.first)
 
 
@@ -76,7 +76,7 @@ class _Drawn:
         nodes = evaluation_candidates(stream)
         if self._count >= len(nodes):
             log.warning(
-                "%d negatives are drawn from %d nodes, with repeats: ranks among them compare with no other's",
+                "%d negatives are drawn with repeats from only %d nodes: metrics are not comparable with others",
                 self._count,
                 len(nodes),
             )
@@ -122,7 +122,7 @@ class _Given:
 
 
 def check_negatives(stream: EventStream, config: TrainConfig) -> None:
-    """Raise ConfigError if evaluation is to rank among given negatives, and none came with the events."""
+    """Raise ConfigError if the evaluation strategy is ``given`` and no negatives came with the events."""
     if config.evaluation_strategy == GIVEN:
         _given_negatives(stream)
 
@@ -132,6 +132,6 @@ def _given_negatives(stream: EventStream) -> tuple[Ints, Ints]:
     if validation is None or test is None:
         raise ConfigError(
             "evaluation_strategy given needs negatives that came with the events, these events have none: prepare "
-            f"them of a format that brings some (tgb, npz), or take {', '.join(NEGATIVE_STRATEGIES)}"
+            f"them from a format with negatives (tgb, npz), or choose {', '.join(NEGATIVE_STRATEGIES)}"
         )
     return validation, test

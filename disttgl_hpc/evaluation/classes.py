@@ -1,9 +1,7 @@
-"""Metrics of classification over a whole split: accuracy and F1, and the ranking metrics of two classes.
+"""Metrics of classification over a whole split, and the baselines that any classifier must beat.
 
-Baselines that any classifier of events must beat: the majority, the last label, the share so far.
-
-They see the classes of the events strictly before each query's time, as a model with a history of classes does.
-Each gives scores (n, C) as :func:`~.class_metrics.class_metrics` takes them.
+The baselines (majority, last label, share so far) use the classes of events strictly before each query's
+time, as a model with class history does. Each returns scores (n, C) for :func:`class_metrics`.
 """
 
 from __future__ import annotations
@@ -16,19 +14,20 @@ from numpy.typing import NDArray
 from disttgl_hpc.evaluation.heuristics import History
 from disttgl_hpc.evaluation.ranking import Scores, average_precision, roc_auc
 from disttgl_hpc.events.stream import EventStream, Targets
-from disttgl_hpc.sampling.class_features import told_classes
+from disttgl_hpc.sampling.class_features import encode_classes
 from disttgl_hpc.sampling.neighbors import event_bounds
 
 Classes = NDArray[np.int64] | NDArray[np.uint8]
+ClassScores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class ClassMetrics:
     """Classification of ``num_events`` events; every metric lies in [0, 1], higher is better.
 
-    accuracy: share of events all of whose classes are right. f1_micro: of all decisions together; with one class an
-    event it equals accuracy. f1_macro: mean F1 of the classes that occur or are told. roc_auc, average_precision:
-    of class 1 against class 0 where an event has one of these two, and both have events; else None.
+    accuracy: share of events with all classes right. f1_micro: over all decisions; with one class per event
+    it equals accuracy. f1_macro: mean F1 of the classes that occur or are predicted. roc_auc,
+    average_precision: of class 1 against class 0 if there are just these two and both occur, otherwise None.
     """
 
     accuracy: float
@@ -40,40 +39,42 @@ class ClassMetrics:
 
     @property
     def score(self) -> float:
-        """By what epochs are compared: ROC-AUC where it is defined, as one class may be rare; else F1-micro."""
+        """The metric that selects the best epoch: ROC-AUC if defined, otherwise F1-micro."""
         return self.f1_micro if self.roc_auc is None else self.roc_auc
 
     def as_dict(self) -> dict[str, float | int]:
-        """The fields by name but for those that are None, ready for a record of metrics.jsonl."""
+        """The fields that are not None by name, for a record of metrics.jsonl."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def class_metrics(truth: Classes, scores: Scores) -> ClassMetrics:
-    """All metrics of a split. scores: (n, C) with n > 0; who made which of them does not matter.
+    """All metrics of a split from scores (n, C), n > 0.
 
-    truth (n,): one class an event, told to be the one with the largest score (of equal ones the first); events of
-    class −1 do not count, and a split without others has 0 in all metrics. truth (n, C) of 0 and 1: every class
-    whose score is above 0 is told. Raises ValueError on NaN.
+    truth: (n,) for one class per event, where the class with the largest score (the first of equal ones) is
+    predicted and events of class −1 are ignored; without other events all metrics are 0. Or (n, C) of 0 and
+    1, where every class with a score above 0 is predicted. Raises ValueError on NaN.
     """
     if np.isnan(scores).any():
         raise ValueError(
-            "scores must be numbers, some are NaN: the model has diverged, lower the learning rate"
+            "scores must be finite, some are NaN: the model has diverged, lower the learning rate"
         )
     if truth.ndim > 1:
-        is_true, is_told = truth != 0, scores > 0
-        hits = (is_true & is_told).sum(axis=0)
-        return _from_counts((is_true == is_told).all(axis=1), hits, is_true.sum(axis=0), is_told.sum(axis=0))
+        is_true, is_predicted = truth != 0, scores > 0
+        hits = (is_true & is_predicted).sum(axis=0)
+        return _from_counts(
+            (is_true == is_predicted).all(axis=1), hits, is_true.sum(axis=0), is_predicted.sum(axis=0)
+        )
     truth, scores = truth[truth >= 0], scores[truth >= 0]
-    told, num_classes = scores.argmax(axis=1), scores.shape[1]
-    is_right = told == truth
+    predicted, num_classes = scores.argmax(axis=1), scores.shape[1]
+    is_right = predicted == truth
     hits, support, counts = (
-        np.bincount(which, minlength=num_classes) for which in (truth[is_right], truth, told)
+        np.bincount(which, minlength=num_classes) for which in (truth[is_right], truth, predicted)
     )
     ranking: tuple[float, ...] = ()
     if num_classes == 2 and 0 < truth.sum() < len(truth):
         margin = scores[:, 1] - scores[:, 0]
-        asked = margin[truth == 1], margin[truth == 0]
-        ranking = roc_auc(*asked), average_precision(*asked)
+        of_each = margin[truth == 1], margin[truth == 0]
+        ranking = roc_auc(*of_each), average_precision(*of_each)
     return _from_counts(is_right, hits, support, counts, *ranking)
 
 
@@ -81,22 +82,19 @@ def _from_counts(
     is_right: NDArray[np.bool_],
     hits: NDArray[np.int64],
     support: NDArray[np.int64],
-    told: NDArray[np.int64],
+    predicted: NDArray[np.int64],
     *ranking: float,
 ) -> ClassMetrics:
-    """Metrics from each class's hits (C,), how often it is true and how often it is told; 0 of 0 counts as 0."""
-    occurs = support + told > 0
-    f1 = 2 * hits[occurs] / (support + told)[occurs]
+    """Metrics from hits, support and predictions per class, (C,) each; 0/0 counts as 0."""
+    occurs = support + predicted > 0
+    f1 = 2 * hits[occurs] / (support + predicted)[occurs]
     return ClassMetrics(
         float(is_right.sum() / max(1, len(is_right))),
-        float(2 * hits.sum() / max(1, (support + told).sum())),
+        float(2 * hits.sum() / max(1, (support + predicted).sum())),
         float(f1.mean()) if len(f1) else 0.0,
         len(is_right),
         *ranking,
     )
-
-
-ClassScores = NDArray[np.float64]
 
 
 def class_baselines(
@@ -126,8 +124,8 @@ def last_label_scores(
 ) -> ClassScores:
     """The class of the most recent labelled event of the same source and destination: (n, C).
 
-    Without one that of the source's last event as a source, then of the destination's as a destination, then the
-    majority. Where the class is the source's, only the source counts.
+    If there is none, that of the source's last event as a source, then of the destination's last event as a
+    destination, then the majority. For classes of sources only the source is used.
     """
     src, dst = stream.src[:last_event].astype(np.int64), stream.dst[:last_event].astype(np.int64)
     keys = [src * stream.num_nodes + dst, src, dst] if targets.of_pair else [src]
@@ -135,7 +133,7 @@ def last_label_scores(
     bounds = event_bounds(stream.time, first_event, last_event)
     last = np.full(last_event - first_event, -1)
     for key in keys:
-        history = History.of(np.where(is_labelled, key, -1))  # nobody asks for −1
+        history = History.of(np.where(is_labelled, key, -1))  # −1 is never looked up
         rows = history.last_before(key[first_event:], bounds)
         last = np.where((last < 0) & (rows >= 0), history.events(rows), last)
     majority = majority_scores(stream, targets, first_event, last_event)
@@ -143,7 +141,7 @@ def last_label_scores(
 
 
 def share_scores(stream: EventStream, targets: Targets, first_event: int, last_event: int) -> ClassScores:
-    """Every class's share of the source's past events, of training's without any: (n, C)."""
+    """Every class's share of the source's past events, or of the training events if it has none: (n, C)."""
     src = stream.src[:last_event].astype(np.int64)
     history = History.of(np.where(targets.is_labelled[:last_event], src, -1))
     order = history.events(np.arange(len(src)))
@@ -157,7 +155,9 @@ def share_scores(stream: EventStream, targets: Targets, first_event: int, last_e
 
 
 def _as_votes(targets: Targets, events: NDArray[np.int64]) -> ClassScores:
-    """Classes of events as scores (n, C): 1 and 0; where several may hold ½ and −½, on both sides of 0."""
+    """Classes of events as scores (n, C): 1 and 0; for several classes per event ½ and −½."""
     if targets.is_multi_label:
         return targets.values[events].astype(np.float64) - 0.5
-    return told_classes(targets.values[events], np.eye(targets.num_classes, dtype=np.int8)).astype(np.float64)
+    return encode_classes(targets.values[events], np.eye(targets.num_classes, dtype=np.int8)).astype(
+        np.float64
+    )

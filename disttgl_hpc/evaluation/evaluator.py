@@ -1,6 +1,6 @@
 """Evaluation: continue the stream from a copy of the memory and rank every held-out event.
 
-Carrying a node memory along the stream with a trained model: what evaluation and every query begin with.
+``MemoryWalk`` updates a memory along the stream with a trained model; queries to trained runs use it as well.
 """
 
 from __future__ import annotations
@@ -32,16 +32,12 @@ from disttgl_hpc.sampling.neighbors import event_bounds, recent_neighbors
 from disttgl_hpc.sampling.pair_features import pair_features
 
 NODES_AT_ONCE = 256
-
-
 Rows = list[tuple[NDArray[np.int64], NDArray[np.float32]]]
-
-
 """Distinct nodes (n,) and their rows (n, 2·dim_memory), in several pieces."""
 
 
 class MemoryWalk:
-    """Reads and moves on a memory (N, 2·dim_memory) that has seen a stream's events from the first one on."""
+    """Reads and updates a memory (N, 2·dim_memory) along a stream, from its first event on."""
 
     def __init__(
         self, stream: EventStream, config: TrainConfig, batching: Batching, inputs: InputBuilder
@@ -50,9 +46,10 @@ class MemoryWalk:
         self.index = NodeIndex(stream.num_nodes)
 
     def nodes(self, state: NDArray[np.float32], nodes: NDArray[np.int64], first: int) -> NodeInputs:
-        """Memory of distinct ``nodes`` with the mail that is pending before event ``first``.
+        """Inputs of distinct ``nodes`` with the mail pending before event ``first``.
 
-        ``state`` is the memory there: after :meth:`updates` of all batches before, the last of which ends there.
+        ``state`` is the memory after the :meth:`updates` of all earlier batches, the last of which ends at
+        ``first``.
         """
         return self._inputs.nodes(nodes, self._mail(nodes, first), state[nodes])
 
@@ -66,9 +63,9 @@ class MemoryWalk:
         parts: int = 1,
         index: int = 0,
     ) -> Rows:
-        """What events [first, last), one batch or the beginning of one, leave in the memory ``state``.
+        """Memory rows written by events [first, last), a batch or the beginning of one.
 
-        Of ``parts`` that share the work: the units that fall to the one of this ``index``.
+        parts, index: number of processes that share the work, and which of their shares to compute.
         """
         writes = self.index.last_events(self._stream.src[first:last], self._stream.dst[first:last])
         peers = Groups(writes.partners, np.arange(len(writes.nodes)))
@@ -94,31 +91,30 @@ class MemoryWalk:
 
 
 def write(state: NDArray[np.float32], updates: Rows) -> None:
-    """Set the rows of a memory that :meth:`MemoryWalk.updates` gave."""
+    """Write the rows returned by :meth:`MemoryWalk.updates`."""
     for nodes, rows in updates:
         state[nodes] = rows
 
 
 def units(first: int, last: int, size: int, *, parts: int = 1, index: int = 0) -> list[tuple[int, int]]:
-    """Ranges of at most ``size`` that cover [first, last): those that fall to one of ``parts`` members."""
+    """Ranges of at most ``size`` that cover [first, last): the share of one of ``parts`` members."""
     ranges = [(start, min(start + size, last)) for start in range(first, last, size)]
     return ranges[slice(*slice_bounds(0, len(ranges), parts, index))]
 
 
-# Matrix products round differently for other numbers of rows. Units of fixed size, which members of a team take
-# whole, make every score the same however many share the work. The nodes of a unit are updated once for all its
-# events: in units of 100 an event costs two thirds of what it costs in units of 40, and a batch of 600 still makes
-# 6 units to share.
+# Matrix products round differently for different numbers of rows. With units of fixed size, scores do not depend
+# on the number of members. The nodes of a unit are updated once for all its events: an event in a unit of 100
+# costs two thirds of one in a unit of 40, and a batch of 600 still has 6 units to share.
 EVENTS_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
 class Team:
-    """The processes that share an evaluation: all trainers of a grid, or any ranks that have a finished run.
+    """The processes that share an evaluation: all trainers of a grid, or any ranks with a finished run.
 
-    All ``size`` members score parts of every batch. The ``node_size`` members of a node share one memory: each
-    writes a part of it, and they meet at ``fence`` between reading it and writing it. ``gather`` brings one
-    object a member, in order, to the first of them (None elsewhere); ``share`` hands the first one's to all.
+    All ``size`` members score parts of every batch. The ``node_size`` members of a node share one memory:
+    each writes a part of it, with ``fence`` between reading and writing. ``gather`` collects one object per
+    member, in order, on the first (None elsewhere); ``share`` broadcasts the first member's object.
     """
 
     index: int = 0
@@ -132,7 +128,7 @@ class Team:
 
 @dataclass(frozen=True)
 class Scored:
-    """Logits of the events of a unit: links (n, 1 + negatives), classes (n, C); of width 0 where not told."""
+    """Logits of the events of a unit: links (n, 1 + negatives), classes (n, C); width 0 if not predicted."""
 
     first: int
     links: NDArray[np.float32]
@@ -140,7 +136,7 @@ class Scored:
 
 
 class Evaluator:
-    """Scores held-out events with a model and a memory that starts where a training sweep ended."""
+    """Scores held-out events with a model and the memory at the end of a training sweep."""
 
     def __init__(
         self, stream: EventStream, config: TrainConfig, batching: Batching, inputs: InputBuilder, team: Team
@@ -151,10 +147,10 @@ class Evaluator:
         self.candidates = Candidates(stream, config)
 
     def evaluate(self, model: Tgn, state: NDArray[np.float32], part: Part) -> PartMetrics:
-        """Rank the events of ``part`` and tell their classes; collective over the team, with the same result.
+        """Rank the events of ``part`` and predict their classes; collective over the team, same result on all.
 
-        ``state`` (N, 2·dim_memory) is the memory after all events before ``part.first``. It is modified in place
-        and is the memory after the part's last event on return. Raises TrainingError if a score is no number.
+        state: (N, 2·dim_memory), the memory after all events before ``part.first``; updated in place to the
+        memory after the part's last event. Raises TrainingError if a score is NaN.
         """
         gathered = self.team.gather(self._scores(model, state, part))
         metrics: PartMetrics | None = None
@@ -165,12 +161,12 @@ class Evaluator:
         return shared
 
     def _metrics(self, scored: list[Scored], part: Part) -> PartMetrics:
-        """Metrics of all units of ``part``, in the order of its events."""
+        """Metrics of all units of ``part``, in event order."""
         links, classes = (
             np.concatenate([getattr(unit, name) for unit in scored]) for name in ("links", "classes")
         )
         if np.isnan(links).any() or np.isnan(classes).any():
-            raise TrainingError(f"a score in {part.name} is no number: lower --lr and train again")
+            raise TrainingError(f"a score in {part.name} is NaN: lower --lr and train again")
         metrics, bounds, targets = PartMetrics(), (part.first, part.scored_last), self.stream.targets
         if self.config.predicts_links:
             metrics = ranked(links, NewNodes.of(self.stream, *bounds), self.candidates.counted(*bounds))
@@ -195,7 +191,7 @@ class Evaluator:
     def _score(
         self, model: Tgn, state: NDArray[np.float32], batch_first: int, first: int, last: int
     ) -> Scored:
-        """Logits of events [first, last) of the batch that begins at ``batch_first``."""
+        """Logits of events [first, last) in the batch that begins at ``batch_first``."""
         stream, is_ranked = self.stream, self.config.predicts_links
         asked = self.candidates.of(first, last) if is_ranked else stream.dst[first:last, None]
         roots = np.concatenate([stream.src[first:last, None], asked], axis=1, dtype=np.int64)
@@ -221,7 +217,7 @@ class Evaluator:
         return Scored(first, links, classes)
 
     def _advance(self, model: Tgn, state: NDArray[np.float32], first: int, last: int) -> None:
-        """Write what events [first, last), one evaluation batch, leave in the memory."""
+        """Update the memory by events [first, last), one evaluation batch."""
         team = self.team
         share = {"parts": team.node_size, "index": team.node_index}
         updates = self._walk.updates(model, state, first, last, **share)

@@ -1,9 +1,8 @@
 """Link heuristics that any model must beat: EdgeBank, PopTrack and pair recency.
 
-They answer the model's queries with the model's candidates and see exactly the events it may see: those
-strictly before the query's time. Each gives scores (n, 1 + m), the true destination in column 0; ties are
-left to the metrics' mid-ranks. A pair is unordered: in a bipartite stream this is source → destination, in a
-stream of one node set a reply counts as a meeting too. The past is held in memory, at the peak 60 bytes an
+They rank the same candidates as the model and use the same events: those strictly before the query's time.
+Each returns scores (n, 1 + m), the true destination in column 0; metrics give ties mid-ranks. A pair is
+unordered: in a stream with one node set a reply counts as a meeting too. The peak memory is 60 bytes per
 event.
 """
 
@@ -26,7 +25,7 @@ _CHUNK = 1 << 20  # candidates looked up at once; bounds the temporaries, not th
 
 @dataclass(frozen=True)
 class History:
-    """When each key occurred: ``positions`` ascend by (key, event id), and one search finds the last before.
+    """The events of each key: ``positions`` ascend by (key, event id), so that one search finds the last before.
 
     keys: (K,) distinct keys, ascending. positions: (E,) int64, index of the key · num_events + event id.
     """
@@ -45,7 +44,7 @@ class History:
         return cls(len(keys), distinct, index)
 
     def last_before(self, keys: Ints, bounds: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Row in ``positions`` of each key's last event before its bound, else −1; inputs broadcast."""
+        """Row in ``positions`` of each key's last event before its bound, or −1; inputs are broadcast."""
         index = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         rows = np.searchsorted(self.positions, index * self.num_events + bounds) - 1
         found = (self.keys[index] == keys) & (self.positions[rows] // self.num_events == index)
@@ -59,7 +58,7 @@ class History:
 def last_meetings(
     stream: EventStream, first_event: int, last_event: int, candidates: Ints
 ) -> NDArray[np.int64]:
-    """Last event, before the query's time, that joined the query's source and a candidate; −1 without one.
+    """Last event between the query's source and a candidate before the query's time, or −1.
 
     candidates: (n, 1 + m), one row for each event of [first, last) → (n, 1 + m) int64.
     """
@@ -92,7 +91,7 @@ def windowed_edgebank_scores(
 
 def recency_scores(stream: EventStream, meetings: NDArray[np.int64]) -> NDArray[np.float64]:
     """Pair recency: candidates ranked by the time of the last meeting; pairs that never met tie at −∞."""
-    # The first event of that time stands for the time: exact where int64 times do not fit a float64.
+    # A time is represented by its first event, which is exact where int64 times do not fit a float64.
     moments = np.searchsorted(stream.time, stream.time[meetings], "left").astype(np.float64)
     moments[meetings < 0] = -np.inf
     return moments
@@ -103,9 +102,9 @@ class PopTrack:
     """Exponentially decayed popularity of destinations (Daniluk & Dąbrowski, 2023).
 
     The score of destination d for a query that sees the events before B is log₂ Σ 2^((e − B) / half-life),
-    over the events e < B of destination d: in logarithms, what is long past still ranks and does not vanish.
-    history: by destination. ages: (n, 1 + m) events since each candidate's last occurrence. rows: (n, 1 + m)
-    its row in the history, −1 if it never occurred.
+    over the events e < B of destination d; in logarithms, long past events do not underflow. history: by
+    destination. ages: (n, 1 + m), events since each candidate's last occurrence. rows: (n, 1 + m), its row in
+    the history, −1 if it never occurred.
     """
 
     history: History
@@ -114,7 +113,7 @@ class PopTrack:
 
     @classmethod
     def of(cls, stream: EventStream, first_event: int, last_event: int, candidates: Ints) -> PopTrack:
-        """Look up the candidates, (n, 1 + m), of events [first, last): half-lives then share the search."""
+        """Look up the candidates (n, 1 + m) of events [first, last) once for all half-lives."""
         history = History.of(stream.dst[:last_event].astype(np.int64))
         bounds = event_bounds(stream.time, first_event, last_event)[:, None]
         rows = np.empty(candidates.shape, np.int64)
@@ -128,10 +127,11 @@ class PopTrack:
         return np.where(self.rows < 0, -np.inf, strength[self.rows] - self.ages / half_life)
 
     def _strengths(self, half_life: float) -> NDArray[np.float64]:
-        """Popularity of a destination right at each row of its history, that row's own event counting 1.
+        """Popularity of a destination at each row of its history, including that row's event.
 
-        The recurrence s_r = 1 + s_{r−1} · 2^(−gap / half-life), as a scan that doubles its reach each round;
-        only rows with that many predecessors take part. All terms are positive, no factor exceeds 1.
+        The recurrence s_r = 1 + s_{r−1} · 2^(−gap / half-life), computed by a scan that doubles its reach
+        each round; only rows with that many predecessors take part. All terms are positive, no factor exceeds
+        1.
         """
         positions, num_events = self.history.positions, self.history.num_events
         depth = np.arange(len(positions))
@@ -157,8 +157,8 @@ def best_half_life(
 ) -> float:
     """The half-life in events, of ``HALF_LIVES``, that gives PopTrack its best MRR on events [first, last).
 
-    Give it validation events; candidates: (n, 1 + m), the true destinations in column 0. counted: (n, m), which of
-    the negatives there are; None: all.
+    Give it validation events; candidates: (n, 1 + m), the true destinations in column 0. counted: (n, m),
+    which of the negatives there are; None: all.
     """
     tracker = PopTrack.of(stream, first_event, last_event, candidates)
 
@@ -172,7 +172,7 @@ def best_half_life(
 def heuristic_scores(
     stream: EventStream, first_event: int, last_event: int, candidates: Ints, half_life: float
 ) -> Iterator[tuple[str, NDArray[np.float64]]]:
-    """Name and scores (n, 1 + m) of every heuristic on events [first, last), one after the other.
+    """Name and scores (n, 1 + m) of every heuristic on events [first, last).
 
     candidates: (n, 1 + m), the true destinations in column 0, the model's own negatives after it. half_life:
     PopTrack's, in events, from ``best_half_life``.
@@ -185,7 +185,7 @@ def heuristic_scores(
 
 
 def _pair_keys(one: Ints, other: Ints, num_nodes: int) -> NDArray[np.int64]:
-    """One key an unordered pair of nodes; int64, inputs broadcast."""
+    """One int64 key per unordered pair of nodes; inputs are broadcast."""
     low, high = np.minimum(one, other), np.maximum(one, other)
     return low.astype(np.int64) * num_nodes + high
 

@@ -1,4 +1,4 @@
-"""Metrics of a held-out part: links, links with nodes that training has not seen, classes."""
+"""Metrics of a held-out part: links, inductive links (with nodes not seen in training), and classes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from disttgl_hpc.events.stream import EventStream
 
 @dataclass(frozen=True)
 class NewNodes:
-    """Which held-out events have an end without any event in training: (n,) each, for both ends."""
+    """Whether the source and the destination of held-out events have no training event: (n,) each."""
 
     is_new_source: NDArray[np.bool_]
     is_new_destination: NDArray[np.bool_]
 
     @classmethod
     def of(cls, stream: EventStream, first: int, last: int) -> NewNodes:
-        """Those of events [first, last)."""
+        """New nodes of events [first, last)."""
         is_seen = np.zeros(stream.num_nodes, np.bool_)
         for ends in (stream.src, stream.dst):
             is_seen[ends[: stream.split.train_end]] = True
@@ -36,7 +36,7 @@ class NewNodes:
 
 @dataclass(frozen=True)
 class InductiveMetrics:
-    """Link prediction over the events with at least one new end, among the same candidates as all events."""
+    """Link prediction over events with at least one new node, among the same candidates as all events."""
 
     links: LinkMetrics
     num_new_sources: int
@@ -50,7 +50,7 @@ class InductiveMetrics:
 
 @dataclass(frozen=True)
 class PartMetrics:
-    """What a model reaches on a part; None for what its task does not tell, and without inductive events."""
+    """Metrics of a model on a part; None for what its task does not include, and without inductive events."""
 
     links: LinkMetrics | None = None
     inductive: InductiveMetrics | None = None
@@ -58,14 +58,14 @@ class PartMetrics:
 
     @property
     def score(self) -> float:
-        """By what the best sweep is chosen, higher is better: MRR where links are told, else the classes' score."""
+        """The metric that selects the best sweep, higher is better: MRR for links, else the score of classes."""
         if self.links is not None:
             return self.links.mrr
         return 0.0 if self.classes is None else self.classes.score
 
     @property
     def summary(self) -> str:
-        """The score by name and those of classes, in a few words."""
+        """The main metrics as short text."""
         words = [] if self.links is None else [f"MRR {self.links.mrr:.4f}"]
         if self.classes is not None:
             words += [f"F1-micro {self.classes.f1_micro:.4f}, F1-macro {self.classes.f1_macro:.4f}"]
@@ -73,7 +73,7 @@ class PartMetrics:
         return ", ".join(words)
 
     def as_dict(self) -> dict[str, Any]:
-        """Metrics of links by name, and those of the others as ``inductive`` and ``classes``."""
+        """Link metrics by name, and the other metrics under ``inductive`` and ``classes``."""
         record: dict[str, Any] = {} if self.links is None else asdict(self.links)
         others = {"inductive": self.inductive, "classes": self.classes}
         return record | {name: own.as_dict() for name, own in others.items() if own is not None}
@@ -82,9 +82,9 @@ class PartMetrics:
 def ranked(
     scores: NDArray[np.floating], new: NewNodes, counted: NDArray[np.bool_] | None = None
 ) -> PartMetrics:
-    """Metrics of links from the scores (n, 1 + m) of a part's events, of all and of those with new ends.
+    """Link metrics from the scores (n, 1 + m) of a part's events, over all and over inductive events.
 
-    counted: (n, m), which of the negatives there are; None: all.
+    counted: (n, m), mask of the negatives that exist; None: all.
     """
     links, chosen = link_metrics(scores[:, 0], scores[:, 1:], counted), new.any
     if not chosen.any():

@@ -15,9 +15,9 @@ def mid_ranks(
 ) -> NDArray[np.float64]:
     """Rank of each true destination among its candidates, 1 the best: 1 + #greater + #equal / 2.
 
-    positive: (n,). negatives: (n, m). → (n,) float64. A constant score gives 1 + m/2: ties favour nobody.
-    counted: (n, m), which of the negatives there are; None: all, else the others are padding.
-    Raises ValueError on NaN, which compares as neither greater nor equal and would rank first.
+    positive: (n,). negatives: (n, m). → (n,) float64. A constant score has rank 1 + m/2.
+    counted: (n, m), mask of the negatives that exist, the others are padding; None: all exist.
+    Raises ValueError on NaN, which is neither greater nor equal and would rank first.
     """
     _refuse_nan(positive, negatives)
     own = positive[:, None]
@@ -30,9 +30,9 @@ def mid_ranks(
 
 
 def roc_auc(positive: Scores, negative: Scores) -> float:
-    """Probability that a positive scores above a negative, a tie counting 1/2.
+    """Probability that a positive scores above a negative; ties count 1/2.
 
-    positive: (p,), negative: (q,), both not empty. Counted in integers: no order of events can change it.
+    positive: (p,), negative: (q,), both not empty. Computed in integers, independent of the order of events.
     """
     _refuse_nan(positive, negative)
     ordered = np.sort(negative)
@@ -44,7 +44,8 @@ def roc_auc(positive: Scores, negative: Scores) -> float:
 def average_precision(positive: Scores, negative: Scores) -> float:
     """Area under the precision-recall steps, Σ (recall_t − recall_{t−1}) · precision_t, t descending.
 
-    positive: (p,), negative: (q,), p > 0. Equal scores share a threshold t: the order of ties cannot matter.
+    positive: (p,), negative: (q,), p > 0. Equal scores share a threshold t, so the order of ties does not
+    matter.
     """
     _refuse_nan(positive, negative)
     thresholds, at_threshold = np.unique(positive, return_counts=True)
@@ -65,18 +66,18 @@ class LinkMetrics:
     num_events: int
 
     def as_dict(self) -> dict[str, float | int]:
-        """The fields by name, ready for a record of metrics.jsonl."""
+        """The fields by name, for a record of metrics.jsonl."""
         return asdict(self)
 
 
 def link_metrics(
     positive: Scores, negatives: Scores, counted: NDArray[np.bool_] | None = None
 ) -> LinkMetrics:
-    """All metrics of a split from its scores, put together in event order.
+    """All metrics of a split from its scores, in event order.
 
-    positive: (n,) true destinations, negatives: (n, m); n, m > 0. counted: (n, m), which of the negatives there
-    are; None: all. MRR and Hits@10 take ties at mid-rank, AP and ROC-AUC pool all scores. Who scored which part
-    does not matter. Raises ValueError on NaN.
+    positive: (n,) true destinations, negatives: (n, m); n, m > 0. counted: (n, m), mask of the negatives that
+    exist; None: all. MRR and Hits@10 use mid-ranks for ties, AP and ROC-AUC pool all scores. Raises
+    ValueError on NaN.
     """
     ranks = mid_ranks(positive, negatives, counted)
     pooled = negatives.reshape(-1) if counted is None else negatives[counted]
@@ -95,6 +96,6 @@ def _refuse_nan(*scores: Scores) -> None:
         num_nan = np.count_nonzero(np.isnan(array))
         if num_nan:
             raise ValueError(
-                f"scores must be numbers to be ranked, {num_nan} of {array.size} are NaN: the model has "
-                "diverged, lower the learning rate"
+                f"scores must be finite, {num_nan} of {array.size} are NaN: the model has diverged, lower "
+                "the learning rate"
             )

@@ -1,1 +1,1 @@
-"""The event stream in memory: T-CSR, statistics, synthetic streams. NumPy and numba only."""
+"""Event streams in memory: T-CSR, statistics, synthetic streams. NumPy and numba only."""

@@ -1,4 +1,4 @@
-"""What an event stream looks like: degrees, gaps, repeats, ties. Bounded memory, whatever its length."""
+"""Statistics of an event stream: degrees, gaps, repeats, ties. Memory is bounded for streams of any length."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Quantiles = dict[str, float]
 class StreamStatistics:
     """Counts and quantiles of a stream; times and gaps in the stream's own unit.
 
-    degrees: events of a node. gaps: time between consecutive events of a node; empty if no node has two.
-    repeated_events: events whose (src, dst) pair has occurred before. tied_events: those that share their time
-    with another. edge_class_counts: events of each edge class; empty without labels.
+    degrees: number of events per node. gaps: time between consecutive events of a node; empty if no node has two.
+    repeated_events: events whose (src, dst) pair occurred before. tied_events: events that share their time with
+    another. edge_class_counts: events per edge class; empty without labels.
     """
 
     first_time: float
@@ -38,7 +38,7 @@ class StreamStatistics:
 
 
 def describe(stream: EventStream) -> StreamStatistics:
-    """All statistics of a stream with at least one event; exact, the gaps of long streams from a sample."""
+    """All statistics of a stream with at least one event; exact, except that gaps of long streams are sampled."""
     tied_events, distinct_times = count_ties(stream.time)
     return StreamStatistics(
         first_time=stream.time[0].item(),
@@ -56,7 +56,7 @@ def describe(stream: EventStream) -> StreamStatistics:
 
 
 def quantiles(values: NDArray[np.number]) -> Quantiles:
-    """Values that occur at fixed levels, from smallest to largest; empty for no values. values: (n,)."""
+    """Quantiles of values (n,) at fixed levels from min to max, each a value that occurs; empty if n is 0."""
     if not len(values):
         return {}
     found = np.quantile(values, list(_LEVELS.values()), method="inverted_cdf")
@@ -64,7 +64,7 @@ def quantiles(values: NDArray[np.number]) -> Quantiles:
 
 
 def sampled_gaps(tcsr: TCsr, limit: int = _CHUNK) -> Times:
-    """Times between consecutive events of the same node; every one of them up to ``limit``, then each n-th."""
+    """Times between consecutive events of a node: all of up to ``limit`` entries, beyond that every n-th."""
     stride = -(-len(tcsr.times) // limit)
     later = np.arange(1, len(tcsr.times), max(1, stride))
     same_node = np.searchsorted(tcsr.indptr, later, side="left")
@@ -74,7 +74,7 @@ def sampled_gaps(tcsr: TCsr, limit: int = _CHUNK) -> Times:
 
 
 def count_distinct_pairs(src: Ints, dst: Ints, num_nodes: int, limit: int = _CHUNK) -> int:
-    """Number of different (src, dst), in rounds over sources of the same remainder. src, dst: (E,)."""
+    """Number of distinct (src, dst) pairs, counted by remainder of the source to bound memory. src, dst: (E,)."""
     rounds = -(-len(src) // limit)
     count = 0
     for remainder in range(rounds):
@@ -84,7 +84,7 @@ def count_distinct_pairs(src: Ints, dst: Ints, num_nodes: int, limit: int = _CHU
 
 
 def _keys(src: Ints, dst: Ints, num_nodes: int, rounds: int, remainder: int) -> NDArray[np.uint64]:
-    """One number for each pair whose source has this remainder; node numbers below 2³² cannot overflow it."""
+    """A key per pair whose source has this remainder; ids below 2³² cannot overflow it."""
     chosen = src % rounds == remainder
     keys: NDArray[np.uint64] = src[chosen].astype(np.uint64) * np.uint64(num_nodes) + dst[chosen].astype(
         np.uint64
@@ -93,7 +93,7 @@ def _keys(src: Ints, dst: Ints, num_nodes: int, rounds: int, remainder: int) -> 
 
 
 def count_ties(time: Times) -> tuple[int, int]:
-    """Events that share their time with another, and the number of different times. time: (E,) ascending."""
+    """Number of events that share their time with another, and of distinct times. time: (E,) ascending."""
     tied, distinct = 0, 0
     for part in _parts(len(time)):
         start, stop = max(part.start - 1, 0), min(part.stop + 1, len(time))
@@ -106,7 +106,7 @@ def count_ties(time: Times) -> tuple[int, int]:
 
 
 def _class_counts(stream: EventStream) -> dict[int, int]:
-    """Events of each edge class, of which an event may have several."""
+    """Events per edge class; an event may have several classes."""
     if stream.edge_classes is not None:
         sums = [stream.edge_classes[part].sum(axis=0, dtype=np.int64) for part in _parts(stream.num_events)]
         return dict(enumerate(np.sum(sums, axis=0).tolist()))
@@ -114,7 +114,7 @@ def _class_counts(stream: EventStream) -> dict[int, int]:
 
 
 def count_values(labels: NDArray[np.int64]) -> dict[int, int]:
-    """How often each value occurs, ascending by value; labels: (n,)."""
+    """Number of occurrences of each value, ascending by value; labels: (n,)."""
     counts: Counter[int] = Counter()
     for part in _parts(len(labels)):
         values, found = np.unique(labels[part], return_counts=True)

@@ -1,8 +1,6 @@
-"""The event stream: what a training run knows of its input, wherever the arrays lie.
+"""The event stream: everything a training run needs to know of its input, in memory or mapped from a store.
 
-Features in a byte each: a column's largest value becomes 127, and the store keeps what a unit stands for.
-
-In which unit the model sees times: its encoding tells elapsed times from 1 to 10^9 apart.
+Beside it: the checks of a stream's split, the time unit that a model uses, and edge features stored as int8.
 """
 
 from __future__ import annotations
@@ -16,6 +14,11 @@ from numpy.typing import NDArray
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.events.tcsr import Ints, TCsr, Times
 
+_LEAST_SPAN, _LARGEST_SPAN = 1e4, 1e9  # in model time units: the range that the time encoding resolves well
+_RESCALED_DECADES = 7  # a span outside this range is rescaled to 10^7 up to 10^8
+_LARGEST_INT8 = 127
+_LEAST_SCALE = float(np.finfo(np.float32).tiny)  # division by a subnormal number loses digits
+
 
 @dataclass(frozen=True)
 class Split:
@@ -27,14 +30,14 @@ class Split:
 
 @dataclass(frozen=True)
 class Targets:
-    """Classes that a model is to tell of events, before they happen.
+    """Event classes that a model predicts before the events happen.
 
-    values: (E,) int64, one of ``num_classes`` each, −1 where nobody knows it and nothing is asked; or
-    (E, num_classes) uint8, 1 for every class that holds.
-    of_pair: they are told from both ends of an event; otherwise they are its source's. known: (E, dim_known)
-    features that are known of an event before it happens, or None; known_scale: (dim_known,) of int8 ones.
-    codes: (num_classes, w), how the classes of past events are told, or None if they are not.
-    weights: (num_classes,) of the classes in the loss, or None.
+    values: (E,) int64 in [0, num_classes), −1 where the class is unknown and not predicted; or
+    (E, num_classes) uint8, 1 for each class of the event.
+    of_pair: classes are predicted from both ends of an event, otherwise from its source alone.
+    known: (E, dim_known) features that are known before the event happens, or None; known_scale: (dim_known,)
+    float32 if these are int8. codes: (num_classes, w) encoding of past events' classes as input features, or None.
+    weights: (num_classes,) class weights in the loss, or None.
     """
 
     values: NDArray[np.int64] | NDArray[np.uint8]
@@ -47,12 +50,12 @@ class Targets:
 
     @property
     def is_labelled(self) -> NDArray[np.bool_]:
-        """Which events (E,) have a class that is known; with several classes, all."""
+        """Which events (E,) have a known class; all of them if an event can have several."""
         return np.ones(len(self.values), np.bool_) if self.is_multi_label else self.values >= 0
 
     @property
     def is_multi_label(self) -> bool:
-        """Whether an event can have several classes, or none."""
+        """Whether an event can have any number of classes."""
         return self.values.ndim > 1
 
 
@@ -60,16 +63,16 @@ class Targets:
 class EventStream:
     """A continuous-time dynamic graph. Arrays may be read-only memory maps.
 
-    src, dst: (E,) node ids. time: (E,) ascending int64 or float64, as it came. Bipartite streams have sources
+    src, dst: (E,) node ids. time: (E,) ascending int64 or float64, as in the input. Bipartite streams have sources
     in [0, num_src) and destinations in [num_src, num_nodes); otherwise num_src is 0.
-    edge_features: (E, dim_edge) or None; node_features: (N, dim_node) or None. edge_scale: (dim_edge,) where edge
-    features are int8, which stand for value · scale; None where they are floats.
+    edge_features: (E, dim_edge) or None; node_features: (N, dim_node) or None. edge_scale: (dim_edge,) if edge
+    features are int8: the feature is value · scale; None for floats.
     edge_labels: (E,) int64 classes or None; edge_classes: (E, C) uint8, 1 for each class of an event that may have
     several, or None. validation_negatives, test_negatives: nodes (V, n) and (T, m) that the events of these parts
-    are to be ranked against, −1 as padding at a row's end; None where none were given.
-    static_memory: (N, dim_static) float32, learned of the training split beforehand (paper §3.1), or None; targets:
-    what a task asks of events, or None. Neither is part of an event store. time_unit: "s", "ms", "us" or "ns", ""
-    where it is not known.
+    are ranked against, rows padded with −1 at the end; None unless the input provides them.
+    static_memory: (N, dim_static) float32, pre-trained on the training split (paper §3.1), or None; targets: the
+    classes of a classification task, or None. Event stores hold neither.
+    time_unit: "s", "ms", "us" or "ns", "" if unknown.
     """
 
     name: str
@@ -97,8 +100,8 @@ class EventStream:
         return len(self.src)
 
     @property
-    def units_of_a_second(self) -> float:
-        """How many units of time make a second; 1 where the unit is not known."""
+    def units_per_second(self) -> float:
+        """Stream time units per second; 1 if the unit is unknown."""
         return {"ms": 1e3, "us": 1e6, "ns": 1e9}.get(self.time_unit, 1.0)
 
     @property
@@ -117,58 +120,17 @@ class EventStream:
         return 0 if self.static_memory is None else self.static_memory.shape[1]
 
 
-_LARGEST = 127
-
-
-_LEAST_SCALE = float(np.finfo(np.float32).tiny)  # below it a division would lose its digits, or be by zero
-
-
-def int8_scale(largest: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Scale (dim,) float32 of columns whose largest absolute values are ``largest`` (dim,)."""
-    return np.maximum(largest / _LARGEST, _LEAST_SCALE).astype(np.float32)
-
-
-def to_int8(features: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.int8]:
-    """Nearest multiples (n, dim) of the scale: what they stand for, value · scale, is off by half of it at most."""
-    stored: NDArray[np.int8] = np.rint(features / scale).astype(np.int8)
-    return stored
-
-
-_LEAST, _MOST = 1e4, 1e9  # spans that the encoding sees well as they are
-
-
-_AIM = 7  # decades of a span that had to be changed
-
-
-def model_unit(stream: EventStream, wanted: float = 0.0) -> float:
-    """How many units of a stream's times make one of the model's: as many as are wanted, if that is not 0.
-
-    Else a second, where the store knows its unit, else the unit itself, as long as the training events span 10^4 to
-    10^9 of these: three hours to thirty years in seconds. Else a power of ten of them, so that they span 10^7 to
-    10^8.
-    """
-    if wanted:
-        return wanted
-    second = stream.units_of_a_second
-    times = stream.time[: stream.split.train_end]
-    span = (float(times[-1]) - float(times[0])) / second if len(times) else 0.0
-    if span == 0 or _LEAST <= span <= _MOST:
-        return second
-    power: float = 10.0 ** (floor(log10(span)) - _AIM)
-    return second * power
-
-
 def check_training(stream: EventStream) -> None:
     """Raise ConfigError unless there is an event to train on."""
     if stream.split.train_end == 0:
         raise ConfigError(
-            f"training needs an event, it has none of {stream.num_events:,}: prepare the events again with another "
-            "--split"
+            f"training needs an event, the split puts all {stream.num_events:,} into validation and test: prepare "
+            "the events again with another --split"
         )
 
 
 def check_split(stream: EventStream) -> None:
-    """Raise ConfigError unless training, validation and test each hold an event."""
+    """Raise ConfigError unless training, validation and test each have an event."""
     split = stream.split
     sizes = (
         split.train_end,
@@ -180,3 +142,32 @@ def check_split(stream: EventStream) -> None:
             f"training, validation and test each need an event, they have {sizes[0]:,}, {sizes[1]:,} and "
             f"{sizes[2]:,} of {stream.num_events:,}: prepare the events again with another --split"
         )
+
+
+def model_unit(stream: EventStream, wanted: float = 0.0) -> float:
+    """Stream time units per model time unit: ``wanted``, unless that is 0.
+
+    Otherwise the model's unit is a second (the stream's own unit if that is unknown), provided that the training
+    events span 10^4 to 10^9 of these, three hours to thirty years in seconds. A span outside this range is measured
+    in the power of ten that brings it to 10^7 up to 10^8: the time encoding resolves elapsed times from 1 to 10^9.
+    """
+    if wanted:
+        return wanted
+    second = stream.units_per_second
+    times = stream.time[: stream.split.train_end]
+    span = (float(times[-1]) - float(times[0])) / second if len(times) else 0.0
+    if span == 0 or _LEAST_SPAN <= span <= _LARGEST_SPAN:
+        return second
+    power: float = 10.0 ** (floor(log10(span)) - _RESCALED_DECADES)
+    return second * power
+
+
+def int8_scale(largest: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Scale (dim,) float32 of int8 columns: their largest absolute values, ``largest`` (dim,), become 127."""
+    return np.maximum(largest / _LARGEST_INT8, _LEAST_SCALE).astype(np.float32)
+
+
+def to_int8(features: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.int8]:
+    """Nearest multiples (n, dim) of the scale: value · scale is off by at most half a scale."""
+    stored: NDArray[np.int8] = np.rint(features / scale).astype(np.int8)
+    return stored

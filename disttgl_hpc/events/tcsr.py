@@ -1,4 +1,4 @@
-"""T-CSR: the events of every node in time order (TGL, §3.1), and the one search everything else needs."""
+"""T-CSR: the events of every node in time order (TGL, §3.1), and the search for a node's past in it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ TCsrArrays = tuple[NDArray[np.int64], Ints, Ints, Times]
 
 @dataclass(frozen=True)
 class TCsr:
-    """Undirected adjacency in time order; entries ``indptr[u]:indptr[u + 1]`` are the events of node u.
+    """Undirected adjacency in time order: entries ``indptr[u]:indptr[u + 1]`` are the events of node u.
 
     indptr: (N + 1,) int64. neighbors: (M,) int32 or int64, the other node. event_ids: (M,) ascending within a
-    node, int32 where every id fits, else int64. times: (M,) int64 or float64, the events' own times.
-    An event is one entry of its source and one of its destination; a self-loop is a single entry.
+    node, int32 if every id fits, else int64. times: (M,) int64 or float64, as in the stream.
+    An event has an entry of its source and one of its destination; a self-loop has a single entry.
     """
 
     indptr: NDArray[np.int64]
@@ -30,7 +30,7 @@ class TCsr:
 
     @property
     def arrays(self) -> TCsrArrays:
-        """All four arrays, as compiled loops take them."""
+        """All four arrays, for compiled loops."""
         return self.indptr, self.neighbors, self.event_ids, self.times
 
     def known_before(self, bound: int) -> NDArray[np.bool_]:
@@ -42,8 +42,8 @@ class TCsr:
     def positions_before(self, nodes: Ints, bounds: Ints) -> NDArray[np.int64]:
         """Index of each node's first entry whose event id is not below its bound.
 
-        nodes, bounds: (n,) → (n,) int64 within ``[indptr[u], indptr[u + 1]]``. Every question about the past
-        of a node ("its last event before e") is this search: ids ascend with time, so one bound serves both.
+        nodes, bounds: (n,) → (n,) int64 within ``[indptr[u], indptr[u + 1]]``. Event ids ascend with time, so
+        this search finds any part of a node's past, such as its last event before event e.
         """
         return positions_before(self.indptr, self.event_ids, nodes, bounds)
 
@@ -51,13 +51,13 @@ class TCsr:
 def positions_before(
     indptr: NDArray[np.int64], event_ids: Ints, nodes: Ints, bounds: Ints
 ) -> NDArray[np.int64]:
-    """Same as :meth:`TCsr.positions_before`, for any entries by node that have event ids."""
+    """:meth:`TCsr.positions_before` for any entries grouped by node that have event ids."""
     return _positions_before(indptr, event_ids, np.asarray(nodes, np.int64), np.asarray(bounds, np.int64))
 
 
 @compiled
 def position_before(event_ids: Ints, low: int, high: int, bound: int) -> int:
-    """First of the entries [low, high), ids ascending, whose event id is not below ``bound``; else ``high``."""
+    """First entry in [low, high), ids ascending, whose event id is not below ``bound``; ``high`` if none is."""
     while low < high:
         middle = (low + high) >> 1
         if event_ids[middle] < bound:
@@ -79,12 +79,12 @@ def _positions_before(
 
 
 def index_dtype(largest: int) -> type[np.int32] | type[np.int64]:
-    """Smallest of int32 and int64 that holds ``largest`` (ids beyond 2³¹ must not wrap)."""
+    """int32 if that holds ``largest``, else int64 (ids beyond 2³¹ must not wrap)."""
     return np.int32 if largest <= np.iinfo(np.int32).max else np.int64
 
 
 def build_tcsr(src: Ints, dst: Ints, time: Times, num_nodes: int) -> TCsr:
-    """T-CSR of events in time order. src, dst, time: (E,); ids in [0, num_nodes)."""
+    """T-CSR of events in time order. src, dst: (E,) in [0, num_nodes); time: (E,)."""
     num_events = len(src)
     events = np.arange(num_events, dtype=index_dtype(num_events))
     proper = src != dst

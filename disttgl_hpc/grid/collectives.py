@@ -98,7 +98,7 @@ def sleeping_sum(comm: MPI.Intracomm, values: Any, timeout_s: float, what: str) 
 def raise_together(
     comm: MPI.Intracomm, error: Exception | None, timeout_s: float = DEFAULT_TIMEOUT_S
 ) -> None:
-    """Raise on every rank of ``comm`` if any rank has an error. Collective; returns where nobody has one.
+    """Raise on every rank of ``comm`` if any rank has an error. Collective; returns if no rank has one.
 
     A failing rank raises its own error, its peers PeerError("rank 1: …") of the lowest failing rank.
     """

@@ -2,7 +2,7 @@
 
 All gradients of a rank lie in one flat tensor together with its number of events, so that a step is one sum. What
 else all ranks must agree on in a step travels along: whether to stop or to keep a checkpoint, and whether a loss or
-a gradient is no number any more.
+a gradient is NaN or infinite.
 Run on processors only so far: the two device paths (a CUDA-aware library, pinned staging) follow the
 documentation of torch and mpi4py, and have not met a GPU.
 
@@ -90,8 +90,6 @@ class VectorSum:
 
 
 _WHAT = "the other trainers' gradients"
-
-
 _TAIL = 4  # behind the gradients: whether to stop, whether to keep a checkpoint, loss, events
 
 

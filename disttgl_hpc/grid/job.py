@@ -35,8 +35,6 @@ from disttgl_hpc.compiled import compiled
 from disttgl_hpc.grid.collectives import sleeping_barrier
 
 _MUTEX_BYTES = 64  # room for a pthread_mutex_t or its attributes, of whatever C library
-
-
 _SHARED, _ROBUST = 1, 1
 
 
@@ -61,8 +59,6 @@ def watching(world: MPI.Intracomm, role: str) -> Iterator[list[str]]:
 
 
 _lock: Any = types.ExternalFunction("pthread_mutex_lock", types.intc(types.uintp))
-
-
 _write: Any = types.ExternalFunction("write", types.intp(types.intc, types.uintp, types.uintp))
 
 
@@ -95,7 +91,7 @@ class _Watch:
         if watched:  # compile now: a thread that had to would wait too late
             cast(Any, _tell_when_dead).compile((types.intp,) * 3)
         node_comm.Barrier()
-        # Daemon threads: when this rank fails, nobody waits for what they wait for.
+        # Daemon threads, so that a failing rank can exit while they wait.
         self._threads = [
             threading.Thread(target=self._watch, args=(rank, names[rank]), daemon=True) for rank in watched
         ]
@@ -124,11 +120,7 @@ class _Watch:
 
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-
-
 EXIT_STATUS = 75  # EX_TEMPFAIL: try again later
-
-
 _ONE_KEYPRESS_S = 0.5  # in which it may arrive twice, from the terminal and from the launcher
 
 
@@ -172,8 +164,6 @@ def ignore_stop_signals() -> None:
 
 
 _MAPS = Path("/proc/self/maps")
-
-
 _MPICH_SEGMENT = re.compile(r"\S*/dev/shm/mpich_shm_\w+$")
 
 

@@ -16,7 +16,7 @@ from disttgl_hpc.grid.collectives import wait_request
 
 
 def mpi_library() -> str:
-    """Name and version of the MPI library, of the much that it tells about itself."""
+    """Name and version of the MPI library."""
     library = MPI.Get_library_version().splitlines()[0].partition(",")[0].replace("Version:", "")
     return " ".join(library.split())
 
@@ -54,11 +54,7 @@ def try_shared_memory(world: MPI.Intracomm) -> str:
 
 
 _ROUNDS = 20
-
-
 _TAG = 20
-
-
 _SHORT_S = 20e-6
 
 

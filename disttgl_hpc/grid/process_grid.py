@@ -248,8 +248,6 @@ class Grid:
 
 
 Nodes = tuple[tuple[int, ...], ...]
-
-
 """World ranks of each node."""
 
 

@@ -108,9 +108,9 @@ class OperationKind(IntEnum):
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation on a replica's memory; ``minibatch`` and ``lane`` tell which of its trainers asks.
+    """One operation on a replica's memory; ``minibatch`` and ``lane`` identify the requesting trainer.
 
-    RESET is nobody's request, and SNAPSHOT is asked for on behalf of all trainers: both carry slice 0.
+    RESET is not requested, and SNAPSHOT is requested on behalf of all trainers: both have slice 0.
     """
 
     kind: OperationKind
@@ -134,7 +134,7 @@ def assignment(
 ) -> Assignment | None:
     """What the trainer at ``coords`` does in ``step``; None for lanes 1 … j−1 that have no batch yet.
 
-    sweeps_before: sweeps that a run had trained on another grid before this one's step 0; numbers go on from there.
+    sweeps_before: sweeps that a run had trained on another grid before this one's step 0; numbers continue from there.
     """
     pass_index = (step - coords.epoch) % shape.epoch
     counter = step - pass_index
@@ -184,7 +184,7 @@ def replica_operations(
 
     Per counter c: RESET where a sweep begins, R(c) of slices 0 … i−1, W(c) of slices 0 … i−1, and SNAPSHOT
     if c is in ``snapshots``. A run from step 0 begins with a RESET wherever the replica starts, so that its
-    state is zero; a run that goes on from a later step keeps the state it is given, and first repeats the SNAPSHOT
+    state is zero; a run that continues from a later step keeps its initial state, and first repeats the SNAPSHOT
     of the step before if that had one.
     """
     offset = replica_offset(replica, shape, num_batches)
@@ -244,7 +244,7 @@ class Batching:
         return [(start, min(start + size, last)) for start in range(first, last, size)]
 
     def batch_end(self, first: int) -> int:
-        """End of the batch that begins with event ``first``, in a stream whose test part goes on for ever."""
+        """End of the batch that begins with event ``first``, in a stream with an unlimited test part."""
         for end, size in (
             (self.split.train_end, self.global_batch),
             (self.split.validation_end, self.evaluation_batch),

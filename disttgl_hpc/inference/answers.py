@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.errors import ConfigError, InputError
 from disttgl_hpc.events.tcsr import Times
-from disttgl_hpc.inference.node_ids import refuse_unknown
 from disttgl_hpc.inference.queries import Recommended, probability, score
-from disttgl_hpc.inference.trained_run import Moment, Trained
+from disttgl_hpc.inference.trained_run import Moment, Trained, refuse_unknown
 from disttgl_hpc.ingest.columns import Columns
 from disttgl_hpc.ingest.raw_events import Origin, exact_numbers, node_column
 from disttgl_hpc.ingest.readers.text_files import TextLayout, first_line, read_text
@@ -106,14 +105,8 @@ def _column(values: NDArray[Any]) -> pa.Array:
 
 
 AnswerColumns = dict[str, NDArray[Any]]
-
-
 EMBEDDING_KINDS = ("h5", "parquet", "npy")
-
-
 TABLE_KINDS = ("csv", "parquet")
-
-
 _REMEDY = "make room there, or choose another place"
 
 

@@ -1,4 +1,4 @@
-"""Classes of nodes from a finished run: a small head learns them from embeddings that stay as they are.
+"""Node classes from a finished run: a small head is trained on frozen embeddings.
 
 The way of JODIE, TGN and TGL: the run's best weights walk the stream once from its begin, the source of every event
 is embedded just before it, and a head learns that source's state at that time.
@@ -25,19 +25,17 @@ from disttgl_hpc.events.stream import EventStream, Split, Targets
 from disttgl_hpc.grid.schedule import Batching, GridShape, batch_bounds
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.model.heads import ClassHead, class_loss
-from disttgl_hpc.model.initial_weights import WeightDraws
 from disttgl_hpc.model.input_builder import InputBuilder, build_model, device_of
-from disttgl_hpc.model.optimiser import Adam
-from disttgl_hpc.model.products import torch_product
+from disttgl_hpc.model.parameters import Adam, WeightDraws
+from disttgl_hpc.model.products import prepare_process, torch_product
 from disttgl_hpc.model.tgn import Tgn
-from disttgl_hpc.model.threads import prepare_process
 from disttgl_hpc.planning.run_plan import batching_of
 from disttgl_hpc.sampling.neighbors import event_bounds, recent_neighbors
 from disttgl_hpc.store.files import replacing
 from disttgl_hpc.training.checkpoints import load_static, load_weights
-from disttgl_hpc.training.final_results import best_grid, check_files
 from disttgl_hpc.training.run_directory import RunDirectory, open_events, saved_config
 from disttgl_hpc.training.run_events import with_static_memory, with_task
+from disttgl_hpc.training.sweep_ends import best_grid, check_files
 
 log = get_logger(__name__)
 
@@ -72,7 +70,7 @@ def classify(run: RunDirectory, how: HeadSettings, events: Path | None = None) -
     targets = with_task(store, asked).stream.targets
     if targets is None or len(_known(targets, 0, store.stream.split.train_end)) < 2:
         raise ConfigError(
-            f"{store.path}: all sources of training events have one label: there is none to tell"
+            f"{store.path}: all sources of training events have the same label: there is nothing to learn"
         )
     stream = with_task(with_static_memory(store, config), config).stream
     embeddings = torch.from_numpy(source_embeddings(run, stream, config))

@@ -1,34 +1,35 @@
-"""A trained run put to use: its best weights, and its node memory as of any moment of a stream.
+"""A trained run put to use: its best weights, and its node memory at any moment of a stream.
 
-The memory at a moment has seen all events strictly before it, in the batches of the run: those of training, then
-evaluation batches; the last of them ends at the moment, full or not. Before the end of training it is carried there
-from zero by the best weights; from there on it is carried on from what the best sweep has left, as in evaluation.
-So it depends on the run and on events before the moment, and on nothing else.
+The memory at a moment has processed all events strictly before it, in the batches of the run: training
+batches, then evaluation batches, the last of which ends at the moment, full or not. Before the end of
+training it is computed from zero by the best weights; afterwards it continues from the memory of the best
+sweep, as in evaluation. It depends only on the run and on events before the moment.
 
-From the files of a run to a model and a memory that can be asked, and the memory kept for the next time.
+``open_trained`` loads model and memory from the files of a run, ``update`` stores the memory after new
+events, and ``NodeIds`` maps the users' ids to nodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from disttgl_hpc.config import CO_TRAINED, TrainConfig
-from disttgl_hpc.errors import ConfigError, StoreError
+from disttgl_hpc.errors import ConfigError, InputError, StoreError
 from disttgl_hpc.evaluation.evaluator import MemoryWalk, write
 from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.grid.schedule import Batching, GridShape
-from disttgl_hpc.inference.node_ids import NodeIds
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.model.input_builder import InputBuilder, build_model, device_of
+from disttgl_hpc.model.products import prepare_process
 from disttgl_hpc.model.tgn import Tgn
-from disttgl_hpc.model.threads import prepare_process
 from disttgl_hpc.planning.run_plan import batching_of
 from disttgl_hpc.sampling.mail import batch_first_of
 from disttgl_hpc.store.checkpoint_files import Manifest, read_manifest, verify_parts
@@ -40,6 +41,99 @@ from disttgl_hpc.training.run_directory import RunDirectory, saved_config
 from disttgl_hpc.training.run_events import check_same_static_memory, static_settings, with_task
 
 log = get_logger(__name__)
+Ids = NDArray[np.int64] | NDArray[np.str_]
+_SHOWN = 5
+
+
+class NodeIds:
+    """The user's ids of a stream's nodes; sources and destinations of bipartite streams have ids of their own."""
+
+    def __init__(self, ids: Ids, num_src: int) -> None:
+        self.all, self.num_src = ids, num_src
+        spaces = {"sources": (0, num_src), "destinations": (num_src, len(ids))}
+        self._spaces = spaces if num_src else {"nodes": (0, len(ids))}
+        self._orders = {
+            name: np.argsort(ids[slice(*ends)], kind="stable") for name, ends in self._spaces.items()
+        }
+
+    @property
+    def is_bipartite(self) -> bool:
+        """Whether sources and destinations are two kinds."""
+        return self.num_src > 0
+
+    @property
+    def destinations(self) -> tuple[int, int]:
+        """First and last of the nodes that can be destinations."""
+        return self.num_src, len(self.all)
+
+    def kinds(self, nodes: NDArray[np.int64]) -> NDArray[np.str_]:
+        """The word source or destination for each of ``nodes`` (n,) of a bipartite stream."""
+        return np.where(nodes < self.num_src, "source", "destination")
+
+    def sources(self, values: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64]:
+        """Number of the source with each id (n,), −1 where there is none."""
+        return self._numbers(values, "sources" if self.is_bipartite else "nodes")
+
+    def targets(self, values: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64]:
+        """Number of the destination with each id (n,), −1 where there is none."""
+        return self._numbers(values, "destinations" if self.is_bipartite else "nodes")
+
+    def nodes(self, values: Sequence[Any] | NDArray[Any] | None, of: str | None = None) -> NDArray[np.int64]:
+        """Numbers of all nodes with these ids, in their order; None: of all nodes.
+
+        of: "sources" or "destinations" of a bipartite stream only; else an id that names one of each gives
+        both. Raises InputError naming ids that there are not, ConfigError for ``of`` in a stream of one node
+        set.
+        """
+        if of is not None and of not in self._spaces:
+            raise ConfigError(f"the stream has one set of nodes, {of} cannot be chosen: leave that out")
+        spaces = list(self._spaces) if of is None else [of]
+        if values is None:
+            return np.concatenate([np.arange(*self._spaces[name]) for name in spaces])
+        found = np.stack([self._numbers(values, name) for name in spaces], axis=1)
+        refuse_unknown(values, found.max(axis=1, initial=-1), "--nodes", "check them")
+        return found[found >= 0]
+
+    def _numbers(self, values: Sequence[Any] | NDArray[Any], name: str) -> NDArray[np.int64]:
+        first, last = self._spaces[name]
+        ids, order = self.all[first:last], self._orders[name]
+        wanted, is_possible = _as_ids(np.asarray(values), ids.dtype)
+        places = np.searchsorted(ids, wanted, sorter=order)
+        found = order[np.minimum(places, len(ids) - 1)]
+        return np.where(is_possible & (ids[found] == wanted), found + first, -1)
+
+
+def _as_ids(values: NDArray[Any], dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Values (n,) as ids of ``dtype``, and which of them can be one: in whole numbers a text may not."""
+    if dtype.kind == "U":
+        return values.astype(np.str_), np.ones(len(values), np.bool_)
+    if values.dtype.kind in "iu":
+        return values.astype(np.int64), np.ones(len(values), np.bool_)
+    texts = np.char.strip(values.astype(np.str_))
+    is_number = np.char.isdecimal(texts) & (np.char.str_len(texts) <= 18)
+    return np.where(is_number, texts, "0").astype(np.int64), is_number
+
+
+def refuse_unknown(values: Any, numbers: NDArray[np.int64], where: str, remedy: str) -> None:
+    """Raise InputError if there is no node with one of the ids ``values`` (n,), where ``numbers`` (n,) is −1."""
+    unknown = list(dict.fromkeys(f"{values[row]}" for row in np.flatnonzero(numbers < 0)))
+    if unknown:
+        more = f", … ({len(unknown)} in all)" if len(unknown) > _SHOWN else ""
+        raise InputError(f"{where}: unknown node id {', '.join(unknown[:_SHOWN])}{more}: {remedy}")
+
+
+def read_ids(text: str) -> list[str]:
+    """Ids from ``a,b,c``, or of the file of this name: one a line. Raises InputError where there are none."""
+    path, words = Path(text), text.split(",")
+    try:
+        if path.is_file():
+            words = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as ids, one a line ({error}): give a text file") from error
+    ids = [word.strip() for word in words if word.strip()]
+    if not ids:
+        raise InputError(f"--nodes must name a node, '{text}' names none: leave it out for all nodes")
+    return ids
 
 
 _SHOWN_BATCHES = 20  # as many batches are walked without a progress bar
@@ -62,10 +156,10 @@ class _Start:
 
 
 class Trained:
-    """A model whose weights stay as they are, and a node memory that is carried along a stream.
+    """A trained model with fixed weights, and a node memory that is updated along a stream.
 
-    stream: the events, with the split that the run was trained with. ids: the user's, of its nodes. origin: of
-    which weights and events all this is.
+    stream: the events, with the split that the run was trained with. ids: the user's, of its nodes. origin:
+    of which weights and events all this is.
     """
 
     def __init__(
@@ -150,8 +244,9 @@ class Trained:
 def open_trained(run: RunDirectory, events: Path | None = None, static: Path | None = None) -> Trained:
     """A run's best weights on its events, or on a longer stream that begins with them.
 
-    events: an event store; None: the one that ``disttgl update`` was last given, else the run's. static: the file
-    of static memory, if it has moved. Raises StoreError if a file is missing, damaged, or not of this run.
+    events: an event store; None: the one that ``disttgl update`` was last given, else the run's. static: the
+    file of static memory, if it has moved. Raises StoreError if a file is missing, damaged, or not of this
+    run.
     """
     return _Opened(run, events, static).trained()
 
@@ -159,10 +254,10 @@ def open_trained(run: RunDirectory, events: Path | None = None, static: Path | N
 def update(run: RunDirectory, events: Path | None = None, static: Path | None = None) -> MemoryOrigin:
     """Carry a run's memory along new events and keep it in the run directory; → what it is of.
 
-    Kept is the memory before the last batch that is not full; the events of that are walked again when they are
-    asked for, so that the memory is the one that it would have been with later events known from the start.
-    Raises StoreError as :func:`open_trained` does, and where the memory cannot be written; ConfigError while a job
-    is training the run.
+    Kept is the memory before the last batch that is not full; the events of that are walked again when they
+    are asked for, so that the memory is the one that it would have been with later events known from the
+    start. Raises StoreError as :func:`open_trained` does, and where the memory cannot be written; ConfigError
+    while a job is training the run.
     """
     run.read_config()  # a lock would make the folder of a run that there is not
     with run.locked():
@@ -258,7 +353,7 @@ class _Opened:
             return
         if len(kept.rows) != len(prefix.nodes) or kept.origin.position > prefix.num_events:
             raise StoreError(
-                f"{kept.path}: has rows of other nodes: remove it, and disttgl update makes it anew"
+                f"{kept.path}: has rows of other nodes: remove it, disttgl update makes it again"
             )
         kept.verify()
         trained.start_at(kept.origin.position, lambda: _placed(kept.rows, prefix, store.stream.num_nodes))

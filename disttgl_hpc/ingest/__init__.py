@@ -1,1 +1,1 @@
-"""From raw input to an event store: settings, ids, order by time, split."""
+"""From raw input to an event store: readers, node ids, time order, split; generated and appended events."""

@@ -1,4 +1,4 @@
-"""Which column of the input plays which part: ``src=..,dst=..,time=..[,label=..][,features=..]``."""
+"""The roles of input columns: ``src=..,dst=..,time=..[,label=..][,features=..]``."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ _EXAMPLE = "--columns src=user,dst=item,time=t,label=kind,features=f0:f9"
 
 @dataclass(frozen=True)
 class Columns:
-    """Column names by the part they play; ``features`` as they stand in the file, in order.
+    """Column names by role; ``features`` in order, as ranges ``a:b`` until :func:`resolve`.
 
-    label: of each event's one class. labels: of a 0 or 1 for each of several classes, which are named as they are.
+    label: the class of an event. labels: a column of 0 and 1 per class, whose name is the class's, for events that
+    may have several.
     """
 
     src: str = "src"
@@ -29,7 +30,7 @@ class Columns:
 
     @property
     def wanted(self) -> list[str]:
-        """Every column that has to be read, each once."""
+        """Every column to read, each once."""
         singles = [self.src, self.dst, self.time, self.label, self.node_label]
         return list(
             dict.fromkeys([name for name in singles if name is not None] + [*self.features, *self.labels])
@@ -39,41 +40,46 @@ class Columns:
 def parse_columns(text: str) -> Columns:
     """Columns from the command line's text; ranges ``a:b`` stay unresolved until the file's names are known.
 
-    Raises InputError for an unknown part, a part named twice or a required one left out.
+    Raises InputError for an unknown role, a role given twice or a required one missing.
     """
-    parts: dict[str, str] = {}
+    roles: dict[str, str] = {}
     for item in text.split(","):
-        part, equals, name = (piece.strip() for piece in item.partition("="))
-        if not equals or not name or part not in _REQUIRED + _OPTIONAL:
+        role, equals, name = (piece.strip() for piece in item.partition("="))
+        if not equals or not name or role not in _REQUIRED + _OPTIONAL:
             raise InputError(
-                f"--columns takes part=name with the parts {', '.join(_REQUIRED + _OPTIONAL)}, "
+                f"--columns takes role=name with the roles {', '.join(_REQUIRED + _OPTIONAL)}, "
                 f"found '{item.strip()}': write for example {_EXAMPLE}"
             )
-        if part in parts:
-            raise InputError(f"--columns names a part once, found '{part}' twice: join features with '+'")
-        parts[part] = name
-    missing = [part for part in _REQUIRED if part not in parts]
+        if role in roles:
+            raise InputError(f"--columns takes each role once, found '{role}' twice: join features with '+'")
+        roles[role] = name
+    missing = [role for role in _REQUIRED if role not in roles]
     if missing:
         raise InputError(f"--columns must name src, dst and time, {', '.join(missing)} missing: {_EXAMPLE}")
-    if "label" in parts and "labels" in parts:
+    if "label" in roles and "labels" in roles:
         raise InputError(
-            "--columns: events have one class, label=, or several, labels=, not both: leave one out"
+            "--columns: events have one class, label=, or several, labels=, not both: omit one of them"
         )
-    several = {part: joined_names(parts.get(part, "")) for part in ("features", "labels")}
     return Columns(
-        parts["src"], parts["dst"], parts["time"], parts.get("label"), parts.get("node_label"), **several
+        src=roles["src"],
+        dst=roles["dst"],
+        time=roles["time"],
+        label=roles.get("label"),
+        node_label=roles.get("node_label"),
+        features=joined_names(roles.get("features", "")),
+        labels=joined_names(roles.get("labels", "")),
     )
 
 
 def joined_names(text: str) -> tuple[str, ...]:
-    """Column names, or their numbers, joined by '+'."""
+    """Column names or numbers from text in which '+' joins them."""
     return tuple(piece.strip() for piece in text.split("+") if piece.strip())
 
 
 def resolve(columns: Columns, names: Sequence[str], file: str) -> Columns:
-    """The same columns with feature ranges spelled out, every one of them present in ``names``.
+    """The same columns with ranges expanded, all of them among the file's ``names``.
 
-    Raises InputError naming the file, the columns that are missing and those that there are.
+    Raises InputError for missing columns and for names that occur twice.
     """
     duplicates = sorted({name for name in names if names.count(name) > 1}.intersection(columns.wanted))
     if duplicates:
@@ -88,15 +94,15 @@ def resolve(columns: Columns, names: Sequence[str], file: str) -> Columns:
 
 
 def _expand(item: str, names: Sequence[str], file: str) -> list[str]:
-    """One item of ``features`` or ``labels``: a name as it is, or a range ``a:b`` with both ends included."""
+    """One item of ``features`` or ``labels``: a name, or a range ``a:b`` that includes both ends."""
     first, colon, last = item.partition(":")
     if not colon or item in names:
         return [item]
     _require([first, last], names, file)
-    begin, end = names.index(first), names.index(last)
-    if begin > end:
+    start, stop = names.index(first), names.index(last)
+    if start > stop:
         raise InputError(f"{file}: the range {item} is empty, '{last}' comes before '{first}': swap them")
-    return list(names[begin : end + 1])
+    return list(names[start : stop + 1])
 
 
 def _require(wanted: Sequence[str], names: Sequence[str], file: str) -> None:

@@ -1,4 +1,4 @@
-"""The formats taken, and how each is told. Readers of tables yield checked chunks and where they stand."""
+"""The input formats: how each is recognised, and the readers of those that are a single table."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from disttgl_hpc.errors import InputError
 from disttgl_hpc.ingest.columns import Columns, resolve
 from disttgl_hpc.ingest.raw_events import Origin, RawEvents, raw_events
+from disttgl_hpc.ingest.readers.arrays_and_frames import read_npz, read_pyg
 from disttgl_hpc.ingest.readers.dyglib import is_dyglib, read_dyglib
 from disttgl_hpc.ingest.readers.flights import CLASSES, flights_file, read_flights
 from disttgl_hpc.ingest.readers.knowledge_graph import is_knowledge_graph, read_knowledge_graph
-from disttgl_hpc.ingest.readers.saved_arrays import read_npz, read_pyg
 from disttgl_hpc.ingest.readers.text_files import TextLayout, first_line, header_names, read_text
 from disttgl_hpc.ingest.readers.tgb import is_tgb_folder, is_tgb_name, read_tgb
 from disttgl_hpc.ingest.readers.tgl import is_tgl, read_tgl
@@ -40,8 +40,8 @@ def read_csv(path: Path, columns: Columns | None, chunk_events: int) -> Iterator
 def read_jodie(path: Path, columns: Columns | None, chunk_events: int) -> Iterator[tuple[RawEvents, Origin]]:
     """``user_id,item_id,timestamp,state_label`` and any number of features.
 
-    The header names all features together as one column, or not at all: the first row tells their number.
-    state_label is a label of the user at that time.
+    The header has one name for all features, or none, so their number is taken from the first row. state_label is
+    a label of the user at that time.
     """
     _refuse_columns("jodie", columns)
     width = len(first_line(path, 1).split(","))
@@ -57,14 +57,15 @@ def read_jodie(path: Path, columns: Columns | None, chunk_events: int) -> Iterat
 
 
 def read_snap(path: Path, columns: Columns | None, chunk_events: int) -> Iterator[tuple[RawEvents, Origin]]:
-    """``src dst unixtime`` separated by blanks or tabs, no header, '#' comments.
+    """``src dst unixtime`` separated by spaces or tabs, no header, '#' comments.
 
-    Further columns are called 4, 5, … and are read only if ``--columns`` asks for them.
+    Further columns are called 4, 5, … and are read only if ``--columns`` names them.
     """
     width = len(first_line(path, 0, comments=True).split())
     if width < 3:
         raise InputError(
-            f"{path}: a snap row has source, destination and time, {width} columns found in the first"
+            f"{path}: a snap row has source, destination and time, {width} columns found in the first: "
+            "choose another --format"
         )
     names = ("src", "dst", "time", *(str(number) for number in range(4, width + 1)))
     layout = TextLayout(" ", names, header=False, comments=True, quotes=False)
@@ -92,13 +93,13 @@ def read_parquet(
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """The parquet reader's complaints in our words."""
+    """Turn errors of the Parquet reader into InputError."""
     try:
         yield
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError(
-            f"{path}: is no parquet file or was cut short ({reason}): get a complete copy"
+            f"{path}: not a Parquet file, or cut short ({reason}): get a complete copy"
         ) from None
 
 
@@ -137,7 +138,7 @@ FORMATS = (*READERS, *_WHOLE_READERS)
 
 
 def open_input(name: str, path: Path, columns: Columns | None, chunk_events: int) -> RawInput:
-    """An input of a format, opened: its events are read while they are gone through. Raises InputError."""
+    """Open an input; its events are read as they are iterated over. Raises InputError."""
     if name == "flights":
         path = flights_file(path)
     if not path.exists() and not (name == "tgb" and is_tgb_name(path)):
@@ -146,15 +147,17 @@ def open_input(name: str, path: Path, columns: Columns | None, chunk_events: int
         _refuse_columns(name, columns)
         return _WHOLE_READERS[name](path, chunk_events)
     if path.is_dir():
-        raise InputError(f"{path}: {name} is a file, this is a folder: name the file, or another --format")
+        raise InputError(
+            f"{path}: {name} input must be a file, this is a folder: name the file, or choose another --format"
+        )
     classes = CLASSES if name == "flights" else None
     return RawInput((path,), READERS[name](path, columns, chunk_events), class_names=classes)
 
 
 def format_of(path: Path) -> str:
-    """Format by suffix, a compression's suffix aside, or by what lies in a folder.
+    """The format of a file by its suffix, apart from that of a compression, or of a folder by its contents.
 
-    Raises InputError for a name or a folder that says nothing.
+    Raises InputError if these are unknown.
     """
     if str(path) == "flights":
         return "flights"
@@ -165,7 +168,7 @@ def format_of(path: Path) -> str:
     suffixes = [suffix for suffix in path.suffixes if suffix not in _COMPRESSED]
     name = _BY_SUFFIX.get(suffixes[-1]) if suffixes else None
     if name is None:
-        raise InputError(f"{path}: the format cannot be told from the name: add --format {'|'.join(FORMATS)}")
+        raise InputError(f"{path}: unknown suffix: add --format {'|'.join(FORMATS)}")
     return name
 
 
@@ -176,15 +179,15 @@ def _format_of_folder(folder: Path) -> str:
         return found[0]
     if is_tgb_folder(folder):
         raise InputError(
-            f"{folder}: a dataset of TGB is read by py-tgb, which takes pickles, programs in effect, out of its "
-            "folder: add --format tgb if you trust it"
+            f"{folder}: datasets of TGB contain pickles, which can run any code when py-tgb loads them: add "
+            "--format tgb if you trust the folder"
         )
     raise InputError(
         f"{folder}: a folder must hold edges.csv (tgl), one ml_*.csv (dyglib) or train.txt, valid.txt and test.txt "
-        f"(kg), found {' and '.join(found) or 'none of them'}: name a file in it, or add --format"
+        f"(kg), found {' and '.join(found) or 'no such file'}: name a file in it, or add --format"
     )
 
 
 def _refuse_columns(name: str, columns: Columns | None) -> None:
     if columns is not None:
-        raise InputError(f"--columns has no meaning for {name}, whose columns are fixed: leave it out")
+        raise InputError(f"--columns does not apply to {name}, whose columns are fixed: omit it")

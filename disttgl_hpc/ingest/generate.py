@@ -1,7 +1,4 @@
-"""From a recipe to an event store, or to raw events as csv.
-
-Events written as csv, compressed or not: what ``disttgl prepare`` reads with a header line.
-"""
+"""``disttgl generate``: from a recipe to an event store, or to raw events as csv that ``disttgl prepare`` reads."""
 
 from __future__ import annotations
 
@@ -23,31 +20,14 @@ from disttgl_hpc.store.event_writer import KIND, Contents, EventPart, write_even
 from disttgl_hpc.store.files import replacing, telling_why
 from disttgl_hpc.store.output import check_output, stem
 
-
-def write_csv(path: Path, chunks: Iterable[Mapping[str, NDArray[Any]]], *, compressed: bool) -> None:
-    """Write chunks of equally named columns (n,), the first one's names as header; with gzip if ``compressed``."""
-    with pa.OSFile(str(path), "wb") as file:
-        stream = pa.CompressedOutputStream(file, "gzip") if compressed else file
-        header = True
-        for columns in chunks:
-            table = pa.table(dict(columns))
-            pa_csv.write_csv(table, stream, pa_csv.WriteOptions(include_header=header, quoting_header="none"))
-            header = False
-        stream.close()
-
-
 _CHUNK_EVENTS = 1 << 20
-
-
 _CHUNK_BYTES = 128 << 20
-
-
 _ENTRIES_PER_EVENT = 3  # an event is written once, and twice in the index
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateSettings:
-    """What ``disttgl generate`` is asked for. name: of the stream; empty for the output's own."""
+    """Options of ``disttgl generate``. name: of the stream; empty for the output's own."""
 
     recipe: Recipe
     output: Path
@@ -58,23 +38,23 @@ class GenerateSettings:
         check_output(self.output, None if self.makes_csv else KIND, force=self.force)
         if self.makes_csv and self.recipe.feature_dtype == "int8":
             raise ConfigError(
-                "csv holds features as they are: leave out --feature-dtype int8, give it to prepare"
+                "csv cannot hold int8 features: omit --feature-dtype int8 here, and pass it to prepare"
             )
 
     @property
     def makes_csv(self) -> bool:
-        """Whether the output is raw events."""
+        """Whether the output is csv, not an event store."""
         return self.output.name.endswith((".csv", ".csv.gz"))
 
 
 def generate(settings: GenerateSettings) -> None:
-    """Make the stream of a recipe; the output has its name once it is complete."""
+    """Generate the stream of a recipe; the output gets its name once it is complete."""
     recipe = settings.recipe
     row_bytes = 64 + 8 * recipe.dim_edge
     chunks = synthetic_events(recipe, min(_CHUNK_EVENTS, max(1, _CHUNK_BYTES // row_bytes)))
     if settings.makes_csv:
         with (
-            telling_why(settings.output, "make room there, or choose another place"),
+            telling_why(settings.output, "free space there, or choose another place"),
             progress(recipe.num_events, "writing") as bar,
             replacing(settings.output) as partial,
         ):
@@ -111,10 +91,22 @@ def _contents(settings: GenerateSettings) -> Contents:
     )
 
 
+def write_csv(path: Path, chunks: Iterable[Mapping[str, NDArray[Any]]], *, compressed: bool) -> None:
+    """Write chunks of columns (n,) with equal names, which become the header; gzip if ``compressed``."""
+    with pa.OSFile(str(path), "wb") as file:
+        stream = pa.CompressedOutputStream(file, "gzip") if compressed else file
+        header = True
+        for columns in chunks:
+            table = pa.table(dict(columns))
+            pa_csv.write_csv(table, stream, pa_csv.WriteOptions(include_header=header, quoting_header="none"))
+            header = False
+        stream.close()
+
+
 def _csv_columns(
     recipe: Recipe, chunks: Iterator[SyntheticEvents], bar: Progress
 ) -> Iterator[Mapping[str, NDArray[Any]]]:
-    """Columns src, dst, time[, label][, f0, f1, …]; users and items of bipartite streams count from 0 each."""
+    """Columns src, dst, time[, label][, f0, f1, …]; bipartite users and items are numbered from 0 each."""
     for chunk in chunks:
         columns = {
             "src": chunk.src,

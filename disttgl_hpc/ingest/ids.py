@@ -1,6 +1,7 @@
-"""User ids to consecutive integers, gathered chunk by chunk; memory grows with distinct ids only.
+"""User ids to consecutive integers, chunk by chunk; memory grows with the number of distinct ids only.
 
-A growing set of distinct texts with consecutive codes: the hash table behind :mod:`.ids`, in compiled code.
+:class:`IdTable` and :func:`number_nodes` turn ids into nodes; they use :class:`TextCodes`, a compiled hash table of
+distinct texts.
 """
 
 from __future__ import annotations
@@ -18,167 +19,18 @@ from disttgl_hpc.ingest.raw_events import Origin, first_true, is_text
 
 Number = TypeVar("Number", bound=np.generic)
 
-
-_LEAST_SLOTS = 1 << 10
-
-
-_LONG = np.uint64(0xFF << 56)
-
-
-_FNV_OFFSET, _FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
-
-
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)
-
-
-class _Table(NamedTuple):
-    """Text c is ``heap[ends[c]:ends[c + 1]]``.
-
-    slots: (a power of two, 2) uint64, the key of a text and its code + 1, 0 where the slot is free. Key and code
-    share a cache line: with texts of up to 7 bytes, most ids, a look-up is one access to memory.
-    """
-
-    heap: NDArray[np.uint8]
-    ends: NDArray[np.int64]
-    slots: NDArray[np.uint64]
-
-
-class TextCodes:
-    """Codes 0, 1, … of distinct texts in order of first appearance; at most 2³¹ − 1.
-
-    Some 60 bytes a text besides the text itself; encoding costs the same whatever the number of known texts.
-    """
-
-    def __init__(self) -> None:
-        slots = np.zeros((_LEAST_SLOTS, 2), np.uint64)
-        self._table = _Table(np.empty(0, np.uint8), np.zeros(1, np.int64), slots)
-        self._known = 0
-
-    def __len__(self) -> int:
-        return self._known
-
-    def encode(self, texts: pa.StringArray) -> NDArray[np.int32]:
-        """Codes (n,) int32 of texts (n,) without missing ones; new texts are added."""
-        _, offset_bytes, data = texts.buffers()
-        offsets = np.frombuffer(offset_bytes, np.int32)[texts.offset : texts.offset + len(texts) + 1]
-        content = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
-        self._make_room(len(texts), int(offsets[-1] - offsets[0]))
-        codes = np.empty(len(texts), np.int32)
-        self._known = _encode(self._table, self._known, content, offsets, codes)
-        return codes
-
-    def texts(self, first: int = 0) -> pa.LargeStringArray:
-        """The texts of codes from ``first`` on; a view that holds until the next :meth:`encode`."""
-        ends = self._table.ends[first : self._known + 1]
-        buffers = [None, pa.py_buffer(np.ascontiguousarray(ends)), pa.py_buffer(self._table.heap)]
-        return pa.Array.from_buffers(pa.large_string(), len(ends) - 1, buffers)
-
-    def _make_room(self, num_texts: int, num_bytes: int) -> None:
-        """Let so many more texts fit, all of them new at worst, with half of the slots free."""
-        heap, ends, slots = self._table
-        most = self._known + num_texts
-        if 2 * most > len(slots):
-            slots = np.zeros((1 << (2 * most - 1).bit_length(), 2), np.uint64)
-            _move_slots(self._table.slots, slots)
-        self._table = _Table(_grown(heap, int(ends[self._known]) + num_bytes), _grown(ends, most + 1), slots)
-
-
-def _grown(array: NDArray[Number], length: int) -> NDArray[Number]:
-    """An array of at least ``length``, beginning as ``array``; doubled, so that growing costs little in all."""
-    if length <= len(array):
-        return array
-    larger = np.empty(max(length, 2 * len(array)), array.dtype)
-    larger[: len(array)] = array
-    return larger
-
-
-@compiled
-def _move_slots(old: NDArray[np.uint64], new: NDArray[np.uint64]) -> None:
-    """Enter what is in the old slots into the new ones, which are free."""
-    mask = len(new) - 1
-    for row in range(len(old)):
-        if old[row, 1]:
-            slot = _first_slot(old[row, 0], mask)
-            while new[slot, 1]:
-                slot = (slot + 1) & mask
-            new[slot] = old[row]
-
-
-@compiled
-def _encode(
-    table: _Table,
-    known: int,
-    content: NDArray[np.uint8],
-    offsets: NDArray[np.int32],
-    codes: NDArray[np.int32],
-) -> int:
-    """Fill in the codes, adding what is new; returns the number of known texts."""
-    for row in range(len(codes)):
-        text = content[offsets[row] : offsets[row + 1]]
-        key = _key(text)
-        slot = _find(table, text, key)
-        if not table.slots[slot, 1]:
-            begin = table.ends[known]
-            table.heap[begin : begin + len(text)] = text
-            table.ends[known + 1] = begin + len(text)
-            known += 1
-            table.slots[slot, 0], table.slots[slot, 1] = key, known
-        codes[row] = np.int64(table.slots[slot, 1]) - 1
-    return known
-
-
-@compiled
-def _find(table: _Table, text: NDArray[np.uint8], key: np.uint64) -> int:
-    """The slot that holds a text, or the free one where it belongs."""
-    mask = len(table.slots) - 1
-    slot = _first_slot(key, mask)
-    while table.slots[slot, 1]:
-        if table.slots[slot, 0] == key and (key < _LONG or _equal(table, table.slots[slot, 1], text)):
-            break
-        slot = (slot + 1) & mask
-    return slot
-
-
-@compiled
-def _equal(table: _Table, code_plus_one: int, text: NDArray[np.uint8]) -> bool:
-    code = np.int64(code_plus_one) - 1
-    begin = table.ends[code]
-    if table.ends[code + 1] - begin != len(text):
-        return False
-    for index in range(len(text)):  # noqa: SIM110 (a generator is slow in compiled code)
-        if table.heap[begin + index] != text[index]:
-            return False
-    return True
-
-
-@compiled
-def _first_slot(key: np.uint64, mask: int) -> int:
-    """Where the search for a key begins: the product's high bits depend on all bits of the key."""
-    return int(key * _SPREAD >> np.uint64(32)) & mask
-
-
-@compiled
-def _key(text: NDArray[np.uint8]) -> np.uint64:
-    """Up to 7 bytes are their own key, with the length; of longer texts a hash, FNV-1a (Fowler, Noll, Vo)."""
-    if len(text) < 8:
-        key = np.uint64(len(text)) << np.uint64(56)
-        for index in range(len(text)):
-            key |= np.uint64(text[index]) << np.uint64(8 * index)
-        return key
-    key = _FNV_OFFSET
-    for byte in text:
-        key = (key ^ np.uint64(byte)) * _FNV_PRIME
-    return key | _LONG
-
-
 _INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
+_LEAST_SLOTS = 1 << 10
+_LONG = np.uint64(0xFF << 56)
+_FNV_OFFSET, _FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
 class IdTable:
     """Distinct user ids in order of first appearance; at most 2³¹ − 1 of them.
 
-    Ids are integers or text, all kept as text. Text that is integers throughout is taken for integers only in the
-    end, when all of it has been seen, so that neither chunking nor the order of rows decides.
+    Ids are integers or text, all kept as text. Whether all of them are integers is decided at the end, so that it
+    depends neither on chunks nor on the order of rows.
     """
 
     def __init__(self, *, negative_allowed: bool = False) -> None:
@@ -200,9 +52,12 @@ class IdTable:
         return codes
 
     def ranks_and_ids(self) -> tuple[NDArray[np.int64], NDArray[np.int64] | NDArray[np.str_]]:
-        """Rank (n,) int64 of each code among the sorted ids, and the sorted ids (n,), int64 or text."""
+        """Rank (n,) int64 of each code among the sorted ids, and the sorted ids (n,), int64 or text.
+
+        Raises ValueError for an empty table.
+        """
         if not len(self):
-            raise ValueError("ids are asked for after the first chunk only")
+            raise ValueError("encode at least one chunk before asking for ids")
         ids = self._codes.texts()
         if self._integers_only or pc.all(pc.match_substring_regex(ids, _INTEGER)).as_py():
             ids = ids.cast(pa.int64())
@@ -225,10 +80,10 @@ def _refuse_negative(new: pa.Array, texts: pa.Array, origin: Origin) -> None:
 
 @dataclass(frozen=True)
 class NodeNumbers:
-    """Node of each code of the two tables, and the user's id of each node.
+    """The node of each code of the two tables, and the user's id of each node.
 
-    src, dst: node by code, int64. ids: (N,) int64 or text, sorted; with two id spaces the num_src sources
-    come first, sorted by themselves, and the destinations follow. num_src is 0 where both share one space.
+    src, dst: node by code, int64. ids: (N,) int64 or text, sorted; with two id spaces, the num_src sources come
+    first and the destinations follow, each sorted. num_src is 0 if both share one id space.
     """
 
     src: NDArray[np.int64]
@@ -238,7 +93,7 @@ class NodeNumbers:
 
 
 def number_nodes(src_ids: IdTable, dst_ids: IdTable) -> NodeNumbers:
-    """Consecutive nodes from complete tables; bipartite if these are two."""
+    """Consecutive nodes from complete tables; bipartite if these are two different ones."""
     ranks, ids = src_ids.ranks_and_ids()
     if src_ids is dst_ids:
         return NodeNumbers(ranks, ranks, ids, 0)
@@ -246,3 +101,143 @@ def number_nodes(src_ids: IdTable, dst_ids: IdTable) -> NodeNumbers:
     if ids.dtype.kind != other_ids.dtype.kind:
         ids, other_ids = ids.astype(np.str_), other_ids.astype(np.str_)
     return NodeNumbers(ranks, dst_ranks + len(ids), np.concatenate([ids, other_ids]), len(ids))
+
+
+class _Table(NamedTuple):
+    """Text c is ``heap[ends[c]:ends[c + 1]]``.
+
+    slots: (a power of two, 2) uint64, the key of a text and its code + 1, or 0 if the slot is free. Key and code
+    share a cache line: for texts of up to 7 bytes, which most ids are, a look-up is one memory access.
+    """
+
+    heap: NDArray[np.uint8]
+    ends: NDArray[np.int64]
+    slots: NDArray[np.uint64]
+
+
+class TextCodes:
+    """Codes 0, 1, … of distinct texts in order of first appearance; at most 2³¹ − 1.
+
+    About 60 bytes per text besides the text itself; the cost of encoding does not grow with the number of texts.
+    """
+
+    def __init__(self) -> None:
+        slots = np.zeros((_LEAST_SLOTS, 2), np.uint64)
+        self._table = _Table(np.empty(0, np.uint8), np.zeros(1, np.int64), slots)
+        self._known = 0
+
+    def __len__(self) -> int:
+        return self._known
+
+    def encode(self, texts: pa.StringArray) -> NDArray[np.int32]:
+        """Codes (n,) int32 of texts (n,) without nulls; new texts are added."""
+        _, offset_bytes, data = texts.buffers()
+        offsets = np.frombuffer(offset_bytes, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+        content = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+        self._make_room(len(texts), int(offsets[-1] - offsets[0]))
+        codes = np.empty(len(texts), np.int32)
+        self._known = _encode(self._table, self._known, content, offsets, codes)
+        return codes
+
+    def texts(self, first: int = 0) -> pa.LargeStringArray:
+        """The texts of codes from ``first`` on; a view, valid until the next :meth:`encode`."""
+        ends = self._table.ends[first : self._known + 1]
+        buffers = [None, pa.py_buffer(np.ascontiguousarray(ends)), pa.py_buffer(self._table.heap)]
+        return pa.Array.from_buffers(pa.large_string(), len(ends) - 1, buffers)
+
+    def _make_room(self, num_texts: int, num_bytes: int) -> None:
+        """Grow the table so that this many new texts fit and at least half of the slots stay free."""
+        heap, ends, slots = self._table
+        most = self._known + num_texts
+        if 2 * most > len(slots):
+            slots = np.zeros((1 << (2 * most - 1).bit_length(), 2), np.uint64)
+            _move_slots(self._table.slots, slots)
+        self._table = _Table(_grown(heap, int(ends[self._known]) + num_bytes), _grown(ends, most + 1), slots)
+
+
+def _grown(array: NDArray[Number], length: int) -> NDArray[Number]:
+    """An array of at least ``length`` that starts with ``array``; doubled, so that growing is amortised."""
+    if length <= len(array):
+        return array
+    larger = np.empty(max(length, 2 * len(array)), array.dtype)
+    larger[: len(array)] = array
+    return larger
+
+
+@compiled
+def _move_slots(old: NDArray[np.uint64], new: NDArray[np.uint64]) -> None:
+    """Insert the old slots into the new ones, which are free."""
+    mask = len(new) - 1
+    for row in range(len(old)):
+        if old[row, 1]:
+            slot = _first_slot(old[row, 0], mask)
+            while new[slot, 1]:
+                slot = (slot + 1) & mask
+            new[slot] = old[row]
+
+
+@compiled
+def _encode(
+    table: _Table,
+    known: int,
+    content: NDArray[np.uint8],
+    offsets: NDArray[np.int32],
+    codes: NDArray[np.int32],
+) -> int:
+    """Fill in the codes and add new texts; returns the number of known texts."""
+    for row in range(len(codes)):
+        text = content[offsets[row] : offsets[row + 1]]
+        key = _key(text)
+        slot = _find(table, text, key)
+        if not table.slots[slot, 1]:
+            start = table.ends[known]
+            table.heap[start : start + len(text)] = text
+            table.ends[known + 1] = start + len(text)
+            known += 1
+            table.slots[slot, 0], table.slots[slot, 1] = key, known
+        codes[row] = np.int64(table.slots[slot, 1]) - 1
+    return known
+
+
+@compiled
+def _find(table: _Table, text: NDArray[np.uint8], key: np.uint64) -> int:
+    """The slot that holds a text, or the free one to insert it in."""
+    mask = len(table.slots) - 1
+    slot = _first_slot(key, mask)
+    while table.slots[slot, 1]:
+        if table.slots[slot, 0] == key and (key < _LONG or _equal(table, table.slots[slot, 1], text)):
+            break
+        slot = (slot + 1) & mask
+    return slot
+
+
+@compiled
+def _equal(table: _Table, code_plus_one: int, text: NDArray[np.uint8]) -> bool:
+    code = np.int64(code_plus_one) - 1
+    start = table.ends[code]
+    if table.ends[code + 1] - start != len(text):
+        return False
+    for index in range(len(text)):  # noqa: SIM110 (a generator is slow in compiled code)
+        if table.heap[start + index] != text[index]:
+            return False
+    return True
+
+
+@compiled
+def _first_slot(key: np.uint64, mask: int) -> int:
+    """The slot where the search for a key starts: the product's high bits depend on all bits of the key."""
+    return int(key * _SPREAD >> np.uint64(32)) & mask
+
+
+@compiled
+def _key(text: NDArray[np.uint8]) -> np.uint64:
+    """A text of up to 7 bytes and its length are the key; longer texts are hashed by FNV-1a (Fowler, Noll, Vo)."""
+    if len(text) < 8:
+        key = np.uint64(len(text)) << np.uint64(56)
+        for index in range(len(text)):
+            key |= np.uint64(text[index]) << np.uint64(8 * index)
+        return key
+    key = _FNV_OFFSET
+    for byte in text:
+        key = (key ^ np.uint64(byte)) * _FNV_PRIME
+    return key | _LONG

@@ -1,19 +1,15 @@
-"""``disttgl prepare``: from files, or from events in memory, to an event store.
+"""``disttgl prepare``: from files, or events in memory, to an event store.
 
-From opened input to an event store: set it down, number the nodes, order by time, split, write, index.
-
-Amounts and counts of any size as features: sign(x)·log(1 + |x|), which depends on nothing but the number itself.
-
-So an event has the same features whatever comes later. A mean and a deviation would change with the stream.
-
-What ``disttgl prepare`` tells of input that can be prepared, but not be learned from as it is meant to.
+The inputs are read into temporary files (:mod:`.spill`), nodes are numbered, events ordered by time and split, and
+the store is written and indexed. Warnings point out input that is valid but likely to train badly.
 """
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,41 +17,124 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from disttgl_hpc.errors import InputError
-from disttgl_hpc.events.stream import to_int8
+from disttgl_hpc.errors import ConfigError, InputError
+from disttgl_hpc.events.stream import Split, to_int8
 from disttgl_hpc.ingest.columns import Columns, joined_names, parse_columns
-from disttgl_hpc.ingest.formats import BIPARTITE_FORMATS, open_input
+from disttgl_hpc.ingest.formats import BIPARTITE_FORMATS, format_of, open_input
 from disttgl_hpc.ingest.ids import NodeNumbers, number_nodes
-from disttgl_hpc.ingest.raw_events import Origin
-from disttgl_hpc.ingest.readers.frames import given_frame
-from disttgl_hpc.ingest.readers.saved_arrays import given_temporal_data, is_temporal_data
+from disttgl_hpc.ingest.raw_events import log_scaled, names_if_complete
+from disttgl_hpc.ingest.readers.arrays_and_frames import given_frame, given_temporal_data, is_temporal_data
 from disttgl_hpc.ingest.readers.stored_events import following, lineage, stored_node_features
-from disttgl_hpc.ingest.settings import PrepareSettings, parse_split, parse_split_times
 from disttgl_hpc.ingest.source import NodeTable, RawInput
 from disttgl_hpc.ingest.spill import Spill, stable_time_order
-from disttgl_hpc.ingest.split import given_negatives, split_of
+from disttgl_hpc.ingest.split import (
+    DEFAULT_SHARES,
+    Shares,
+    negatives_of_input,
+    split_by_shares,
+    split_by_times,
+    split_of_input,
+    warn_of_empty_parts,
+)
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.store.event_store import EventStore
-from disttgl_hpc.store.event_writer import Contents, EventPart, write_event_store
+from disttgl_hpc.store.event_writer import KIND, Contents, EventPart, write_event_store
 from disttgl_hpc.store.files import sha256_of, telling_why
-from disttgl_hpc.store.output import stem
+from disttgl_hpc.store.output import check_output, stem
 
 log = get_logger(__name__)
 
+_PART_BYTES = 256 << 20
+_LARGEST_USEFUL = 100  # absolute value of a feature; from about ten on, the gates of a GRU saturate
+_SAMPLED_ROWS = 4096
 
-__all__ = ["PrepareSettings", "parse_split", "parse_split_times", "prepare", "prepare_frame"]
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareSettings:
+    """Options of ``disttgl prepare``; see its help for each.
+
+    name: of the stream; empty for the output's own. split: shares of training, validation and test; None for the
+    input's own split, or DEFAULT_SHARES if it has none. split_times: first times of validation and of test, which
+    override ``split``. node_features: a ``.npy`` file whose row r belongs to the node with id r. log_features:
+    names or numbers of edge features, or ``("all",)``, to store on a logarithmic scale. chunk_events: events held
+    in memory at a time. before: a store whose events come first, see :mod:`.append`; with ``keep_split`` training
+    and validation end where they end in that store. Raises ConfigError for values that contradict each other.
+    """
+
+    inputs: tuple[Path, ...]
+    output: Path
+    name: str = ""
+    format: str | None = None
+    columns: Columns | None = None
+    bipartite: bool = False
+    split: Shares | None = None
+    split_times: tuple[float, float] | None = None
+    node_features: Path | None = None
+    label_by_file: bool = False
+    feature_dtype: str = "float32"
+    log_features: tuple[str, ...] = ()
+    force: bool = False
+    chunk_events: int = 1_000_000
+    before: EventStore | None = None
+    keep_split: bool = False
+
+    def __post_init__(self) -> None:
+        check_output(self.output, KIND, force=self.force, inputs=self.inputs)
+        if self.split is not None and (sum(self.split) != 1 or min(self.split) < 0):
+            shares = "/".join(str(float(share)) for share in self.split)
+            raise ConfigError(
+                f"--split must be three shares that add up to 1, found {shares}: try 0.70/0.15/0.15"
+            )
+        if self.split_times is not None and not self.split_times[0] <= self.split_times[1]:
+            raise ConfigError(f"--split-times must ascend, found {self.split_times}: swap them")
+        if self.chunk_events < 1:
+            raise ConfigError(f"--chunk-events must be at least 1, found {self.chunk_events}: omit it")
+        if self.label_by_file and self.columns is not None and (self.columns.label or self.columns.labels):
+            raise ConfigError(
+                "classes come from a column or from the files, not both: omit label= and labels=, or "
+                "--label-by-file"
+            )
+        stems = [stem(path) for path in self.inputs]
+        if self.label_by_file and len(set(stems)) != len(stems):
+            raise ConfigError(
+                f"--label-by-file needs files with different names, found {', '.join(stems)}: rename them"
+            )
+
+    @property
+    def input_format(self) -> str:
+        """The one format of all inputs. Raises InputError if they have several."""
+        formats = {self.format or format_of(path) for path in self.inputs}
+        if len(formats) > 1:
+            raise InputError(
+                f"all inputs must have one format, found {', '.join(sorted(formats))}: add --format"
+            )
+        return formats.pop()
+
+    @property
+    def read_as(self) -> str:
+        """How the input is read, as JSON; the store keeps it for :mod:`.append`."""
+        return json.dumps(
+            {
+                "format": self.input_format if self.inputs else None,
+                "columns": None if self.columns is None else asdict(self.columns),
+                "label_by_file": self.label_by_file,
+                "log_features": self.log_features,
+            }
+        )
 
 
 def prepare(settings: PrepareSettings) -> EventStore:
-    """Make an event store of raw input and open it. Raises InputError for input that cannot become one.
+    """Make an event store of raw input and open it. Raises InputError for input that cannot become a store.
 
-    Temporary files of about the input's uncompressed size lie beside the output until the store is complete.
+    Temporary files of about the input's uncompressed size are kept beside the output until the store is complete.
     """
     name = settings.input_format
     inputs = [open_input(name, path, settings.columns, settings.chunk_events) for path in settings.inputs]
     if settings.before is not None:
-        inputs = following(settings.before, inputs, settings)
-    return make_store(settings, inputs, bipartite=settings.bipartite or name in BIPARTITE_FORMATS)
+        inputs = following(
+            settings.before, inputs, settings.chunk_events, label_by_file=settings.label_by_file
+        )
+    return _make_store(settings, inputs, bipartite=settings.bipartite or name in BIPARTITE_FORMATS)
 
 
 def prepare_frame(
@@ -69,13 +148,12 @@ def prepare_frame(
 ) -> EventStore:
     """Make an event store of events in memory and open it.
 
-    frame: a pandas, Polars or Arrow table, whatever else speaks Arrow's stream protocol, a dict of columns, or a
-    ``TemporalData`` of PyTorch Geometric. columns: as of the command line, ``"src=user,dst=item,time=t"``, and so
-    is log_features, ``"price+weight"``.
-    node_features: (R, dim) numbers, row r those of the node whose id is r, or a ``.npy`` file. settings: others
-    of PrepareSettings, such as bipartite, split or force.
+    frame: a pandas, Polars or Arrow table, any object with Arrow's stream protocol, a dict of columns, or a
+    ``TemporalData`` of PyTorch Geometric. columns and log_features: as on the command line,
+    ``"src=user,dst=item,time=t"`` and ``"price+weight"``. node_features: (R, dim) numbers, row r for the node with
+    id r, or a ``.npy`` file of them. settings: other fields of PrepareSettings, such as bipartite, split or force.
 
-    Raises InputError for events that cannot become a store, ConfigError for an output that may not be written.
+    Raises InputError for events that cannot become a store, ConfigError for an output that must not be written.
     """
     columns = parse_columns(columns) if isinstance(columns, str) else columns
     file = Path(node_features) if isinstance(node_features, Path | str) else None
@@ -93,68 +171,36 @@ def prepare_frame(
         given = given_frame(frame, columns, options.chunk_events)
     if node_features is not None and file is None:
         given = replace(given, node_features=NodeTable("node_features", np.asarray(node_features)))
-    return make_store(options, [given], bipartite=options.bipartite)
+    return _make_store(options, [given], bipartite=options.bipartite)
 
 
-ALL = "all"
-
-
-def known_names(names: Sequence[str], width: int) -> tuple[str, ...]:
-    """The names of ``width`` columns, or nothing where ``names`` are not one for each: ranges."""
-    return tuple(names) if len(names) == width else ()
-
-
-def log_scaled(
-    features: NDArray[np.float32] | None, wanted: Sequence[str], names: Sequence[str], origin: Origin
-) -> NDArray[np.float32]:
-    """Features (n, dim) whose ``wanted`` columns are scaled: names, numbers from 0, or ``("all",)``.
-
-    names: of all columns in order, or nothing where they have none. Raises InputError for a column that is missing.
-    """
-    if features is None:
-        raise origin.error(
-            0, "--log-features needs edge features, found none: name them with --columns …,features="
-        )
-    width = features.shape[1]
-    known = known_names(names, width)
-    by_name = {str(number): number for number in range(width)}
-    by_name |= {name: number for number, name in enumerate(known)}
-    chosen = list(range(width)) if tuple(wanted) == (ALL,) else [by_name.get(name, -1) for name in wanted]
-    if -1 in chosen:
-        there = ", ".join(known) or f"0 to {width - 1}"
-        raise origin.error(
-            0,
-            f"--log-features: no feature column '{wanted[chosen.index(-1)]}', there are {there}: correct the name",
-        )
-    scaled = features.copy()
-    for column in chosen:  # one by one: a chunk may be most of what memory is meant for
-        values = features[:, column]
-        scaled[:, column] = np.copysign(np.log1p(np.abs(values)), values)
-    return scaled
-
-
-_PART_BYTES = 256 << 20
-
-
-def make_store(settings: PrepareSettings, inputs: Sequence[RawInput], *, bipartite: bool) -> EventStore:
-    """Make an event store of opened input and open it. Raises InputError for input that cannot become one."""
+def _make_store(settings: PrepareSettings, inputs: Sequence[RawInput], *, bipartite: bool) -> EventStore:
+    """Make an event store of opened inputs and open it. Raises InputError for input that cannot become a store."""
     with (
         telling_why(
-            settings.output, "make room there for it and as much again meanwhile, or choose another place"
+            settings.output,
+            "free space for the store and as much again for temporary files, or choose another place",
         ),
         tempfile.TemporaryDirectory(dir=settings.output.parent, prefix=f".{settings.output.name}.") as folder,
     ):
         spill = _read(settings, inputs, Path(folder), bipartite=bipartite)
         nodes = number_nodes(spill.src_ids, spill.dst_ids)
         if not nodes.num_src:
-            warn_of_two_kinds(spill, len(nodes.ids), settings.chunk_events)
-        warn_of_large_features(spill, settings)
+            _warn_of_two_kinds(spill, len(nodes.ids), settings.chunk_events)
+        _warn_of_large_features(spill, settings)
         class_of_code, class_names = spill.edge_class_numbers()
-        split = split_of(settings, spill)
-        validation_negatives, test_negatives = given_negatives(settings, spill, nodes, split)
+        split = _split(settings, spill)
+        if settings.split is None and settings.split_times is None:
+            negatives = negatives_of_input(spill, nodes, split, settings.chunk_events)
+        else:
+            negatives = None, None
+            if spill.negatives is not None:
+                log.warning(
+                    "the input's evaluation negatives belong to its own split: omitted with another split"
+                )
         table, before = _node_table(settings, inputs), settings.before
         if table is not None:
-            warn_of_large_node_features(table)
+            _warn_of_large_node_features(table)
         sources = [] if before is None else list(before.sources)
         sources += [(file.name, sha256_of(file)) for one in inputs for file in one.files]
         contents = Contents(
@@ -165,8 +211,8 @@ def make_store(settings: PrepareSettings, inputs: Sequence[RawInput], *, biparti
             split=split,
             node_ids=nodes.ids,
             node_features=stored_node_features(before, len(nodes.ids)) if table is None else table.of(nodes),
-            validation_negatives=validation_negatives,
-            test_negatives=test_negatives,
+            validation_negatives=negatives[0],
+            test_negatives=negatives[1],
             edge_scale=spill.edge_scale,
             class_names=class_names,
             source_files=tuple(name for name, _ in sources),
@@ -182,21 +228,8 @@ def make_store(settings: PrepareSettings, inputs: Sequence[RawInput], *, biparti
                 settings.output, contents, parts, chunk_events=settings.chunk_events, progress=bar
             )
     if contents.dropped_rows:
-        log.info("%s rows without a node id were left out", f"{contents.dropped_rows:,}")
+        log.info("dropped %s rows without a node id", f"{contents.dropped_rows:,}")
     return EventStore.open(settings.output)
-
-
-def _node_table(settings: PrepareSettings, inputs: Sequence[RawInput]) -> NodeTable | None:
-    """The one table of node features: the file that was named, or the input's own."""
-    if settings.node_features is not None:
-        return NodeTable.open(settings.node_features)
-    tables = [one.node_features for one in inputs if one.node_features is not None]
-    if tables and len(inputs) > 1:
-        raise InputError(
-            f"{tables[0].place}: node features of one of {len(inputs)} inputs are not those of all: give one "
-            "input, or all node features with --node-features"
-        )
-    return tables[0] if tables else None
 
 
 def _read(settings: PrepareSettings, inputs: Sequence[RawInput], folder: Path, *, bipartite: bool) -> Spill:
@@ -230,7 +263,7 @@ def _read(settings: PrepareSettings, inputs: Sequence[RawInput], folder: Path, *
 
 
 def _class_names(settings: PrepareSettings, inputs: Sequence[RawInput]) -> tuple[str, ...] | None:
-    """Names of edge classes that are known before reading: the files' stems, or those of the inputs."""
+    """Names of edge classes that are known before reading: the files' stems, or the inputs' own."""
     if settings.label_by_file:
         known = settings.before.class_names if settings.before else ()
         return tuple(dict.fromkeys((*known, *map(stem, settings.inputs))))
@@ -242,10 +275,37 @@ def _class_names(settings: PrepareSettings, inputs: Sequence[RawInput]) -> tuple
     return names.pop()
 
 
+def _split(settings: PrepareSettings, spill: Spill) -> Split:
+    """The split by time or by shares if one is given, else the input's own, else the default shares."""
+    if settings.before is not None and settings.keep_split:
+        split = settings.before.stream.split
+    elif settings.split_times is not None:
+        split = split_by_times(settings.split_times, spill, settings.chunk_events)
+    elif settings.split is None and "split" in spill.optional:
+        split = split_of_input(spill, settings.chunk_events)
+    else:
+        split = split_by_shares(settings.split or DEFAULT_SHARES, len(spill.time))
+    warn_of_empty_parts(split, len(spill.time))
+    return split
+
+
+def _node_table(settings: PrepareSettings, inputs: Sequence[RawInput]) -> NodeTable | None:
+    """The table of node features: the given file, or else the input's own."""
+    if settings.node_features is not None:
+        return NodeTable.open(settings.node_features)
+    tables = [one.node_features for one in inputs if one.node_features is not None]
+    if tables and len(inputs) > 1:
+        raise InputError(
+            f"{tables[0].place}: node features must cover the nodes of all {len(inputs)} inputs: prepare one "
+            "input, or pass the features of all nodes by --node-features"
+        )
+    return tables[0] if tables else None
+
+
 def _in_order(
     spill: Spill, nodes: NodeNumbers, class_of_code: NDArray[np.int64], chunk_events: int
 ) -> Iterator[EventPart]:
-    """What was read, ordered by time, with nodes and classes numbered."""
+    """The events in time order, with nodes and classes numbered."""
     chunk_events = max(1, min(chunk_events, _PART_BYTES // spill.event_bytes()))
     optional, scale = spill.optional, spill.edge_scale
     for where in stable_time_order(spill.time, chunk_events):
@@ -264,48 +324,45 @@ def _features(rows: NDArray[Any], scale: NDArray[np.float32] | None) -> NDArray[
     return rows if scale is None else to_int8(rows, scale)
 
 
-_LARGEST_USEFUL, _SAMPLED_ROWS = 100, 4096
-
-
-def warn_of_two_kinds(spill: Spill, num_nodes: int, chunk_events: int) -> None:
-    """Tell when nodes look like two kinds though one id space was asked for: it decides the negatives."""
+def _warn_of_two_kinds(spill: Spill, num_nodes: int, chunk_events: int) -> None:
+    """Warn if no node of a stream that is not bipartite is both source and destination."""
     roles = np.zeros((2, num_nodes), np.bool_)
     for start in range(0, len(spill.src), chunk_events):
         for role, column in enumerate((spill.src, spill.dst)):
             roles[role, column[start : start + chunk_events]] = True
     if not roles.all(axis=0).any():
         log.warning(
-            "no node is both source and destination: if these are two kinds, such as users and items, prepare "
-            "again with --bipartite; it decides which negatives are drawn"
+            "no node is both source and destination: if they are of two kinds, such as users and items, prepare "
+            "again with --bipartite, so that negatives are drawn among destinations only"
         )
 
 
-def warn_of_large_features(spill: Spill, settings: PrepareSettings) -> None:
-    """Tell of feature columns in which a network would drown: gates are full from some ten on."""
+def _warn_of_large_features(spill: Spill, settings: PrepareSettings) -> None:
+    """Warn of edge features with values too large for a network to train well."""
     columns = np.flatnonzero(spill.largest_features > _LARGEST_USEFUL)
     if not len(columns):
         return
     given = settings.columns.features if settings.columns is not None else ()
-    names = known_names(given, len(spill.largest_features))
-    told = [names[column] if names else str(column) for column in columns]
+    names = names_if_complete(given, len(spill.largest_features))
+    large = [names[column] if names else str(column) for column in columns]
     log.warning(
-        "edge features should be of the order of 1, column %s reaches %.3g%s: prepare again with "
-        "--log-features %s, or scale them yourself",
-        told[0],
+        "edge features should be about −1…1, column %s reaches %.3g%s: prepare again with --log-features %s, or "
+        "scale them yourself",
+        large[0],
         spill.largest_features[columns[0]],
-        f" ({len(told)} such columns)" if len(told) > 1 else "",
-        "+".join(told) if len(told) < len(spill.largest_features) else "all",
+        f" ({len(large)} such columns)" if len(large) > 1 else "",
+        "+".join(large) if len(large) < len(spill.largest_features) else "all",
     )
 
 
-def warn_of_large_node_features(table: NodeTable) -> None:
-    """The same of nodes, by some thousand of their rows."""
+def _warn_of_large_node_features(table: NodeTable) -> None:
+    """Warn of node features with values too large for a network to train well, from a sample of rows."""
     sample = np.abs(table.rows[:: -(-len(table.rows) // _SAMPLED_ROWS)].astype(np.float64)).max(axis=0)
     column = int(np.argmax(sample))
     if sample[column] > _LARGEST_USEFUL:
         log.warning(
-            "%s: node features should be of the order of 1, column %d reaches %.3g: scale them (logarithms, or "
-            "mean 0 and deviation 1)",
+            "%s: node features should be about −1…1, column %d reaches %.3g: scale them (logarithms, or mean 0 and "
+            "standard deviation 1)",
             table.place,
             column,
             sample[column],

@@ -1,4 +1,4 @@
-"""Rows of input with their columns told apart and checked, but ids still the user's and order the file's."""
+"""Raw events: checked and typed columns of input rows, with the user's ids, in the order of the file."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from disttgl_hpc.errors import InputError
 from disttgl_hpc.events.tcsr import Times
 from disttgl_hpc.ingest.columns import Columns
 
+ALL = "all"  # of --log-features: every column
 _EXACT = float(2**53)
 
 
 @dataclass(frozen=True)
 class RawEvents:
-    """Consecutive rows of one input file, not sorted, ids as the user has them.
+    """Consecutive rows of one input, unsorted, with the user's ids.
 
     src, dst: (n,) arrow arrays, int64 or string. time: (n,) int64 or float64. edge_label: (n,) arrow or None.
     node_label: (n,) int64, label of the source at that time, or None. features: (n, dim) float32 or None.
     edge_classes: (n, C) uint8, 1 for each class of ``class_names`` that an event has, or None.
-    split: (n,) int8, 0 training, 1 validation, 2 test, where the input says so. negatives: (h, m) int64, node ids
-    that the h rows of validation and test are to be ranked against, −1 as padding; or None.
-    ``dropped_rows`` were left out on the way here; ``time_unit`` is known for typed timestamps only.
+    split: (n,) int8, 0 training, 1 validation, 2 test, or None. negatives: (h, m) int64, node ids that the h rows
+    of validation and test are ranked against, −1 as padding; or None. dropped_rows: rows that the reader dropped.
+    time_unit: known for typed timestamps only, else empty.
     """
 
     src: pa.Array
@@ -47,14 +48,14 @@ class RawEvents:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a chunk's rows stand, so that a message can name the place as an editor shows it."""
+    """The place of a chunk's rows, so that a message can name it as an editor shows it."""
 
     path: Path | str
     first_row: int
     place: Callable[[int], str]
 
     def error(self, row: int, message: str) -> InputError:
-        """An InputError about row ``row`` of the chunk."""
+        """An InputError at row ``row`` of the chunk."""
         return InputError(f"{self.path}, {self.place(self.first_row + row)}: {message}")
 
 
@@ -80,7 +81,7 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def node_column(table: pa.Table, name: str, origin: Origin) -> pa.Array:
-    """Ids or classes: integers as int64, anything written as text kept as text, none missing."""
+    """Ids or classes: integers as int64, text as text. Raises InputError for missing values and other types."""
     values = table[name].combine_chunks()
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
@@ -106,7 +107,7 @@ def node_column(table: pa.Table, name: str, origin: Origin) -> pa.Array:
 
 
 def exact_numbers(values: pa.Array, name: str, origin: Origin) -> Times:
-    """Numbers kept exactly: int64 where every value is an integer (``36.0`` too), else float64.
+    """Exact numbers: int64 if every value is an integer (``36.0`` too), else float64.
 
     Raises InputError for the first value that is missing, not a number, or not finite.
     """
@@ -117,12 +118,12 @@ def exact_numbers(values: pa.Array, name: str, origin: Origin) -> Times:
         raise origin.error(
             row,
             f"column '{name}' must hold finite numbers, found '{values[row].as_py()}': convert dates to "
-            "numbers such as Unix seconds, drop rows without a time",
+            "numbers such as Unix seconds, and drop rows without a time",
         ) from None
 
 
 def _parse(values: pa.Array) -> Times:
-    """Exact conversion of a whole array; ArrowInvalid where a value does not convert."""
+    """Exact conversion of a whole array; raises ArrowInvalid if a value does not convert."""
     if is_text(values.type):
         values = pc.utf8_trim_whitespace(values)
     if values.null_count:
@@ -147,7 +148,7 @@ def _cast(values: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _first_unparsable(values: pa.Array) -> int:
-    """Row of the first value that does not convert, by bisection: only ever called once, on the way out."""
+    """Row of the first value that does not convert, by bisection; for the error message only."""
     low, high = 0, len(values)
     while high - low > 1:
         middle = (low + high) // 2
@@ -168,7 +169,7 @@ def _node_label(table: pa.Table, name: str, origin: Origin) -> NDArray[np.int64]
 
 
 def _edge_classes(table: pa.Table, names: tuple[str, ...], origin: Origin) -> NDArray[np.uint8]:
-    """(n, C) from columns of 0 and 1."""
+    """Classes (n, C) uint8 from columns of 0 and 1."""
     classes = np.empty((len(table), len(names)), np.uint8)
     for index, name in enumerate(names):
         values = exact_numbers(table[name].combine_chunks(), name, origin)
@@ -176,14 +177,14 @@ def _edge_classes(table: pa.Table, names: tuple[str, ...], origin: Origin) -> ND
         if row is not None:
             raise origin.error(
                 row,
-                f"column '{name}' of labels= must hold 0 or 1, found {values[row]}: use label= for one class",
+                f"column '{name}' of labels= must hold 0 or 1, found {values[row]}: use label= for a single class",
             )
         classes[:, index] = values
     return classes
 
 
 def _features(table: pa.Table, names: tuple[str, ...], origin: Origin) -> NDArray[np.float32]:
-    """(n, dim) float32 from numeric columns, or from one column of equally long lists."""
+    """Features (n, dim) float32 from numeric columns, or from one column of equally long lists."""
     first = table[names[0]].combine_chunks()
     if len(names) == 1 and (pa.types.is_list(first.type) or pa.types.is_fixed_size_list(first.type)):
         features = _list_features(first, names[0], origin)
@@ -233,6 +234,43 @@ def _list_features(lists: pa.Array, name: str, origin: Origin) -> NDArray[np.flo
             row, f"feature rows must be equally wide, '{name}' has {widths[0]} values at first, here {found}"
         )
     return _numeric(pa.chunked_array([lists.flatten()]), name, origin).reshape(len(lists), -1)
+
+
+def names_if_complete(names: Sequence[str], width: int) -> tuple[str, ...]:
+    """The names of ``width`` columns; empty if there is not one name per column (unresolved ranges)."""
+    return tuple(names) if len(names) == width else ()
+
+
+def log_scaled(
+    features: NDArray[np.float32] | None, wanted: Sequence[str], names: Sequence[str], origin: Origin
+) -> NDArray[np.float32]:
+    """Features (n, dim) with the ``wanted`` columns scaled to sign(x)·log(1 + |x|).
+
+    Unlike a mean and standard deviation, this does not depend on other events, so features stay the same when later
+    events are appended. wanted: names, numbers from 0, or ``("all",)``. names: of all columns in order, or empty.
+    Raises InputError for a missing column.
+    """
+    if features is None:
+        raise origin.error(
+            0, "--log-features needs edge features, found none: name them with --columns …,features="
+        )
+    width = features.shape[1]
+    known = names_if_complete(names, width)
+    numbers = {str(number): number for number in range(width)}
+    numbers |= {name: number for number, name in enumerate(known)}
+    chosen = list(range(width)) if tuple(wanted) == (ALL,) else [numbers.get(name, -1) for name in wanted]
+    if -1 in chosen:
+        available = ", ".join(known) or f"0 to {width - 1}"
+        raise origin.error(
+            0,
+            f"--log-features: no feature column '{wanted[chosen.index(-1)]}', available are {available}: correct "
+            "the name",
+        )
+    scaled = features.copy()
+    for column in chosen:  # one by one: a chunk may take up most of the memory
+        values = features[:, column]
+        scaled[:, column] = np.copysign(np.log1p(np.abs(values)), values)
+    return scaled
 
 
 def first_true(mask: pa.Array | NDArray[np.bool_]) -> int | None:

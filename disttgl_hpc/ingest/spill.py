@@ -1,7 +1,4 @@
-"""What was read, set down in flat temporary files: memory stays bounded, whatever the input's size.
-
-Stable order by time of more events than fit in memory.
-"""
+"""Columns of the input in flat temporary files, and their stable order by time: memory is bounded for any input."""
 
 from __future__ import annotations
 
@@ -20,10 +17,11 @@ from disttgl_hpc.events.tcsr import Times
 from disttgl_hpc.ingest.ids import IdTable
 from disttgl_hpc.ingest.raw_events import Origin, RawEvents, first_true
 
+AnyTimes = NDArray[Any]  # int64 or float64; the types cannot express comparing arrays of either kind
+
 _LARGEST_EXACT = 2**53
-
-
 _REWRITE_CHUNK = 1 << 20
+_SAMPLES = 65_536
 
 
 class FlatColumn:
@@ -44,7 +42,7 @@ class FlatColumn:
             file.write(np.ascontiguousarray(rows, self.dtype).data)
 
     def __getitem__(self, where: slice | NDArray[np.int64]) -> NDArray[Any]:
-        """Rows of a slice, read (a map would count as memory in use), or of positions, gathered."""
+        """Rows of a slice, which are read (a map would count as memory in use), or at positions, gathered."""
         shape = (-1, self.width) if self.width else (-1,)
         if isinstance(where, slice):
             start, stop, _ = where.indices(len(self))
@@ -55,7 +53,7 @@ class FlatColumn:
         return np.asarray(mapped[where])
 
     def as_float(self, path: Path) -> FlatColumn:
-        """The same integers as float64 in another file. Raises OverflowError where that is not exact."""
+        """The same integers as float64 in another file. Raises OverflowError if that is not exact."""
         converted = FlatColumn(path, np.dtype(np.float64))
         for start in range(0, len(self), _REWRITE_CHUNK):
             part = self[start : start + _REWRITE_CHUNK]
@@ -67,12 +65,12 @@ class FlatColumn:
 
 @dataclass
 class Spill:
-    """Columns of all inputs one after the other, ids as codes of tables that are complete in the end.
+    """Columns of all inputs, one after the other; ids are codes of tables that are complete at the end.
 
-    ``negatives`` (h, n) has a row of codes for each event of validation and test, in the order of reading.
-    With ``bipartite`` sources and destinations have a table each, else they share one. Features that are to be int8
-    are set down as float32: their scale is known only when all of them were seen. With ``class_names`` edge labels
-    are already numbers of these classes, else they are values of any kind.
+    Sources and destinations have a table each if ``bipartite``, else they share one. ``negatives`` (h, n) has a row
+    of codes for each event of validation and test, in the order of reading. Features that become int8 are kept as
+    float32, since their scale depends on all of them. With ``class_names``, edge labels are numbers of these
+    classes, else values of any kind.
     """
 
     folder: Path
@@ -94,11 +92,11 @@ class Spill:
         self.time_unit: str | None = None
 
     def append(self, raw: RawEvents, origin: Origin) -> None:
-        """Take over a chunk. Raises InputError where it does not fit to what came before."""
+        """Add a chunk. Raises InputError if it does not match the chunks before it."""
         first = len(self.src) == 0
-        self._same_unit(raw.time_unit, origin)
+        self._check_unit(raw.time_unit, origin)
         if raw.class_names:
-            self.class_names = raw.class_names  # the same in all inputs, since --columns names them
+            self.class_names = raw.class_names  # the same for all inputs, since --columns names them
         optional: dict[str, NDArray[Any] | None] = {
             "edge_label": None if raw.edge_label is None else self._class_codes(raw.edge_label, origin),
             "node_label": raw.node_label,
@@ -116,12 +114,12 @@ class Spill:
         self.dropped_rows += raw.dropped_rows
 
     def _append_negatives(self, negatives: NDArray[np.int64], origin: Origin) -> None:
-        """Set down codes of destinations, −1 as padding; they are nodes even if no event has them."""
+        """Add codes of destinations, −1 as padding; these become nodes even if they have no event."""
         is_node = negatives >= 0
         row = first_true(~is_node.any(axis=1))
         if row is not None:
             raise origin.error(
-                0, "each event of validation and test needs a negative, one from here on has none: give one"
+                0, "each event of validation and test needs a negative, one from here on has none: add one"
             )
         negatives = np.take_along_axis(negatives, np.argsort(~is_node, axis=1, kind="stable"), axis=1)
         is_node = negatives >= 0  # padding comes last
@@ -133,8 +131,8 @@ class Spill:
         if self.negatives.width != width:
             raise origin.error(
                 0,
-                f"every input must have equally many negatives, {self.negatives.width} before and {width} here: "
-                "pad with -1",
+                f"every input must have as many negatives per event, {self.negatives.width} before and {width} "
+                "here: pad with -1",
             )
         self.negatives.append(codes)
 
@@ -144,7 +142,7 @@ class Spill:
         return np.asarray(labels, np.int32)
 
     def _append_time(self, time: Times, origin: Origin) -> None:
-        """Integers as long as all are; the first fraction makes floats of all before it, if exactly."""
+        """Times are integers until the first fraction, which converts all before it to floats, if that is exact."""
         integers = time.dtype == np.int64 and self.time.dtype == np.int64
         if not integers:
             try:
@@ -156,8 +154,8 @@ class Spill:
             if not exact:
                 raise origin.error(
                     0,
-                    "times beyond 2^53 and times with fractions cannot both be kept exactly: "
-                    "give all times as integers of a smaller unit",
+                    "times beyond 2^53 and times with fractions cannot both be exact: convert all times to "
+                    "integers of a smaller unit",
                 )
         self.time.append(time)
 
@@ -179,13 +177,13 @@ class Spill:
 
     @property
     def edge_scale(self) -> NDArray[np.float32] | None:
-        """(dim,) float32, what int8 features are to be multiplied with; None for floats and without features."""
+        """(dim,) float32 scale of int8 features; None for floats and without features."""
         if self.feature_dtype != np.int8 or "features" not in self.optional:
             return None
         return int8_scale(self.largest_features)
 
     def _as_feature_dtype(self, features: NDArray[np.float32], origin: Origin) -> NDArray[Any]:
-        # No array of absolute values: it would be another chunk.
+        # Not the maximum of absolute values, which would take the memory of another chunk.
         largest = np.maximum(features.max(axis=0, initial=0), -features.min(axis=0, initial=0))
         self.largest_features = np.maximum(largest, self.largest_features)
         if self.feature_dtype == np.int8:
@@ -198,11 +196,11 @@ class Spill:
             largest = float(np.abs(features[row]).max())
             raise origin.error(
                 row,
-                f"a feature of size {largest:g} does not fit {self.feature_dtype}: --feature-dtype float32",
+                f"a feature of size {largest:g} does not fit {self.feature_dtype}: use --feature-dtype float32",
             )
         return rows
 
-    def _same_unit(self, unit: str, origin: Origin) -> None:
+    def _check_unit(self, unit: str, origin: Origin) -> None:
         if self.time_unit not in (None, unit):
             raise origin.error(
                 0,
@@ -221,19 +219,13 @@ class Spill:
         return ranks, tuple(str(name) for name in names)
 
     def event_bytes(self) -> int:
-        """Bytes of one event with all that belongs to it."""
+        """Bytes of one event in all columns."""
         columns = [self.src, self.dst, self.time, *self.optional.values()]
         return sum(column.row_bytes for column in columns)
 
 
-_SAMPLES = 65_536
-
-
-AnyTimes = NDArray[Any]  # int64 or float64; comparing arrays of either kind is beyond what types can say
-
-
 class TimeColumn(Protocol):
-    """What is asked of the times: a length, slices read in, elements gathered."""
+    """Times that can be read by slice and gathered by position."""
 
     def __len__(self) -> int: ...
 
@@ -243,10 +235,9 @@ class TimeColumn(Protocol):
 def stable_time_order(time: TimeColumn, chunk_events: int) -> Iterator[slice | NDArray[np.int64]]:
     """Positions that sort ``time`` stably, in consecutive pieces of about ``chunk_events``.
 
-    Input in order gives slices. Else the times are cut into ranges that hold about a chunk each (estimated
-    from a sample); the events of a range are gathered in one scan, which skips the chunks that lie outside of
-    it, and sorted. A time that many events share is a range of its own: it needs no sort and is passed on as
-    it is found, so no tie is too large for memory.
+    Sorted input yields slices. Other input is cut into time ranges of about a chunk each (estimated from a sample);
+    the events of a range are gathered in one scan, which skips chunks outside the range, and sorted. Each cut is a
+    range of its own that needs no sort and is yielded chunk by chunk, so that ties of any size fit in memory.
     """
     pieces = [
         slice(start, min(start + chunk_events, len(time))) for start in range(0, len(time), chunk_events)
@@ -281,14 +272,14 @@ def _extremes(time: TimeColumn, pieces: list[slice]) -> tuple[AnyTimes, AnyTimes
 
 
 def _quantiles(time: TimeColumn, chunk_events: int) -> AnyTimes:
-    """AnyTimes about ``chunk_events`` apart in rank, ascending and distinct."""
+    """Times about ``chunk_events`` apart in rank, ascending and distinct."""
     stride = max(1, len(time) // _SAMPLES)
     sample = np.sort(time[np.arange(0, len(time), stride)])
     return np.unique(sample[:: max(1, len(sample) * chunk_events // len(time))])
 
 
 def _ranges(cuts: AnyTimes) -> Iterator[tuple[Any, Any]]:
-    """(after, before) of every range: each cut alone, as (cut, cut), and what lies strictly between two."""
+    """(after, before) of every range: each cut alone, as (cut, cut), and the open interval between two."""
     bounds = [-np.inf, *cuts, np.inf]
     for after, before in pairwise(bounds):
         yield after, before

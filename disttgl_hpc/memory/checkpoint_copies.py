@@ -102,7 +102,7 @@ class CheckpointKeeper:
         self._side_thread.shutdown()
 
     def _finish_part(self) -> None:
-        """Wait for this node's part and tell the first node."""
+        """Wait for this node's part and notify the first node."""
         part, self._part = self._part, None
         if part is None:
             return

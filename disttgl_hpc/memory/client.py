@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container
 
 import numpy as np
 from mpi4py import MPI
 
 from disttgl_hpc.errors import ProtocolError
-from disttgl_hpc.grid.collectives import DEFAULT_TIMEOUT_S, sleeping_barrier, wait_request
+from disttgl_hpc.grid.collectives import sleeping_barrier, wait_request
 from disttgl_hpc.grid.process_grid import Grid
-from disttgl_hpc.grid.schedule import OperationKind, replica_operations
+from disttgl_hpc.grid.schedule import OperationKind
 from disttgl_hpc.grid.spans import DaemonFigures
 from disttgl_hpc.memory.node_memory import (
     Arrays,
-    Beginning,
-    CheckpointWriter,
+    MemoryRun,
     MemoryService,
-    MemorySizes,
-    NoCheckpoints,
     NodeMemory,
     Nodes,
     Rows,
@@ -29,31 +25,17 @@ from disttgl_hpc.memory.requests import CHECKPOINT, CLOSE, FLUSH, NUM_FIELDS, RE
 from disttgl_hpc.memory.shared_tables import SharedTables, close_tables, open_tables, read_board
 
 
-def open_memory(
-    grid: Grid,
-    sizes: MemorySizes,
-    num_batches: int,
-    num_steps: int,
-    *,
-    snapshots: Container[int] = (),
-    beginning: Beginning = Beginning(),  # noqa: B008 - frozen
-    writer: CheckpointWriter = NoCheckpoints(),  # noqa: B008 - it has no state
-    traced: range = range(0),
-    timeout_s: float = DEFAULT_TIMEOUT_S,
-) -> MemoryService:
-    """Node memory of this trainer's replica for the steps of a run from ``beginning`` up to ``num_steps``.
+def open_memory(grid: Grid, run: MemoryRun) -> MemoryService:
+    """Node memory of this trainer's replica for the steps of a run.
 
-    Collective with the daemons' ``serve_memory``, with equal arguments on all ranks; a single process gets
-    the serial service, with the same numbers. Raises GridError or PeerError if shared memory is too small.
+    Collective with the daemons' ``serve_memory``. A single process gets the serial service, with the same numbers.
+    Raises GridError or PeerError if shared memory is too small.
     """
     if grid.is_serial:
-        memory = NodeMemory.zeros(sizes.num_nodes, sizes.dim_memory)
-        beginning.load_memory(0, memory.state)
-        operations = replica_operations(
-            0, grid.shape, num_batches, beginning.step, num_steps, snapshots=snapshots
-        )
-        return SerialMemory(memory, operations, writer)
-    return MemoryClient(grid, open_tables(grid, sizes, timeout_s, len(traced)), timeout_s)
+        memory = NodeMemory.zeros(run.sizes.num_nodes, run.sizes.dim_memory)
+        run.beginning.load_memory(0, memory.state)
+        return SerialMemory(memory, run.operations(0, grid.shape), run.writer)
+    return MemoryClient(grid, open_tables(grid, run), run.timeout_s)
 
 
 class MemoryClient:
@@ -79,7 +61,7 @@ class MemoryClient:
         self._doorbell = Doorbell(grid.node_comm)
 
     def post_read(self, counter: int, nodes: Nodes) -> None:
-        """Leave the nodes in this trainer's slot and tell the daemon; ``nodes`` may be reused at once.
+        """Put the nodes into this trainer's slot and notify the daemon; ``nodes`` may be reused at once.
 
         Raises ProtocolError while another read is open, or for more nodes than the slot has room for.
         """
@@ -101,7 +83,7 @@ class MemoryClient:
         return rows
 
     def write(self, counter: int, nodes: Nodes, rows: Rows) -> None:
-        """Leave nodes and rows in the write slot and tell the daemon; both may be reused at once."""
+        """Put nodes and rows into the write slot and notify the daemon; both may be reused at once."""
         slot = self._tables.write_nodes[self._slot]
         _check_room(len(nodes), len(slot), f"write of batch {counter}")
         slot[: len(nodes)] = nodes

@@ -27,11 +27,7 @@ from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.memory.shared_tables import TableShapes, check_room, shared_arrays
 
 Rows = NDArray[np.float32]
-
-
 RowGradients = tuple[NDArray[np.int64], Rows]
-
-
 """Nodes (n,) and what is to be added up for each of them (n, d)."""
 
 

@@ -1,24 +1,21 @@
 """The memory daemon: one rank per node that owns the memory of the node's replicas and serves its trainers.
 
-One loop: take the messages that have arrived, check each against the schedule, then let every replica go on
+One loop: take the messages that have arrived, check each against the schedule, then let every replica proceed
 as far as its order of operations allows. Requests may come early and wait; none is served out of turn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from contextlib import closing
 
 from disttgl_hpc.errors import ProtocolError
-from disttgl_hpc.grid.collectives import DEFAULT_TIMEOUT_S, Pause
+from disttgl_hpc.grid.collectives import Pause
 from disttgl_hpc.grid.process_grid import Grid, coordinates_of
-from disttgl_hpc.grid.schedule import Operation, OperationKind, first_counter, replica_operations
+from disttgl_hpc.grid.schedule import Operation, OperationKind, first_counter
 from disttgl_hpc.memory.checkpoint_copies import CheckpointKeeper
 from disttgl_hpc.memory.node_memory import (
-    Beginning,
-    CheckpointWriter,
-    MemorySizes,
-    NoCheckpoints,
+    MemoryRun,
     NodeMemory,
     OrderedMemory,
     describe,
@@ -29,53 +26,30 @@ from disttgl_hpc.memory.shared_tables import BoardWriter, SharedTables, close_ta
 
 def serve_memory(
     grid: Grid,
-    sizes: MemorySizes,
-    num_batches: int,
-    num_steps: int,
-    *,
-    snapshots: Container[int] = (),
-    beginning: Beginning = Beginning(),  # noqa: B008 - frozen
-    writer: CheckpointWriter = NoCheckpoints(),  # noqa: B008 - it has no state
+    run: MemoryRun,
     is_stop_asked: Callable[[], bool] = lambda: False,
-    traced: range = range(0),
-    timeout_s: float = DEFAULT_TIMEOUT_S,
+    *,
     record: dict[int, list[Operation]] | None = None,
 ) -> bool:
-    """Serve this node's trainers until each has closed; what a daemon rank does between start and end.
+    """Serve this node's trainers until each has closed: all that a daemon rank does in a run.
 
-    Collective with the trainers' ``open_memory`` and ``close``, with equal arguments on all ranks. snapshots:
-    counters after which replica 0's memory is copied for evaluation. is_stop_asked: looked at with every request,
-    and passed on to the trainers. traced: counters whose reads and writes are put on the board one by one.
-    record: filled with the operations done, in their order, by replica. Returns whether the trainers came to the
-    schedule's end. Raises StoreError if a checkpoint cannot be written, ProtocolError for a request that the
-    schedule does not have at this point, DeadlineError when no request has come for ``timeout_s`` seconds of a
-    step: between a step after which memory is copied and the next one, and after the last, trainers may be silent
-    for any time.
+    Collective with the trainers' ``open_memory`` and ``close``. is_stop_asked: called with every request; its
+    answer is passed on to the trainers. record: filled with the operations done, in their order, by replica.
+    Returns whether the trainers reached the schedule's end. Raises StoreError if a checkpoint cannot be written,
+    ProtocolError for a request that is out of order, and DeadlineError when no request arrives within the run's
+    ``timeout_s`` during a step. There is no deadline while trainers evaluate, between a step with a snapshot and
+    the next one and after the last step.
     """
-    tables = open_tables(grid, sizes, timeout_s, len(traced))
-    board = BoardWriter(tables.board, traced)
+    tables = open_tables(grid, run)
     tables.stop[0] = 0
+    replicas = []
     for local, replica in enumerate(grid.local_replicas):
-        beginning.load_memory(replica, tables.state[local])
-    replicas = [
-        OrderedMemory(
-            replica,
-            NodeMemory(tables.state[local]),
-            replica_operations(
-                replica,
-                grid.shape,
-                num_batches,
-                beginning.step,
-                num_steps,
-                snapshots=() if replica else snapshots,
-            ),
-            None if record is None else record.setdefault(replica, []),
-        )
-        for local, replica in enumerate(grid.local_replicas)
-    ]
-    steps = range(beginning.step, num_steps)
-    daemon = _Daemon(grid, tables, board, replicas, steps=steps, snapshots=snapshots, timeout_s=timeout_s)
-    is_complete = daemon.run(writer, is_stop_asked)
+        state = tables.state[local]
+        run.beginning.load_memory(replica, state)
+        done = None if record is None else record.setdefault(replica, [])
+        operations = run.operations(replica, grid.shape)
+        replicas.append(OrderedMemory(replica, NodeMemory(state), operations, done))
+    is_complete = _Daemon(grid, run, tables, replicas).serve(is_stop_asked)
     close_tables(grid, tables)
     return is_complete
 
@@ -84,56 +58,48 @@ class _Daemon:
     """The event loop over the node's replicas."""
 
     def __init__(
-        self,
-        grid: Grid,
-        tables: SharedTables,
-        board: BoardWriter,
-        replicas: list[OrderedMemory],
-        *,
-        steps: range,
-        snapshots: Container[int],
-        timeout_s: float,
+        self, grid: Grid, run: MemoryRun, tables: SharedTables, replicas: list[OrderedMemory]
     ) -> None:
         self._grid = grid
-        self._tables, self._board = tables, board
+        self._run = run
+        self._tables = tables
+        self._board = BoardWriter(tables.board, run.traced)
         self._replicas = replicas
-        self._snapshots = snapshots
-        self._timeout_s = timeout_s
-        self._num_steps = steps.stop
-        self._begun = steps.start - 1  # the last step that a request has shown to have begun
+        self._begun = run.steps.start - 1  # the last step that a request has shown to have begun
         num_trainers = grid.node_comm.size - 1
         self._inbox = Inbox(grid.node_comm, num_trainers)
-        places = [coordinates_of(trainer, grid.shape) for trainer in range(num_trainers)]
-        firsts = [first_counter(steps.start, at.epoch, grid.shape) for at in places]
-        self._desks = [Desk(steps.stop, grid.shape.epoch, first, first) for first in firsts]
-        self._open, self._flush_asked, self._ended_early = num_trainers, False, False
+        lanes = [coordinates_of(trainer, grid.shape).epoch for trainer in range(num_trainers)]
+        firsts = [first_counter(run.steps.start, lane, grid.shape) for lane in lanes]
+        self._desks = [Desk(run.num_steps, grid.shape.epoch, first, first) for first in firsts]
+        self._doorbell = Doorbell(grid.node_comm)
+        self._keeper = CheckpointKeeper(grid, tables.state, run.writer, run.timeout_s, self._doorbell.ring)
+        self._num_open = num_trainers
+        self._is_flush_asked = False
+        self._is_ended_early = False
 
-    def run(self, writer: CheckpointWriter, is_stop_asked: Callable[[], bool]) -> bool:
-        """Serve until every trainer of the node has closed; tells whether that was at the schedule's end."""
-        with closing(Doorbell(self._grid.node_comm)) as doorbell:
-            self._keeper = CheckpointKeeper(
-                self._grid, self._tables.state, writer, self._timeout_s, doorbell.ring
-            )
-            self._serve(doorbell, is_stop_asked)
+    def serve(self, is_stop_asked: Callable[[], bool]) -> bool:
+        """Serve until every trainer of the node has closed; returns whether that was at the schedule's end."""
+        with closing(self._doorbell):
+            self._serve(is_stop_asked)
             self._keeper.close()
         self._inbox.free()
-        return not self._ended_early
+        return not self._is_ended_early
 
-    def _serve(self, doorbell: Doorbell, is_stop_asked: Callable[[], bool]) -> None:
-        pause, idle_s = Pause(self._timeout_s, self._what_is_due), None
-        if doorbell.is_heard:
+    def _serve(self, is_stop_asked: Callable[[], bool]) -> None:
+        pause, idle_s = Pause(self._run.timeout_s, self._what_is_due), None
+        if self._doorbell.is_heard:
             # Rung as soon as there is work, so what has been served may be followed by a long sleep: each one
             # costs a third of a request. Short ones are for a ring that came ahead of its message.
             idle_s = 0.1
             pause = Pause(
-                self._timeout_s,
+                self._run.timeout_s,
                 self._what_is_due,
                 first_s=1e-3,
                 longest_s=idle_s,
                 growth=4,
-                sleep=doorbell.sleep,
+                sleep=self._doorbell.sleep,
             )
-        while self._open:
+        while self._num_open:
             requests = self._inbox.take()
             self._tend_checkpoints()
             if not requests:
@@ -144,13 +110,13 @@ class _Daemon:
             self._tables.sync()
             for trainer, (kind, counter, count) in requests:
                 if kind == CLOSE:
-                    self._open -= 1
-                    self._ended_early |= bool(counter)
+                    self._num_open -= 1
+                    self._is_ended_early |= bool(counter)
                 elif kind == CHECKPOINT:
                     with self._board("checkpoint"):
                         self._keeper.ask(counter)
                 elif kind == FLUSH:
-                    self._flush_asked = True
+                    self._is_flush_asked = True
                 else:
                     self._accept(trainer, OperationKind(kind), counter, count)
             for local in range(len(self._replicas)):
@@ -161,15 +127,15 @@ class _Daemon:
 
     def _tend_checkpoints(self) -> None:
         """See what the side thread has done, and answer who waits for that: the job's first trainer."""
-        if self._keeper.advance() and self._flush_asked:
-            self._flush_asked = False
-            post(self._grid.node_comm, 0, FLUSH, (FLUSH, 0, 0), self._timeout_s)
+        if self._keeper.advance() and self._is_flush_asked:
+            self._is_flush_asked = False
+            post(self._grid.node_comm, 0, FLUSH, (FLUSH, 0, 0), self._run.timeout_s)
 
     def _accept(self, trainer: int, kind: OperationKind, counter: int, count: int) -> None:
         """Keep a request until its turn. Raises ProtocolError if the schedule does not have it."""
         desk = self._desks[trainer]
         expected = desk.expected(kind)
-        if kind is OperationKind.SNAPSHOT and counter in self._snapshots:
+        if kind is OperationKind.SNAPSHOT and counter in self._run.snapshots:
             expected = counter
         if counter != expected:
             allowed = "none now" if expected is None else f"that of batch {expected}"
@@ -189,19 +155,19 @@ class _Daemon:
         0 have the same rest, though no snapshot is asked of them.
         """
         is_done = all(memory.next is None or memory.next.counter > self._begun for memory in self._replicas)
-        return is_done and (self._begun in self._snapshots or self._begun == self._num_steps - 1)
+        return is_done and (self._begun in self._run.snapshots or self._begun == self._run.num_steps - 1)
 
     def _check_nothing_waits(self) -> None:
         """Raise ProtocolError if a trainer left a request that never had its turn, and not to end early."""
         for trainer, desk in enumerate(self._desks):
-            for kind, (counter, _) in desk.waiting.items() if not self._ended_early else ():
+            for kind, (counter, _) in desk.waiting.items() if not self._is_ended_early else ():
                 raise ProtocolError(
                     f"{self._name(trainer)} closed before its {kind.name} of batch {counter} had its turn: "
                     f"{self._what_is_due()} is next; every rank must run the same schedule to its end"
                 )
 
     def _serve_next(self, local: int) -> bool:
-        """Do the operation that is due on a replica, if it has been asked for; tells whether it was."""
+        """Do the operation that is due on a replica, if it has been requested; returns whether it was."""
         replica = self._replicas[local]
         if self._keeper.wants_copy(local, replica):
             with self._board("checkpoint"):
@@ -216,7 +182,7 @@ class _Daemon:
         counter, count = desk.waiting.pop(due.kind)
         with self._board(due.kind.name.lower(), counter, replica.replica, due.minibatch):
             self._do(local, due, trainer, count)
-        if due.kind is OperationKind.WRITE and counter in self._snapshots:
+        if due.kind is OperationKind.WRITE and counter in self._run.snapshots:
             self._board.note_memory()
         return True
 
@@ -234,7 +200,7 @@ class _Daemon:
         else:
             replica.snapshot(counter, tables.evaluation)
         tables.sync()
-        post(self._grid.node_comm, trainer, due.kind, (due.kind, counter, count), self._timeout_s)
+        post(self._grid.node_comm, trainer, due.kind, (due.kind, counter, count), self._run.timeout_s)
 
     def _asker(self, local: int, operation: Operation) -> int:
         """The node's trainer whose request this operation is; a snapshot is asked for by the first."""

@@ -11,16 +11,16 @@ a run is its weights and optimiser, the memory of every replica, and what each t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from disttgl_hpc.errors import ProtocolError
-from disttgl_hpc.grid.schedule import Operation, OperationKind
+from disttgl_hpc.grid.schedule import GridShape, Operation, OperationKind, replica_operations
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -60,8 +60,6 @@ class Beginning:
 
 
 Rows = NDArray[np.float32]
-
-
 Nodes = NDArray[np.int64]
 
 
@@ -107,6 +105,38 @@ class MemorySizes:
     def dim_row(self) -> int:
         """Floats of a row, 2·d."""
         return 2 * self.dim_memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryRun:
+    """What trainers and daemons agree on before they open the node memory of a run; equal on all ranks.
+
+    num_batches: L, global batches of a sweep. num_steps: the step before which the run ends. snapshots: counters
+    after which replica 0's memory is copied for evaluation. traced: counters whose reads and writes the daemon
+    records one by one. timeout_s: deadline of every wait for another rank, in seconds.
+    """
+
+    sizes: MemorySizes
+    num_batches: int
+    num_steps: int
+    traced: range = range(0)
+    snapshots: Container[int] = ()
+    beginning: Beginning = field(default_factory=Beginning)
+    writer: CheckpointWriter = field(default_factory=NoCheckpoints)
+    timeout_s: float
+
+    @property
+    def steps(self) -> range:
+        """Steps from the beginning to the end of the run."""
+        return range(self.beginning.step, self.num_steps)
+
+    def operations(self, replica: int, shape: GridShape) -> Iterator[Operation]:
+        """Order of operations on a replica's memory; evaluation copies replica 0's only."""
+        snapshots = () if replica else self.snapshots
+        steps = self.steps
+        return replica_operations(
+            replica, shape, self.num_batches, steps.start, steps.stop, snapshots=snapshots
+        )
 
 
 class NodeMemory:
@@ -159,7 +189,7 @@ class NodeMemory:
 class OrderedMemory:
     """Node memory of one replica that takes operations in the schedule's order only.
 
-    next: the operation that is due, None after the last. Resets are nobody's request and never due: they are
+    next: the operation that is due, None after the last. Resets are not requested and never due: they are
     done as soon as their turn comes. record: if given, every operation is appended to it once it is done.
     """
 
@@ -237,7 +267,7 @@ class MemoryService(Protocol):
     """
 
     def post_read(self, counter: int, nodes: Nodes) -> None:
-        """Ask for R(counter) of nodes (n,) int64, without waiting; ``nodes`` must stay as they are."""
+        """Ask for R(counter) of nodes (n,) int64, without waiting; ``nodes`` must not be changed."""
 
     def wait_read(self, counter: int) -> Rows:
         """Rows (n, 2·d) float32 asked for by post_read, the caller's own. Raises DeadlineError."""
@@ -246,7 +276,7 @@ class MemoryService(Protocol):
         """W(counter): new rows (n, 2·d) float32 of distinct nodes (n,) int64. Both may be reused at once."""
 
     def snapshot(self, counter: int) -> Rows:
-        """Replica 0's memory after W(counter), (N, 2·d) float32: a copy, training goes on untouched by it.
+        """Replica 0's memory after W(counter), (N, 2·d) float32: a copy that training does not touch.
 
         Collective over all trainers, for the counters that the run was opened with, after this step's write
         and before waiting for any later read. The copy may be modified until the next snapshot, and is shared

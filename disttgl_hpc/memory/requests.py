@@ -24,25 +24,15 @@ from disttgl_hpc.grid.schedule import OperationKind
 from disttgl_hpc.log import get_logger
 
 log = get_logger(__name__)
-
-
 REQUEST_TAG = 0  # replies are tagged with the kind of their request: a read may be open during a snapshot
-
-
 NUM_FIELDS = 3  # kind, counter, number of nodes: int64 each
 
 
 # Kinds of requests beside those of OperationKind, which have their turn in a replica's order.
 CHECKPOINT = 10  # (counter): this trainer's share follows, tagged with the kind
-
-
 FLUSH = 11  # has a reply once all checkpoints are on disk
-
-
 CLOSE = -1  # a trainer's last message; counter 1: before the schedule's end
-
-
-PART_WRITTEN = 12  # tag of what daemons tell the first of them, over all ranks
+PART_WRITTEN = 12  # tag of the notices from daemons to the first daemon, over all ranks
 
 
 def post(comm: MPI.Intracomm, rank: int, tag: int, fields: tuple[int, int, int], timeout_s: float) -> None:
@@ -93,7 +83,7 @@ class Inbox:
 
     def take(self) -> list[tuple[int, tuple[int, int, int]]]:
         """(trainer, (kind, counter, nodes)) of every request that has arrived; nothing follows a CLOSE."""
-        # Open MPI fetches messages when a test finds none, and tells of them in the next test only.
+        # Open MPI fetches messages when a test finds none, and reports them only in the next test.
         arrived = MPI.Request.Testsome(self._receives) or MPI.Request.Testsome(self._receives) or ()
         requests = []
         for trainer in arrived:
@@ -114,7 +104,7 @@ class Doorbell:
 
     The kernel picks the socket's name, in no file system: jobs on one host cannot collide, nothing is left.
     is_heard: whether every rank's ring reaches the listener (ranks in containers of their own may be out of
-    earshot); told to the listener only.
+    earshot); only the listener knows it.
     """
 
     def __init__(self, node_comm: MPI.Intracomm) -> None:

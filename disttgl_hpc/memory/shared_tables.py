@@ -33,26 +33,16 @@ from disttgl_hpc.grid.collectives import sleeping_barrier, together
 from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.grid.spans import DaemonFigures, Span, process_memory_mib
-from disttgl_hpc.memory.node_memory import MemorySizes, Nodes, Rows
+from disttgl_hpc.memory.node_memory import MemoryRun, MemorySizes, Nodes, Rows
 
 DAEMON_WORK = ("read", "write", "snapshot", "checkpoint", "wait")
-
-
 """What a daemon does. A sweep's reset belongs to the write before it, with which it is done at once."""
 
 
 _TRACED_WORK = ("read", "write")
-
-
 _RESIDENT, _PEAK, _NUM_SPANS = range(len(DAEMON_WORK), len(DAEMON_WORK) + 3)
-
-
 _NUM_FIGURES = _NUM_SPANS + 1
-
-
 _SPAN_FIELDS = 6
-
-
 Board = NDArray[np.float64]
 
 
@@ -105,11 +95,7 @@ def read_board(board: Board) -> DaemonFigures:
 
 
 _ALIGNMENT = 4096  # tables begin on pages of their own, so that no two ranks write to one cache line
-
-
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at only
-
-
 TableShapes = dict[str, tuple[tuple[int, ...], DTypeLike]]
 
 
@@ -211,13 +197,13 @@ class SharedTables:
         self.window.Free()
 
 
-def open_tables(grid: Grid, sizes: MemorySizes, timeout_s: float, num_traced: int = 0) -> SharedTables:
-    """Tables of this node, with room for the spans of so many steps. Collective over all ranks.
+def open_tables(grid: Grid, run: MemoryRun) -> SharedTables:
+    """Tables of this node for a run. Collective over all ranks.
 
     Raises GridError on the ranks of a node whose shared memory is too small, PeerError on all others.
     """
-    shapes = table_shapes(sizes, grid.shape, len(grid.local_replicas), num_traced)
-    with together(grid.world, timeout_s):
+    shapes = table_shapes(run.sizes, grid.shape, len(grid.local_replicas), len(run.traced))
+    with together(grid.world, run.timeout_s):
         check_room(shapes, "node memory and its slots need")
     return SharedTables.create(grid.node_comm, shapes)
 

@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import leaky_relu
 
-from disttgl_hpc.model.initial_weights import Linear, WeightDraws
 from disttgl_hpc.model.inputs import GraphInputs, ModelDims, feature_arrays, in_turns
-from disttgl_hpc.model.loops.attention_loops import Slots, mix_backward, mix_forward
-from disttgl_hpc.model.products import Product, on_all_threads, times, times_transposed
-from disttgl_hpc.model.threads import in_parts
+from disttgl_hpc.model.loops import Slots, mix_backward, mix_forward
+from disttgl_hpc.model.parameters import Linear, WeightDraws
+from disttgl_hpc.model.products import Product, in_parts, on_all_threads, times, times_transposed
 from disttgl_hpc.model.time_encoding import TimeEncoding
 
 SLOPE = 0.2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from disttgl_hpc.model.initial_weights import Linear, WeightDraws
+from disttgl_hpc.model.parameters import Linear, WeightDraws
 from disttgl_hpc.model.products import Product
 
 

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from disttgl_hpc.model.initial_weights import WeightDraws
 from disttgl_hpc.model.inputs import ModelDims, NodeInputs, feature_arrays, in_turns
-from disttgl_hpc.model.loops.update_loops import read_mail, time_backward, update_backward, update_forward
-from disttgl_hpc.model.products import Product, on_all_threads, times_transposed
-from disttgl_hpc.model.threads import in_parts
+from disttgl_hpc.model.loops import read_mail, time_backward, update_backward, update_forward
+from disttgl_hpc.model.parameters import WeightDraws
+from disttgl_hpc.model.products import Product, in_parts, on_all_threads, times_transposed
 from disttgl_hpc.model.time_encoding import TimeEncoding
 
 

@@ -1,21 +1,64 @@
-"""Matrix products: by which library and in which precision, with their gradients."""
+"""Matrix products by library and precision, with gradients, and the threads that compute them."""
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from disttgl_hpc.model.threads import in_parts
+# Numbers of glibc's mallopt().
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_LARGEST_MMAP_THRESHOLD = 32 << 20  # the largest that glibc accepts
+_KEPT_BYTES = 256 << 20
+
+
+def prepare_process(threads: int) -> None:
+    """Let torch, products and compiled loops use ``threads`` threads, and keep freed memory in the process.
+
+    Every step needs the same megabytes. Memory that is returned to the system comes back as pages to be
+    cleared, which takes up to a tenth of a step; glibc is set to keep it.
+    """
+    torch.set_num_threads(threads)
+    threadpool_limits(1, user_api="blas")  # see products.on_all_threads
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library
+            allocator = ctypes.CDLL(None)
+            allocator.mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+            allocator.mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+Sums = TypeVar("Sums")
+
+
+def in_parts(rows: int, work: Callable[[int, int], Sums]) -> list[Sums]:
+    """Results of ``work(first, last)`` for each part of [0, rows); the parts run at the same time."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return [work(0, rows)]
+    edges = [rows * part // threads for part in range(threads + 1)]
+    return list(_pool(threads).map(work, edges[:-1], edges[1:]))
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """A pool of threads, started on first use."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="loops")
+
 
 Product = Callable[[Tensor, Tensor], Tensor]
 """(…, m, k) times (…, k, n) → (…, m, n), in the dtype of the first; values only, without autograd."""
+
 
 _LONG, _STEP = 512, 256  # lengths from _LONG on are padded to multiples of _STEP in bfloat16
 _PROCESSORS = Path("/proc/cpuinfo")

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.model.attention import TemporalAttention
 from disttgl_hpc.model.heads import ClassHead, LinkHead
-from disttgl_hpc.model.initial_weights import WeightDraws
 from disttgl_hpc.model.inputs import GraphInputs, ModelDims, NodeInputs
 from disttgl_hpc.model.memory_update import MemoryUpdate
+from disttgl_hpc.model.parameters import WeightDraws
 from disttgl_hpc.model.products import Product, times_transposed, torch_product
 from disttgl_hpc.model.time_encoding import TimeEncoding, TimeMode
 
@@ -57,7 +57,7 @@ class Tgn(nn.Module):
         return memory
 
     def represent(self, memory: Tensor, nodes: NodeInputs) -> Tensor:
-        """h (U, memory) = memory' + W·[node features ‖ static memory], the input of attention."""
+        """Input of attention, h (U, memory) = memory' + W·[node features ‖ static memory]."""
         given = [part for part in (nodes.node_features, nodes.static_memory) if part is not None]
         if self.static is None:
             return memory

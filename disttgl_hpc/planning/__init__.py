@@ -1,1 +1,1 @@
-"""Before a run: what a large batch hides, which grid to take, how far it scales."""
+"""Before a run: information loss of large batches, choice of a grid, prediction of scaling."""

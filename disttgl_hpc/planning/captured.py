@@ -1,8 +1,8 @@
-"""Captured events: what a larger batch hides from the node memory (DistTGL, §3.2).
+"""Captured events: the information that the node memory loses in larger batches (DistTGL, §3.2).
 
-A node keeps the last mail of a batch only, so of its events in one batch one is captured and the others are lost;
-and whoever is in a batch sees the memory as it was when the batch began. Both follow from the event ids in the
-T-CSR alone: a mail survives in batches of size B iff the node's next event lies in another batch.
+A node keeps only the last mail of a batch, so one of its events in a batch is captured and the others are lost;
+and all events of a batch read the memory as it was before the batch. Both follow from the event ids in the
+T-CSR: a mail survives in batches of size B iff the node's next event is in another batch.
 """
 
 from __future__ import annotations
@@ -19,19 +19,18 @@ from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.events.statistics import Quantiles, quantiles
 from disttgl_hpc.events.tcsr import TCsr, TCsrArrays, position_before
 
-_MOST_AGES = 1 << 19  # of each batch size: its quantiles are then known to a tenth of a percent of their rank
+_MOST_AGES = 1 << 19  # for each batch size; enough for quantiles within a tenth of a percent in rank
 
 
 @dataclass(frozen=True)
 class Captured:
-    """What global batches of ``batch`` events leave of a stream.
+    """Captured events of a stream in global batches of ``batch`` events.
 
     share: mails that survive the most-recent rule over all mails. Every event sends a mail to each of its nodes; a
-    self-loop is one node with one mail. It is 1 for a batch of one event.
-    cold: of all nodes of events, the share that the memory knows nothing of when their batch begins.
-    age_events, age_time: how far back lies the last event that the memory of the others has seen, at levels from
-    the least to the most, in events and in the stream's unit of time. age_stride: the ages are those of every n-th
-    mail; 1: of all.
+    self-loop has one node and one mail. It is 1 for a batch of one event.
+    cold: share of all nodes of events without an event in an earlier batch.
+    age_events, age_time: for the other nodes, quantiles of the age of their last event in the memory, in events and
+    in the stream's unit of time. age_stride: ages are of every n-th mail.
     """
 
     batch: int
@@ -49,13 +48,15 @@ class Captured:
 def captured_events(
     tcsr: TCsr, num_events: int, batches: Sequence[int], *, most_ages: int = _MOST_AGES
 ) -> tuple[Captured, ...]:
-    """What batches of each size in ``batches`` capture of a stream's first ``num_events`` events, in one pass.
+    """Captured events of a stream's first ``num_events`` events for each batch size in ``batches``, in one pass.
 
-    Shares are exact; quantiles are of all ages or, where there are more than ``most_ages``, of every n-th.
-    Raises ConfigError for a batch of no events.
+    Shares are exact. Quantiles are of all ages or, if there are more than ``most_ages``, of every n-th one.
+    Raises ConfigError for a batch or a stream without events.
     """
     if min(batches) < 1 or num_events < 1:
-        raise ConfigError(f"batches and streams have at least one event: got {min(batches)} of {num_events}")
+        raise ConfigError(
+            f"batches and streams have at least one event: got {min(batches)} of {num_events}; give 1 or more"
+        )
     stops = tcsr.positions_before(
         np.arange(len(tcsr.indptr) - 1), np.full(len(tcsr.indptr) - 1, num_events, np.int64)
     )
@@ -78,7 +79,7 @@ def captured_events(
 
 
 def captured_share(tcsr: TCsr, num_events: int, batches: Sequence[int]) -> list[float]:
-    """Captured share alone, see :class:`Captured`."""
+    """Captured share by batch size, see :class:`Captured`."""
     return [found.share for found in captured_events(tcsr, num_events, batches, most_ages=1)]
 
 
@@ -94,9 +95,9 @@ _Counts = NDArray[np.int64]
 def _count(
     tcsr: TCsrArrays, sizes: _Counts, num_events: int, stride: int, room: int
 ) -> tuple[_Counts, _Counts, _Counts, _Counts, NDArray[np.float64]]:
-    """Survivors, cold nodes, and ages (every ``stride``-th entry's) in events and time, for each batch size.
+    """By batch size: survivors, cold nodes, number of ages, ages of every ``stride``-th entry in events and time.
 
-    A node's entries stay in the cache while they are walked once for each size, so memory is passed over once.
+    The entries of a node stay in the cache while all sizes are counted, so main memory is read once.
     """
     indptr, _, event_ids, all_times = tcsr
     survivors, cold = np.zeros(len(sizes), np.int64), np.zeros(len(sizes), np.int64)
@@ -108,12 +109,12 @@ def _count(
         begin = indptr[node]
         stop = position_before(event_ids, begin, indptr[node + 1], num_events)
         for index in range(len(sizes)):
-            batch_end, first = 0, begin  # of the batch at hand, and the node's first entry in it
+            batch_end, first = 0, begin  # end of the current batch, and the node's first entry in it
             for entry in range(begin, stop):
                 if event_ids[entry] >= batch_end:
                     batch_end = (event_ids[entry] // sizes[index] + 1) * sizes[index]
                     first = entry
-                    survivors[index] += 1  # one mail for each batch that the node is in
+                    survivors[index] += 1  # one mail for each batch with the node
                 if first == begin:
                     cold[index] += 1
                 elif (before + entry - begin) % stride == 0:

@@ -1,8 +1,8 @@
-"""Choosing a grid for a stream: captured events, sizes of node memory, and what a calibration has measured."""
+"""Chooses the grid for a stream, from captured events, sizes of the node memory and a calibration."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,14 +19,15 @@ from disttgl_hpc.planning.machine import DAEMON_MIB, TRAINER_MIB, room_for_node_
 from disttgl_hpc.planning.planner import (
     Candidate,
     Cluster,
+    GridRules,
     Losses,
     cautions,
     choose_grid,
     choose_local_batch,
     divisors,
-    predicted_speed,
 )
 from disttgl_hpc.planning.run_plan import RunPlan
+from disttgl_hpc.planning.scaling import predict
 
 log = get_logger(__name__)
 
@@ -41,30 +42,28 @@ def plan_grid(
     base: int,
     max_loss: float,
 ) -> dict[str, Any]:
-    """A local batch and a grid for ``cluster``, as plain values with all that was looked at.
+    """A local batch and a grid for ``cluster``, with all candidates, as plain values.
 
-    calibrations: records of one trainer, one for each local batch to choose from; without any it is that of
-    ``config``, and no speed is predicted. Raises GridError if no replica fits a node.
+    calibrations: records of one trainer, one for each local batch to choose from. Without any, the local batch is
+    that of ``config``, and no speed is predicted. base: batch without information loss. Raises GridError if no
+    replica fits a node.
     """
-    measured = [(Costs.of(record), record["settings"]["local_batch"]) for record in calibrations]
-    costs = {local_batch: cost for cost, local_batch in measured}
+    costs = {record["settings"]["local_batch"]: Costs.of(record) for record in calibrations}
     sizes = sorted(costs) or [config.local_batch]
-    losses = _losses(
-        stream, {base, *(i * size for size in sizes for i in divisors(cluster.trainers_per_node))}, base
-    )
-    speeds = {size: costs[size].events_per_s for size in costs}
-    local_batch, reasons = (
-        choose_local_batch(speeds, losses, max_loss=max_loss) if speeds else (config.local_batch, {})
-    )
+    slices = divisors(cluster.trainers_per_node)
+    losses = _losses(stream, (i * size for size in sizes for i in slices), base)
+    speeds = {size: cost.events_per_s for size, cost in costs.items()}
+    local_batch, reasons = config.local_batch, dict[int, str]()
+    if speeds:
+        local_batch, reasons = choose_local_batch(speeds, losses, max_loss=max_loss)
     config = replace(config, local_batch=local_batch)
-    candidates = _choose(
-        stream,
-        config,
-        cluster,
-        losses,
-        max_loss=max_loss,
-        speed_of=predicted_speed(costs[local_batch], machine, cluster.nodes) if costs else lambda _: None,
-    )
+    rules = replace(_rules(stream, config, cluster, losses), max_loss=max_loss)
+    if speeds:
+        cost = costs[local_batch]
+        rules = replace(
+            rules, speed_of=lambda shape: predict(cost, machine, shape, cluster.nodes).events_per_s
+        )
+    candidates = choose_grid(rules)
     chosen = _chosen(candidates)
     return {
         "stream": stream.name,
@@ -95,55 +94,49 @@ def plan_grid(
 
 
 def grid_shape(stream: EventStream, config: TrainConfig, world: Any) -> GridShape | None:
-    """The grid that a run's settings ask for; None for a replica a trainer. Collective, see :func:`auto_grid`."""
+    """The grid of a run's settings; None for one replica a trainer. Collective, see :func:`auto_grid`."""
     if config.grid == "auto":
         return auto_grid(stream, config, world)
     return GridShape.parse(config.grid) if config.grid else None
 
 
 def auto_grid(stream: EventStream, config: TrainConfig, world: Any) -> GridShape:
-    """Grid for the ranks that were started, without a calibration: the paper's rules at the given local batch.
+    """The grid for the ranks of ``world``, by the rules of the planner at the local batch of ``config``.
 
-    Node memory gets what trainers and daemons leave of the memory, see :func:`~.machine.room_for_node_memory`.
-    Collective over ``world``; the same on all ranks. Unequal nodes get what the smallest could take, which laying
-    the grid then refuses. Raises GridError if no replica fits the free shared memory of each node.
+    Node memory may take the memory that trainers and daemons leave free (see
+    :func:`~.machine.room_for_node_memory`). Collective over ``world``, with the same result on all ranks. Nodes
+    of different sizes get a grid for the smallest, which :func:`~.process_grid.place` then refuses. Raises
+    GridError if no replica fits the free shared memory of each node.
     """
     nodes = nodes_of(world)
-    per_node = min(map(len, nodes)) - 1
-    if world.size == 1 or per_node < 1:
+    trainers_per_node = min(map(len, nodes)) - 1
+    if world.size == 1 or trainers_per_node < 1:
         return ALONE
-    room = min(world.allgather(room_for_node_memory(per_node)))
-    cluster = Cluster(nodes=len(nodes), trainers_per_node=per_node, memory_per_node=room)
+    room = min(world.allgather(room_for_node_memory(trainers_per_node)))
+    cluster = Cluster(nodes=len(nodes), trainers_per_node=trainers_per_node, memory_per_node=room)
     base = config.local_batch
-    losses = _losses(stream, {i * base for i in divisors(per_node)}, base)
+    losses = _losses(stream, (i * base for i in divisors(trainers_per_node)), base)
     remedy = (
-        f"what is free, in /dev/shm and beside {TRAINER_MIB} MiB for each trainer and {DAEMON_MIB} for the daemon; "
-        "free some, start fewer ranks a node, or take a smaller --dim-memory"
+        f"that much is free in /dev/shm and beside {TRAINER_MIB} MiB for each trainer and {DAEMON_MIB} for the "
+        "daemon; free some, start fewer ranks a node, or use a smaller --dim-memory"
     )
-    candidates = _choose(stream, config, cluster, losses, remedy=remedy)
+    candidates = choose_grid(replace(_rules(stream, config, cluster, losses), remedy=remedy))
     chosen = _chosen(candidates)
-    shape = chosen.shape
-    log.info("grid %s, of %d that these ranks could lay; disttgl plan says why", shape, len(candidates))
+    log.info("grid %s, of %d possible on these ranks; disttgl plan says why", chosen.shape, len(candidates))
     for caution in cautions(chosen, config.epochs):
         log.warning("%s", caution)
-    return shape
+    return chosen.shape
 
 
-def _losses(stream: EventStream, batches: set[int], base: int) -> Losses:
-    """Captured shares of batches of these sizes."""
-    sizes = sorted(batches)
+def _losses(stream: EventStream, batches: Iterable[int], base: int) -> Losses:
+    """Captured shares of batches of these sizes and of ``base``."""
+    sizes = sorted({base, *batches})
     shares = captured_share(stream.tcsr, stream.split.train_end, sizes)
     return Losses(dict(zip(sizes, shares, strict=True)), base)
 
 
-def _choose(
-    stream: EventStream,
-    config: TrainConfig,
-    cluster: Cluster,
-    losses: Losses,
-    **rules: Any,
-) -> tuple[Candidate, ...]:
-    """Candidates for a stream under the settings of a run."""
+def _rules(stream: EventStream, config: TrainConfig, cluster: Cluster, losses: Losses) -> GridRules:
+    """Rules for a stream under the settings of a run."""
 
     def memory_of(shape: GridShape) -> int:
         sizes = RunPlan.of(stream, config, shape).sizes
@@ -153,9 +146,13 @@ def _choose(
             memory += num_bytes(static_shapes(stream.num_nodes, config.dim_memory, sizes.read_rows, trainers))
         return memory
 
-    num_events = stream.split.train_end
-    return choose_grid(
-        cluster, config.local_batch, losses, memory_of, num_events=num_events, epochs=config.epochs, **rules
+    return GridRules(
+        cluster=cluster,
+        local_batch=config.local_batch,
+        losses=losses,
+        memory_of=memory_of,
+        num_events=stream.split.train_end,
+        epochs=config.epochs,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a measurement ran on, and what only the operating system can count. Linux; elsewhere less is known."""
+"""The machine of a process: cores, memory, processor, versions, TCP traffic. Some need Linux."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from pathlib import Path
 _OPEN_FILES = Path("/proc/self/fd")
 _PROCESSORS = Path("/proc/cpuinfo")
 _MEMORY = Path("/proc/meminfo")
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at only
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only its free space is read
 _TCP_INFO = getattr(socket, "TCP_INFO", None)
 _BYTES_SENT = slice(200, 208)  # tcpi_bytes_sent in struct tcp_info, since Linux 4.19
+TRAINER_MIB, DAEMON_MIB = 470, 400
+"""Private memory of a process, measured without features; mostly libraries."""
 
 
 def own_cores() -> frozenset[int]:
@@ -26,17 +28,13 @@ def own_cores() -> frozenset[int]:
     return frozenset(range(os.cpu_count() or 1))
 
 
-TRAINER_MIB, DAEMON_MIB = 470, 400
-"""What a process takes for itself, measured without features; mostly libraries."""
-
-
 def room_for_node_memory(trainers: int) -> int:
-    """Bytes of this node that node memory may take beside the processes of so many trainers and a daemon."""
+    """Bytes that node memory may take on this node, beside the processes of ``trainers`` trainers and a daemon."""
     return max(0, free_shared_memory((trainers * TRAINER_MIB + DAEMON_MIB) * 2**20))
 
 
 def free_shared_memory(reserved: int = 0) -> int:
-    """Bytes that shared memory can still take on this node, which has to have them and ``reserved`` ones free."""
+    """Bytes that shared memory can still take on this node if ``reserved`` bytes of its memory stay free."""
     limits = [sys.maxsize]
     with suppress(OSError):
         limits.append(shutil.disk_usage(_SHARED_MEMORY).free)
@@ -47,7 +45,7 @@ def free_shared_memory(reserved: int = 0) -> int:
 
 
 def processor() -> str:
-    """The processor's name as its maker gives it."""
+    """The model name of the processor."""
     with suppress(OSError):
         for line in _PROCESSORS.read_text().splitlines():
             if line.startswith("model name"):
@@ -56,18 +54,17 @@ def processor() -> str:
 
 
 def versions(*more: str) -> dict[str, str]:
-    """Versions of Python and of the packages that a step's time depends on, and of ``more`` packages."""
+    """Versions of Python, of the packages on which the time of a step depends, and of ``more`` packages."""
     return {"python": platform.python_version()} | {
         name: version(name) for name in ("torch", "numpy", "mpi4py", *more)
     }
 
 
 def tcp_bytes_sent() -> int:
-    """Bytes that this process has sent through the TCP connections it has now, as the kernel counts them.
+    """Bytes sent through the open TCP connections of this process, as the kernel counts them; 0 outside Linux.
 
-    An MPI library that talks over TCP between nodes does so from the rank's own process, so this is its traffic,
-    with its headers and without those of TCP and IP. Shared memory and InfiniBand are not in it, and elsewhere
-    than on Linux it is 0.
+    An MPI library that uses TCP between nodes sends from the rank's own process, so this is its traffic, with MPI's
+    headers and without those of TCP and IP. Shared memory and InfiniBand are not included.
     """
     if _TCP_INFO is None or not _OPEN_FILES.is_dir():
         return 0
@@ -80,7 +77,7 @@ def tcp_bytes_sent() -> int:
 
 
 def _sent_by(descriptor: int) -> int:
-    """Bytes sent by a socket, 0 if it is not of TCP. Raises OSError for one that was closed meanwhile."""
+    """Bytes sent by a socket; 0 if it is not TCP. Raises OSError if it has been closed meanwhile."""
     with socket.socket(fileno=os.dup(descriptor)) as connection:
         is_tcp = connection.family in (socket.AF_INET, socket.AF_INET6) and (
             connection.type == socket.SOCK_STREAM

@@ -1,4 +1,4 @@
-"""What a run's settings come to on a stream and a grid; every rank computes the same."""
+"""The lengths and sizes of a run, from its settings, stream and grid; the same on every rank."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from disttgl_hpc.memory.node_memory import MemorySizes
 
 @dataclass(frozen=True)
 class Before:
-    """What a run had trained on other grids before it came to the present one: epochs, sweeps and steps.
+    """Epochs, sweeps and steps that a run has trained on earlier grids.
 
-    same_events: whether on the events of now; else on the first of them, and its last sweep is not validated here.
+    same_events: on the present events. If not, on the first of them, and the last of those sweeps is not validated.
     """
 
     epochs: int = 0
@@ -25,9 +25,9 @@ class Before:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Lengths and sizes of a run: its batches, its steps, and the room its memory and requests take.
+    """Batches, steps, and sizes of memory and requests of a run on one grid.
 
-    Steps count from where its grid was laid; ``before`` is what was trained until then.
+    Steps count from the first one on this grid; ``before`` is the training on earlier grids.
     """
 
     shape: GridShape
@@ -45,7 +45,7 @@ class RunPlan:
         steps: int | None = None,
         before: Before = Before(),
     ) -> RunPlan:
-        """Plan of what ``before`` has left of ``config.epochs`` on ``shape``, or of just so many ``steps``."""
+        """Plan of ``steps`` steps on ``shape``, or of the rest of ``config.epochs`` after ``before``."""
         batching = batching_of(stream, config, shape)
         sizes = MemorySizes.of(
             num_nodes=stream.num_nodes,
@@ -54,7 +54,7 @@ class RunPlan:
             epoch=shape.epoch,
             negatives_per_event=config.drawn_negatives,
             num_neighbors=config.num_neighbors,
-            # An event of another slice may join one of this slice's nodes to one other.
+            # An event of another slice may connect a node of this slice to one other node.
             other_partners=batching.global_batch - config.local_batch if config.comb == "mean" else 0,
         )
         whole = num_steps(max(0, config.epochs - before.epochs), shape, batching.num_batches)
@@ -69,7 +69,7 @@ class RunPlan:
     def sweep_ends(self) -> range:
         """Steps after which replica 0 has finished a sweep, and its memory is evaluated.
 
-        A grid is only laid where another one's sweep has ended; that is step −1.
+        Step −1 is the end of the last sweep on an earlier grid; grids change only there.
         """
         first = -1 if self.before.steps and self.before.same_events else self.num_batches - 1
         return range(first, self.num_steps, self.num_batches)
@@ -91,10 +91,10 @@ class RunPlan:
 
     @property
     def sweeps_before(self) -> int:
-        """Sweeps on this grid that come to at least as many passes as were trained before it."""
+        """Sweeps on this grid with at least as many passes as were trained before it."""
         return -(-self.before.epochs // self.epochs_per_sweep)
 
 
 def batching_of(stream: EventStream, config: TrainConfig, shape: GridShape) -> Batching:
-    """How a run cuts its stream: global batches of i·b events in training, evaluation batches behind them."""
+    """The batches of a run: global batches of i·b events in training, then evaluation batches."""
     return Batching(stream.split, shape.minibatch * config.local_batch, config.evaluation_batch)

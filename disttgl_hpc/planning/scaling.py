@@ -1,10 +1,8 @@
-"""A model of a step of many trainers: who waits for whom, drawn step by step from the costs of one trainer.
+"""The scaling model: simulates steps of many trainers from the costs of one, and forecasts grids of any size.
 
-Events happen in the order that schedule and code impose: a trainer begins when its memory has been served and its
-batch is loaded, writes, goes backward, and meets all others in the sum of gradients; a node's daemon serves writes
-and the reads behind them one after the other. Steps are synchronous, so each lasts as long as its slowest trainer.
-
-A whole forecast from a record of ``disttgl bench scaling``: its own grids for comparison, and larger ones.
+A trainer starts a step when its memory has been read and its batch loaded; it writes, runs its backward pass,
+and waits for all others in the sum of gradients. The daemon of a node serves writes, and the reads behind them,
+one after the other. Steps are synchronous, so each takes as long as its slowest trainer.
 """
 
 from __future__ import annotations
@@ -26,27 +24,22 @@ LOSSES = {
     "memory_s": "memory daemon",
     "storage_s": "storage",
 }
-
-
-"""What a step can lose time to, and its name. All but the first leave trainers idle."""
-
-
-_WORTH_NAMING = 0.05
-
-
+"""Causes of lost time in a step, by field of a prediction. In all but the first, trainers are idle."""
+_WORTH_NAMING = 0.05  # share of a step that all losses together must have to be a bottleneck
 _LEAST_STEPS = 200
-
-
 _PREFETCH = 2  # batches that are loaded ahead
+
+GridOnNodes = tuple[GridShape, int]
+"""A grid and its number of nodes."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a grid on some nodes comes to; seconds are of a step, means over steps and trainers.
+    """Predicted speed of a grid on some nodes; seconds are of a step, means over steps and trainers.
 
-    The step is the sum of compute_s, what the trainer alone would need, and of the LOSSES: cores_s for sharing
-    cores, unequal_s for waiting for the slowest trainer, gradients_s for the sum itself, memory_s and storage_s
-    because the last trainer's memory is not read yet, or its features not loaded. batches: L of a sweep.
+    step_s is the sum of compute_s, the step of a trainer alone, and the LOSSES: cores_s for sharing cores,
+    unequal_s for waiting for the slowest trainer, gradients_s for the gradient sum, memory_s and storage_s for
+    waiting until the memory or the features of the last trainer are read. batches: L of a sweep.
     """
 
     shape: GridShape
@@ -68,14 +61,14 @@ class Prediction:
 
     @property
     def bottleneck(self) -> str:
-        """The largest of the losses, or computing where all of them together hardly matter."""
+        """The largest loss, or "computing" if all losses together are small."""
         losses = {name: getattr(self, field) for field, name in LOSSES.items()}
         if sum(losses.values()) < _WORTH_NAMING * self.step_s:
             return "computing"
         return max(losses, key=lambda name: losses[name])
 
     def run(self, epochs: int) -> tuple[int, float]:
-        """Passes over the events, and seconds, of a run of ``epochs`` epochs: whole sweeps of j·k passes."""
+        """Passes over the events, and seconds, of a run of ``epochs`` epochs in whole sweeps of j·k passes."""
         steps = num_steps(epochs, self.shape, self.batches)
         return steps // self.batches * self.shape.epoch * self.shape.memory, steps * self.step_s
 
@@ -89,7 +82,7 @@ class Prediction:
 def predict(
     costs: Costs, machine: Machine, shape: GridShape, nodes: int = 1, *, steps: int = 0, seed: int = 0
 ) -> Prediction:
-    """Walk ``steps`` steps of a grid spread evenly over ``nodes``; by default, all measured ones equally often.
+    """Simulate ``steps`` steps of a grid spread evenly over ``nodes``; by default all measured ones equally often.
 
     Raises GridError for a grid that cannot be spread.
     """
@@ -100,7 +93,7 @@ def predict(
         )
     measured = len(costs.batch_s)
     steps = steps or -(-_LEAST_STEPS // measured) * measured
-    model = _Walk(costs, machine, shape, nodes, np.random.Generator(np.random.Philox(seed)))
+    model = Simulation(costs, machine, shape, nodes, np.random.Generator(np.random.Philox(seed)))
     spent = np.array([model.step(number) for number in range(steps)])
     compute, cores, unequal, gradients, memory, storage = spent.mean(axis=0).tolist()
     step_s = compute + cores + unequal + gradients + memory + storage
@@ -119,8 +112,8 @@ def predict(
     )
 
 
-class _Walk:
-    """Clocks of all trainers and daemons; trainers are numbered by replica, lane and slice, node after node."""
+class Simulation:
+    """Clocks of all trainers and daemons. Trainers are numbered by replica, lane and slice, node after node."""
 
     def __init__(
         self, costs: Costs, machine: Machine, shape: GridShape, nodes: int, random: np.random.Generator
@@ -137,39 +130,39 @@ class _Walk:
             if machine.storage_bandwidth
             else 0.0
         )
-        self._clock = np.zeros(shape.num_trainers)
-        self._served = np.zeros(shape.memory)  # when the next read of each replica is answered
+        self.clock = np.zeros(shape.num_trainers)
+        self.served = np.zeros(shape.memory)  # when the next read of each replica is served
         self._daemon_free = np.zeros((nodes, 1))
-        self._begun = [0.0] * _PREFETCH  # when the last steps began, and loads could be asked for
+        self._begun = [0.0] * _PREFETCH  # start of the last steps, which request loads
         self._loaded = 0.0
 
     def step(self, number: int) -> tuple[float, float, float, float, float, float]:
-        """One step of everybody; seconds of compute, cores, unequal, gradients, memory and storage."""
+        """One step of all trainers: seconds of compute, cores, unequal, gradients, memory and storage."""
         costs, shape = self._costs, self._shape
         own_s = self._own_s(number)
-        spread_s = self._sharing_cores(own_s)
+        spread_s = self.share_cores(own_s)
         reads = number % shape.epoch == self._lane
-        served = np.repeat(self._served, shape.trainers_per_replica)
-        ready = np.where(reads, np.maximum(self._clock, served) + costs.reply_s, self._clock)
+        served = np.repeat(self.served, shape.trainers_per_replica)
+        ready = np.where(reads, np.maximum(self.clock, served) + costs.reply_s, self.clock)
         begin = np.maximum(ready, self._load())
-        self._serve((begin + costs.before_write * spread_s)[reads])
+        self.serve((begin + costs.before_write * spread_s)[reads])
         until_sum_s = (costs.before_write + costs.backward) * spread_s
-        # Who comes last without any wait, with those for memory, with those for storage as well: each cause is
-        # charged with what it adds to that moment, for which all have to wait.
-        alone, with_memory, with_both = ((start + until_sum_s).max() for start in (self._clock, ready, begin))
+        # Arrival of the last trainer without waits, with those for memory, and with those for storage as well. Each
+        # cause is charged with the time that it adds to this arrival, for which all wait.
+        alone, with_memory, with_both = ((start + until_sum_s).max() for start in (self.clock, ready, begin))
         lost = (
             own_s.mean(),
             (spread_s - own_s).mean(),
-            alone - (self._clock + until_sum_s).mean(),
+            alone - (self.clock + until_sum_s).mean(),
             self._exchange_s,
             with_memory - alone,
             with_both - with_memory,
         )
-        self._clock = with_both + self._exchange_s + spread_s - until_sum_s
+        self.clock = with_both + self._exchange_s + spread_s - until_sum_s
         return lost
 
     def _own_s(self, number: int) -> Seconds:
-        """What each trainer's step takes without the others: its batch's cost, and chance."""
+        """Seconds of each trainer's step without the others: the cost of its batch and a random deviation."""
         costs, epoch = self._costs, self._shape.epoch
         counter = number - (number - self._lane) % epoch
         batch_s = costs.batch_s[(counter + self._offset) % len(costs.batch_s)]
@@ -177,10 +170,10 @@ class _Walk:
         longer: Seconds = np.maximum(own_s, 0.1 * batch_s)
         return longer
 
-    def _sharing_cores(self, own_s: Seconds) -> Seconds:
-        """How long the same steps take on the node's cores, which active trainers and the daemon share equally.
+    def share_cores(self, own_s: Seconds) -> Seconds:
+        """Seconds of the same steps when active trainers and the daemon share the cores of a node equally.
 
-        The shortest step ends first, and leaves its share to the others.
+        The shortest step ends first and leaves its share to the others.
         """
         costs, cores, per_node = self._costs, self._machine.cores, self._per_node
         threads = (costs.cpu_s + costs.daemon_s) / costs.step_s * np.arange(per_node, 0, -1)
@@ -193,10 +186,10 @@ class _Walk:
         np.put_along_axis(spread_s, order, (parts * slowdown).cumsum(axis=1), axis=1)
         return spread_s.ravel()
 
-    def _serve(self, written: Seconds) -> None:
-        """Each daemon takes the writes of its replicas as they come, and answers the read behind each at once.
+    def serve(self, written: Seconds) -> None:
+        """Serve the writes of each daemon's replicas in order of arrival, each with the read behind it.
 
-        A replica's slices are served together, when the last of them has written.
+        The slices of a replica are served together, when the last of them has written.
         """
         service_s = self._shape.minibatch * self._costs.daemon_s
         arrivals = written.reshape(self._nodes, -1, self._shape.minibatch).max(axis=2)
@@ -205,35 +198,35 @@ class _Walk:
         before_s = service_s * np.arange(arrivals.shape[1])
         done = np.maximum.accumulate(arrivals - before_s, axis=1) + before_s + service_s
         self._daemon_free = done[:, -1:]
-        np.put_along_axis(self._served.reshape(self._nodes, -1), order, done, axis=1)
+        np.put_along_axis(self.served.reshape(self._nodes, -1), order, done, axis=1)
 
     def _load(self) -> float:
-        """When storage has delivered this step's features, which were asked for some steps ahead."""
+        """When storage has delivered the features of this step, which were requested some steps ahead."""
         self._loaded = max(self._loaded, self._begun.pop(0)) + self._loading_s
-        self._begun.append(float(self._clock.mean()))
+        self._begun.append(float(self.clock.mean()))
         return self._loaded if self._loading_s else 0.0
 
 
-def grids_on_nodes(text: str) -> list[tuple[GridShape, int]]:
-    """Grids and nodes written as ``1x1x4,2x1x12@3``, one node unless told, those of few trainers first.
+def grids_on_nodes(text: str) -> list[GridOnNodes]:
+    """Parse grids and nodes like ``1x1x4,2x1x12@3``, by default one node; sorted by trainers.
 
-    Raises ConfigError or GridError where they are not.
+    Raises ConfigError or GridError for another text.
     """
     found = []
     for part in text.split(","):
-        grid, is_told, nodes = part.partition("@")
-        if is_told and not (nodes.strip().isdecimal() and 0 < int(nodes) < 1 << 31):
+        grid, separator, nodes = part.partition("@")
+        if separator and not (nodes.strip().isdecimal() and 0 < int(nodes) < 1 << 31):
             raise ConfigError(f"grids are written IxJxK@NODES,…: got {part!r}; try {grid}@2")
-        found.append((GridShape.parse(grid), int(nodes) if is_told else 1))
+        found.append((GridShape.parse(grid), int(nodes) if separator else 1))
     return sorted(found, key=lambda one: one[0].num_trainers)
 
 
 def doublings(
     trainers_per_node: int, most: int, *, minibatch: int = 1, epoch: int = 1
 ) -> list[tuple[GridShape, int]]:
-    """Grids of 1, 2, 4, … replicas of i×j trainers, and the nodes each needs, up to ``most`` trainers.
+    """Grids of 1, 2, 4, … replicas of i×j trainers, up to ``most`` trainers, and their nodes.
 
-    Raises ConfigError where replicas do not fill nodes.
+    Raises ConfigError if replicas do not fill nodes.
     """
     per_replica = minibatch * epoch
     if trainers_per_node % per_replica:
@@ -249,9 +242,6 @@ def doublings(
     return grids
 
 
-GridOnNodes = tuple[GridShape, int]
-
-
 def forecast(
     record: dict[str, Any],
     machine: Machine,
@@ -260,14 +250,14 @@ def forecast(
     epochs: int,
     faster: float = 1.0,
 ) -> dict[str, Any]:
-    """Predictions as plain values: of the grids in ``record``, of which only 1×1×1 calibrates, and of ``grids``.
+    """Predictions of the grids in ``record``, whose 1×1×1 calibrates the model, and of ``grids``, as plain values.
 
-    epochs: of the run whose passes and length are told. faster: how many times faster than in the record the
-    trainers of ``grids`` compute. Raises ConfigError for a record that cannot calibrate.
+    epochs: of the predicted run. faster: factor by which the trainers of ``grids`` compute faster than the measured
+    one. Raises ConfigError for a record that cannot calibrate the model.
     """
     costs = Costs.of(record)
     alone_per_s = of_one_trainer(record)["events_per_s"]
-    imagined = costs.faster(faster)
+    scaled = costs.faster(faster)
     return {
         "stream": record["stream"],
         "epochs": epochs,
@@ -283,12 +273,12 @@ def forecast(
             "assumed": record.get("assumed", []),
         },
         "measured": [_compared(entry, alone_per_s, costs, machine) for entry in record["grids"]],
-        "predicted": [_predicted(imagined, machine, shape, nodes, epochs) for shape, nodes in grids],
+        "predicted": [_predicted(scaled, machine, shape, nodes, epochs) for shape, nodes in grids],
     }
 
 
 def _compared(entry: dict[str, Any], alone_per_s: float, costs: Costs, machine: Machine) -> dict[str, Any]:
-    """A measured grid, compared with one trainer's events/s, and its prediction on the cores that it ran on."""
+    """A measured grid beside its prediction on the same cores. alone_per_s: events/s of one trainer."""
     own = replace(machine, cores=max(1, entry["cores"] // entry["nodes"]))
     found = predict(costs, own, GridShape.parse(entry["grid"]), entry["nodes"])
     kept = ("grid", "trainers", "events_per_s", "waiting_share", "oversubscribed")
@@ -301,7 +291,7 @@ def _compared(entry: dict[str, Any], alone_per_s: float, costs: Costs, machine: 
 
 
 def _predicted(costs: Costs, machine: Machine, shape: GridShape, nodes: int, epochs: int) -> dict[str, Any]:
-    """A prediction with what it means for a run."""
+    """A prediction, with passes and seconds of a run."""
     found = predict(costs, machine, shape, nodes)
     passes, run_s = found.run(epochs)
     return found.as_dict() | {

@@ -1,1 +1,1 @@
-"""What people read of results: tables, charts, the page of a run, pictures of the schedule."""
+"""Results for people: tables, charts, the page about runs, pictures of the schedule."""

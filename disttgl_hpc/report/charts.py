@@ -1,14 +1,12 @@
-"""Charts as plain values: what is drawn, not how. Drawn by :mod:`~.svg` and, for other files, :mod:`~.drawn`."""
+"""Charts as plain values: what is drawn, not how. :mod:`~.drawing` turns them into SVG or image files."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 BATCHES, READ, FORWARD, WRITE, BACKWARD, REDUCE, OPTIMISER, CHECKPOINT, EVALUATE, REST = range(10)
-"""Kinds of work, as colours of bars and timelines; see charts.css."""
+"""Kinds of work. Bars and timelines colour by kind; charts.css defines the colours."""
 WORK_NAMES = (
     "load batches",
     "read memory",
@@ -36,12 +34,16 @@ WORK = {
     "evaluate": EVALUATE,
     "wait": REST,
 }
-"""Which kind of work a phase of a trainer or a daemon is."""
+"""The kind of work of each phase of a trainer or a daemon."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line through points (x, y), with a band around it if it is a mean. color: number of its series."""
+    """A series of points (x, y).
+
+    color: number of the series. low, high: the band around a mean, if there is one. is_joined: a line joins the
+    points.
+    """
 
     name: str
     x: Sequence[float]
@@ -49,20 +51,23 @@ class Line:
     color: int = 0
     low: Sequence[float] = ()
     high: Sequence[float] = ()
+    is_joined: bool = True
 
 
 @dataclass(frozen=True)
 class LineChart:
-    """Lines over one axis. title: what y is, with its unit. x_title: the same of x."""
+    """Lines over one axis. title, x_title: of y and x, with units. Values on logarithmic axes are above 0."""
 
     title: str
     x_title: str
     lines: Sequence[Line]
+    log_x: bool = False
+    log_y: bool = False
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A stack of parts, (kind of work, amount), lying one after the other."""
+    """A stack of parts (kind, amount), side by side."""
 
     label: str
     parts: Sequence[tuple[int, float]]
@@ -70,7 +75,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class BarChart:
-    """Horizontal bars on one scale; parts are kinds of work, or one thing (``part_names``)."""
+    """Horizontal bars on one scale. part_names: by kind, the kinds of work unless given."""
 
     title: str
     x_title: str
@@ -79,13 +84,13 @@ class BarChart:
 
     @property
     def kinds(self) -> list[int]:
-        """Parts that occur."""
+        """Kinds of parts that occur."""
         return sorted({kind for bar in self.bars for kind, amount in bar.parts if amount > 0})
 
 
 @dataclass(frozen=True)
 class Block:
-    """A stretch of a track, begin and end in ms, with what to say about it, and a mark to write behind it."""
+    """An interval of a track from begin to end, ms. text: its description. mark: a label drawn after it."""
 
     kind: int
     begin: float
@@ -96,7 +101,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Track:
-    """What one thread of work did; ``opens_group``: a rank begins with it."""
+    """The blocks of one thread. opens_group: it is the first track of a rank."""
 
     label: str
     blocks: Sequence[Block]
@@ -105,7 +110,7 @@ class Track:
 
 @dataclass(frozen=True)
 class TimelineChart:
-    """Tracks over one axis of milliseconds. steps: (number, begin) of the steps that are seen."""
+    """Tracks over one axis of milliseconds. steps: (number, begin) of the steps shown."""
 
     title: str
     tracks: Sequence[Track]
@@ -123,26 +128,4 @@ class TimelineChart:
         return min(block.begin for block in blocks), max(block.end for block in blocks)
 
 
-_UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 Chart = LineChart | BarChart | TimelineChart
-
-
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About ``count`` round numbers from ``low`` to ``high``, at least one."""
-    if not high > low:
-        return [low]
-    rough = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [number * step for number in range(first, last + 1)] or [low]
-
-
-def tick_texts(values: Sequence[float]) -> list[str]:
-    """Ticks with as few decimals as tell them apart, the same number for all; thousands and millions shortened."""
-    largest = max((abs(value) for value in values), default=0.0)
-    unit, sign = next(((unit, sign) for unit, sign in _UNITS if largest >= 10 * unit), (1.0, ""))
-    step = min((b - a for a, b in pairwise(values)), default=largest) / unit
-    shown = [value / unit for value in values]
-    decimals = next((n for n in range(12) if all(abs(v - round(v, n)) <= 0.01 * step for v in shown)), 12)
-    return [f"{value:.{decimals}f}{sign if value else ''}" for value in shown]

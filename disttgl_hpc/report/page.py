@@ -1,4 +1,4 @@
-"""The report: one HTML page that asks for nothing else."""
+"""The report: one HTML page that loads nothing else."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from disttgl_hpc.log import duration
 from disttgl_hpc.report.charts import WORK_NAMES, Chart
+from disttgl_hpc.report.drawing import NUM_COLORS, draw, style
 from disttgl_hpc.report.figures import MOST_RANKS, curves, memory_chart, timeline, work_chart
 from disttgl_hpc.report.result_tables import MODEL, results_tables
 from disttgl_hpc.report.run_facts import AXES, Group, RunFacts, differences, group_runs
-from disttgl_hpc.report.svg import NUM_COLORS, draw, style
 
 GENERATOR = '<meta name="generator" content="disttgl report">'
-"""By which a page of ours is known."""
+"""Marks a page that ``disttgl report`` wrote, which it may overwrite."""
 _LEVELS = ("25 %", "median", "75 %", "99 %")
 
 
 def render_report(runs: Sequence[RunFacts]) -> str:
-    """The page about runs, which are compared where there are several."""
+    """The page about one run, or comparing several."""
     environment = Environment(
         loader=PackageLoader("disttgl_hpc", "report"),
         autoescape=True,
@@ -50,7 +51,7 @@ def render_report(runs: Sequence[RunFacts]) -> str:
 
 
 def all_charts(runs: Sequence[RunFacts]) -> Iterator[tuple[str, Chart]]:
-    """Every chart of the page with a name for its file."""
+    """Every chart of the page, with a file name."""
     for axis, charts in curves(group_runs(runs)).items():
         for chart in charts:
             what = chart.title.split(",")[0] if "loss" in chart.title else chart.title
@@ -71,7 +72,7 @@ def _file_name(text: str) -> str:
 
 
 def _tiles(runs: Sequence[RunFacts], groups: Sequence[Group]) -> list[tuple[str, str]]:
-    """The figures that are asked for first, of a single run."""
+    """The main figures (name, value) of a single run, or of a comparison."""
     if len(runs) > 1:
         tiles = [("runs", f"{len(runs)}"), ("settings compared", f"{len(groups)}")]
         for table in results_tables(groups)[:1]:
@@ -99,13 +100,12 @@ def _tiles(runs: Sequence[RunFacts], groups: Sequence[Group]) -> list[tuple[str,
 
 
 def _details(run: RunFacts) -> dict[str, Any]:
-    """What is told of each run by itself."""
-    trace = timeline(run)
+    """Charts and tables of one run."""
     return {
         "run": run,
         "work": work_chart(run),
         "memory": memory_chart(run),
-        "timeline": trace,
+        "timeline": timeline(run),
         "clock_error_us": (run.trace or {}).get("otherData", {}).get("clock_error_us"),
         "captured": [
             (
@@ -120,20 +120,12 @@ def _details(run: RunFacts) -> dict[str, Any]:
     }
 
 
-def duration(seconds: float) -> str:
-    """Seconds for people."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def _number(value: float | None, decimals: int = 0) -> str:
     return "–" if value is None else f"{value:,.{decimals}f}"
 
 
 def _shown(value: Any) -> str:
-    """A setting for people."""
+    """A setting as text."""
     if value is None or value == "":
         return "–"
     if isinstance(value, bool):
@@ -142,4 +134,4 @@ def _shown(value: Any) -> str:
 
 
 def _svg(chart: Chart) -> Markup:
-    return Markup(draw(chart))  # noqa: S704 - whose texts are escaped
+    return Markup(draw(chart))  # noqa: S704 - draw escapes its texts

@@ -1,31 +1,26 @@
-"""Results as a person reads them.
-
-Results as rows: each model, as mean and spread over seeds, beside what it must beat.
-"""
+"""Tables of results: each model beside its heuristics and baselines, as text and as rows for the page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from disttgl_hpc.log import aligned
 from disttgl_hpc.report.run_facts import METRICS, MODELS, PARTS, Group, Record, RunFacts, parts_of
-from disttgl_hpc.text import aligned
 
 _LINK_COLUMNS = ("mrr", "hits_at_10", "average_precision", "roc_auc")
-
-
 _CLASS_COLUMNS = ("f1_micro", "f1_macro", "accuracy", "roc_auc", "average_precision")
-
-
 _HEAD_COLUMNS = ("roc_auc", "average_precision")
+MODEL = "TGN"
+"""The name of the model in tables."""
 
 
 def results_table(record: dict[str, Any]) -> str:
-    """Tables of a test record: the model beside what it must beat, on the same events and candidates.
+    """Tables of a test record: the model beside heuristics and baselines on the same events and candidates.
 
-    Links; links with nodes that training has not seen, where test has some; classes: whatever the task tells.
+    One of links, one of links with nodes that training has not seen, one of classes; those that the task has.
     """
     parts = {"TGN (validation)": record["validation"], "TGN (test)": record["test"]}
     tables = []
@@ -44,7 +39,7 @@ def results_table(record: dict[str, Any]) -> str:
 
 
 def _link_tables(record: dict[str, Any], rows: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """Lines of one table of all test events, and of one of those with new nodes if there are any."""
+    """Lines of a table of all test events, and of one of those with new nodes if there are any."""
     test = record["test"]
     text = (
         f"{test['num_events']:,} test events, each ranked among {record['evaluation_negatives']} "
@@ -55,7 +50,7 @@ def _link_tables(record: dict[str, Any], rows: dict[str, dict[str, Any]]) -> lis
         new = test["inductive"]
         own = {name: metrics["inductive"] for name, metrics in rows.items() if "inductive" in metrics}
         text = (
-            f"Those {new['num_events']:,} of them with an end that training has not seen: {new['new_sources']:,} "
+            f"The {new['num_events']:,} test events with a node that training has not seen: {new['new_sources']:,} "
             f"new sources, {new['new_destinations']:,} new destinations."
         )
         tables.append([*_metrics_table(own, _LINK_COLUMNS), text])
@@ -63,7 +58,7 @@ def _link_tables(record: dict[str, Any], rows: dict[str, dict[str, Any]]) -> lis
 
 
 def heads_table(record: dict[str, Any]) -> str:
-    """Table of what :func:`~.runs.classify.classify` found: mean and spread over heads, baselines on test."""
+    """Table of ``disttgl classify``: mean and spread over heads, and baselines on test."""
     rows = {
         f"TGN ({part})": {
             column: [head[part][column] for head in record["heads"] if column in head[part]]
@@ -83,18 +78,18 @@ def heads_table(record: dict[str, Any]) -> str:
         ]
     )
     counts = ", ".join(f"{count} in {name}" for name, count in record["positives"].items())
-    return "\n".join([*lines, f"{len(record['heads'])} heads; events whose source has the state: {counts}."])
+    return "\n".join([*lines, f"{len(record['heads'])} heads; positive events: {counts}."])
 
 
-def _mean_and_spread(values: list[float]) -> str:
-    """Mean, and standard deviation of several."""
+def _mean_and_spread(values: Sequence[float]) -> str:
+    """Mean, and the standard deviation if there are several values."""
     if not values:
         return "–"
     return f"{fmean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
 
 
 def _metrics_table(rows: dict[str, dict[str, Any]], columns: Sequence[str]) -> list[str]:
-    """A line for each row's metrics, below the titles of those columns that some row has."""
+    """A line for each row, below the titles of the columns that some row has."""
     shown = [column for column in columns if any(column in row for row in rows.values())]
     names = {name: MODELS.get(name, name) for name in rows}
     width = max(map(len, names.values()))
@@ -105,108 +100,9 @@ def _metrics_table(rows: dict[str, dict[str, Any]], columns: Sequence[str]) -> l
     return lines
 
 
-def _milliseconds_a_step(name: str) -> Callable[[dict[str, Any], int], str]:
-    """Mean over trainers of a list of seconds, for one step."""
-    return lambda entry, steps: f"{1e3 * fmean(entry[name]) / steps:.2f}"
-
-
-_SCALING: tuple[tuple[str, str, Callable[[dict[str, Any], int], str]], ...] = (
-    ("", "grid", lambda entry, _: entry["grid"] + ("*" if entry["oversubscribed"] else " ")),
-    ("", "trainers", lambda entry, _: f"{entry['trainers']}"),
-    ("", "daemons", lambda entry, _: f"{entry['daemons']}"),
-    ("", "events/s", lambda entry, _: f"{entry['events_per_s']:,.0f}"),
-    ("", "speed-up", lambda entry, _: f"{entry['speed_up']:.2f}"),
-    ("CPU-µs", "trainers", lambda entry, _: f"{entry['trainer_cpu_us']:.1f}"),
-    ("an event", "daemons", lambda entry, _: f"{entry['daemon_cpu_us']:.2f}"),
-    ("daemon of", "a trainer", lambda entry, _: f"{entry['daemon_share']:.2%}"),
-    ("waiting,", "memory", _milliseconds_a_step("memory_wait_s")),
-    ("ms a step", "gradients", _milliseconds_a_step("gradient_wait_s")),
-    ("", "share", lambda entry, _: f"{entry['waiting_share']:.1%}"),
-    ("bytes a step", "gradients", lambda entry, _: f"{entry['gradient_bytes']:,.0f}"),
-    ("", "TCP", lambda entry, _: f"{entry['tcp_bytes']:,.0f}"),
-)
-
-
-_LOADER: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
-    ("", "graphs", lambda way: way["graphs"]),
-    ("", "prefetch", lambda way: f"{way['prefetch']}"),
-    ("µs an event:", "batch", lambda way: f"{way['sample_us']:.2f}"),
-    ("", "memory", lambda way: f"{way['read_us']:.2f}"),
-    ("", "inputs", lambda way: f"{way['inputs_us']:.2f}"),
-    ("", "step", lambda way: f"{way['step_us']:.1f}"),
-    ("loading,", "of a step", lambda way: f"{way['loading_share']:.1%}"),
-    ("CPU-µs", "an event", lambda way: f"{way['cpu_us']:.1f}"),
-)
-
-
-def loader_table(record: dict[str, Any]) -> str:
-    """Table of what :func:`~.runs.bench_loader.measure_loader` found: a row for each way of loading."""
-    rows = [[group for group, _, _ in _LOADER], [title for _, title, _ in _LOADER]]
-    rows += [[show(way) for _, _, show in _LOADER] for way in record["ways"]]
-    return "\n".join(
-        [
-            *aligned(rows),
-            f"Medians of {record['rounds']} rounds of {record['steps']} steps after {record['warmup']}: what the "
-            "trainer waits for on its own path. CPU time is that of all its threads.",
-            f"{record['stream']} on {record['machine']['processor']}; {_versions(record)}.",
-        ]
-    )
-
-
-def training_table(record: dict[str, Any]) -> str:
-    """Table of what :func:`~.runs.bench_train.measure_training` found: phases, floor, and the other program."""
-    own, floor = record["own"], record["floor"]
-    phases = [name for name in own if name.endswith("_us") and name != "cpu_us"]
-    rows = [["CPU-µs an event", *(name.removesuffix("_us") for name in phases), "all", "events/s"]]
-    rows.append(["disttgl", *(f"{own[name]:.1f}" for name in phases), *_speed(own)])
-    if "pyg" in record:
-        rows.append(["PyTorch Geometric", *("" for _ in phases), *_speed(record["pyg"])])
-    lines = [
-        *aligned(rows),
-        f"Floor: {floor['cpu_us']:.1f} CPU-µs: {floor['product_mflop']:.2f} MFLOP of products in "
-        f"{floor['products_us']:.1f}, {floor['slot_mflop']:.2f} MFLOP over neighbours in {floor['slots_us']:.1f} "
-        f"(one thread: {floor['gflops']:.0f} GFLOP/s), {floor['kilobytes']:.1f} kB in {floor['bytes_us']:.1f} "
-        f"({floor['copy_gb_s']:.1f} GB/s). Peak memory {record['peak_rss_mib']:.0f} MiB.",
-        f"Medians of {record['rounds']} rounds of {record['steps']} steps after {record['warmup']}.",
-        f"{record['stream']} on {record['machine']['processor']}; {_versions(record)}.",
-    ]
-    if "ratio" in record:
-        lines.insert(
-            -2, f"PyTorch Geometric's TGN needs {record['ratio']:.2f} times the CPU time, round by round."
-        )
-    return "\n".join(lines)
-
-
-def _speed(figures: dict[str, float]) -> tuple[str, str]:
-    return f"{figures['cpu_us']:.1f}", f"{figures['events_per_s']:,.0f}"
-
-
-def _versions(record: dict[str, Any]) -> str:
-    """Versions of what a measurement ran on."""
-    return ", ".join(f"{name} {number}" for name, number in record["machine"]["versions"].items())
-
-
-def scaling_table(record: dict[str, Any]) -> str:
-    """Table of what :func:`~.runs.bench.measure_scaling` found: a row for each grid, and what it ran on."""
-    rows = [[group for group, _, _ in _SCALING], [title for _, title, _ in _SCALING]]
-    rows += [[show(entry, record["steps"]) for _, _, show in _SCALING] for entry in record["grids"]]
-    lines = aligned(rows)
-    machine, rounds = record["machine"], len(record["grids"][0]["rounds"])
-    lines += [
-        f"Medians of {rounds} rounds of {record['steps']} steps after {record['warmup']}; speed-up over the first "
-        "row, round by round. An event counts each time it is trained. *: more threads of trainers than cores.",
-        f"{record['stream']} on {machine['processor']}: {machine['ranks']} ranks on {machine['cores']} cores of "
-        f"{machine['nodes']} node{'' if machine['nodes'] == 1 else 's'}; {_versions(record)}.",
-    ]
-    return "\n".join(lines)
-
-
-MODEL = "TGN"
-
-
 @dataclass(frozen=True)
 class Cell:
-    """A metric as text, and whether it is the best of its column on test."""
+    """A metric as text. is_best: the best of its column on test."""
 
     text: str
     is_best: bool = False
@@ -214,7 +110,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class ResultsTable:
-    """title: of what. columns: of metrics. rows: (name, kind, cells), kind one of validation, test, heuristic."""
+    """columns: titles of metrics. rows: (name, kind, cells); kind is validation, test or heuristic."""
 
     title: str
     columns: Sequence[str]
@@ -225,7 +121,7 @@ _Row = tuple[str, str, dict[str, list[float]]]
 
 
 def results_tables(groups: Sequence[Group]) -> list[ResultsTable]:
-    """A table for each part of PARTS, and others, that some finished run has."""
+    """A table for each part of the metrics (see PARTS) that some finished run has."""
     tested = [(group, [run for run in group.runs if run.test]) for group in groups]
     tested = [(group, runs) for group, runs in tested if runs]
     parts = dict.fromkeys(part for _, runs in tested for run in runs for part in parts_of(_test(run)["test"]))
@@ -238,7 +134,7 @@ def _test(run: RunFacts) -> Record:
 
 def _table(part: str, tested: Sequence[tuple[Group, Sequence[RunFacts]]]) -> ResultsTable:
     rows: list[_Row] = []
-    besides: dict[str, _Row] = {}
+    heuristics: dict[str, _Row] = {}
     for group, runs in tested:
         for kind in ("validation", "test"):
             values = [parts_of(_test(run)[kind]).get(part, {}) for run in runs]
@@ -247,12 +143,12 @@ def _table(part: str, tested: Sequence[tuple[Group, Sequence[RunFacts]]]) -> Res
                 (name, kind, {metric: [one[metric] for one in values if metric in one] for metric in METRICS})
             )
         for run in runs:
-            for name, metrics in _besides(_test(run), part).items():
+            for name, metrics in _heuristics(_test(run), part).items():
                 title = MODELS.get(name, name)
                 streams = {other.stream for _, others in tested for other in others}
                 title += f", {run.stream}" if len(streams) > 1 else ""
-                besides.setdefault(title, (title, "heuristic", {m: [v] for m, v in metrics.items()}))
-    rows += besides.values()
+                heuristics.setdefault(title, (title, "heuristic", {m: [v] for m, v in metrics.items()}))
+    rows += heuristics.values()
     columns = [metric for metric in METRICS if any(values.get(metric) for _, _, values in rows)]
     best = {
         column: max(
@@ -270,8 +166,8 @@ def _table(part: str, tested: Sequence[tuple[Group, Sequence[RunFacts]]]) -> Res
     )
 
 
-def _besides(test: Record, part: str) -> dict[str, dict[str, Any]]:
-    """Metrics of what stands beside the model: heuristics of links, or baselines of classes."""
+def _heuristics(test: Record, part: str) -> dict[str, dict[str, Any]]:
+    """Metrics of the heuristics of links, or of the baselines of classes."""
     if part == "classes":
         return {name: parts_of(found).get("", {}) for name, found in test.get("baselines", {}).items()}
     found = {name: parts_of(values).get(part, {}) for name, values in test.get("heuristics", {}).items()}
@@ -279,7 +175,5 @@ def _besides(test: Record, part: str) -> dict[str, dict[str, Any]]:
 
 
 def _cell(values: Sequence[float], kind: str, best: float | None) -> Cell:
-    if not values:
-        return Cell("–")
-    spread = f" ± {stdev(values):.4f}" if len(values) > 1 else ""
-    return Cell(f"{fmean(values):.4f}{spread}", kind != "validation" and fmean(values) == best)
+    is_best = bool(values) and kind != "validation" and fmean(values) == best
+    return Cell(_mean_and_spread(values), is_best)

@@ -1,6 +1,6 @@
-"""What is known of a run, whatever wrote its files and however it ended, and which runs belong together.
+"""Facts of a run, whichever version wrote its files and however it ended, and groups of runs by settings.
 
-Metrics and models by the names that people read, and records of metrics as flat tables.
+Records are plain values. What an older version did not record is left out.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ METRICS = {
     "average_precision": "AP",
     "roc_auc": "ROC-AUC",
 }
-
-
+"""Names of metrics for people."""
 MODELS = {
     "edgebank_unlimited": "EdgeBank, unlimited",
     "edgebank_windowed": "EdgeBank, windowed",
@@ -33,16 +32,29 @@ MODELS = {
     "last_label": "last label",
     "share_so_far": "share so far",
 }
-
-
+"""Names of heuristics and baselines for people."""
 PARTS = {"": "links", "inductive": "links with nodes that training has not seen", "classes": "classes"}
+"""Subjects of metrics, by their key in a record; those of links are at its top level."""
+AXES = {"steps": "steps", "events": "events trained", "time": "seconds of training"}
+"""x axes of curves, and their titles."""
+_WITHOUT_EFFECT = {
+    "prefetch",
+    "timeout_s",
+    "checkpoint_steps",
+    "checkpoint_minutes",
+    "keep_checkpoints",
+    "trace_steps",
+    "trace_after",
+}
+"""Settings that have no effect on results."""
+_NOT_SETTINGS = {"events", "checksum", "batches", "static_memory", "train_end"}
 
-
-"""What metrics are of: those that stand by themselves in a record, and those below a name."""
+Record = dict[str, Any]
+Metric = str | tuple[str, str]
 
 
 def parts_of(record: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """By name in PARTS the metrics of a record of validation, of test, or of a heuristic, that are numbers."""
+    """Numeric metrics of a record of validation, test or a heuristic, by part (see PARTS)."""
     below = {name: values for name, values in record.items() if isinstance(values, dict)}
     found = {"": record} | below
     parts = {
@@ -53,7 +65,7 @@ def parts_of(record: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def metric_title(part: str, metric: str) -> str:
-    """A metric of a part, as the title of a chart."""
+    """The name of a metric of a part for the title of a chart."""
     of = {"": "", "inductive": ", new nodes"}.get(part, f", {part}")
     return f"{METRICS[metric]}{of}"
 
@@ -62,38 +74,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value == value  # noqa: PLR0124 - no NaN
 
 
-Record = dict[str, Any]
-
-
-Metric = str | tuple[str, str]
-
-
-AXES = {"steps": "steps", "events": "events trained", "time": "seconds of training"}
-
-
-"""What curves can be drawn against."""
-
-
-_WITHOUT_EFFECT = {
-    "prefetch",
-    "timeout_s",
-    "checkpoint_steps",
-    "checkpoint_minutes",
-    "keep_checkpoints",
-    "trace_steps",
-    "trace_after",
-}
-
-
-_NOT_SETTINGS = {"events", "checksum", "batches", "static_memory", "train_end"}
-
-
 @dataclass(frozen=True)
 class RunFacts:
-    """A run as its files tell it; records as in data/README.md, of which older runs lack some fields.
+    """A run, read from its files; records as in data/README.md, of which older runs lack some fields.
 
-    captured: what its batches leave of its stream (:class:`~.captured.Captured` as plain values), if the events are
-    there. trace: what trace.json holds, if there is one. last_step: of the newest checkpoint.
+    captured: :class:`~.captured.Captured` of its batches as plain values, if its events exist. trace: the contents
+    of trace.json, if there is one. last_step: step of the newest checkpoint.
     """
 
     name: str
@@ -107,12 +93,12 @@ class RunFacts:
 
     @property
     def settings(self) -> Record:
-        """Settings without the inputs' names."""
+        """Settings without the inputs."""
         return {name: value for name, value in self.config.items() if name not in _NOT_SETTINGS}
 
     @property
     def status(self) -> str:
-        """How far it has come."""
+        """Whether it has finished, its sweeps, and its last checkpoint if it has not."""
         sweeps = self.sweeps[-1].get("sweep", len(self.sweeps)) if self.sweeps else 0
         done = f"{sweeps} sweep{'' if sweeps == 1 else 's'}"
         if self.test is not None:
@@ -122,18 +108,18 @@ class RunFacts:
 
     @property
     def train_s(self) -> float:
-        """Seconds of training, evaluation left out, of all sweeps on record."""
+        """Seconds of training in all recorded sweeps, without evaluation."""
         return float(sum(timing(sweep).get("train_s", 0.0) for sweep in self.sweeps))
 
     @property
     def events_per_s(self) -> float | None:
-        """Mean over sweeps of events trained in a second; None if no sweep tells."""
+        """Events trained per second, mean over sweeps; None if not recorded."""
         speeds = [timing(sweep)["events_per_s"] for sweep in self.sweeps if "events_per_s" in timing(sweep)]
         return fmean(speeds) if speeds else None
 
     @property
     def peak_mib(self) -> float | None:
-        """Most memory that one of its ranks took, MiB."""
+        """Peak memory of the rank that used most, MiB; None if not recorded."""
         peaks = [
             peak
             for sweep in self.sweeps
@@ -143,7 +129,7 @@ class RunFacts:
         return max(peaks, default=None)
 
     def curve(self, metric: Metric, axis: str) -> tuple[list[float], list[float]]:
-        """Places (x, y) of a curve: loss, events_per_s, or (part, name) of validation's metrics; axis: of AXES."""
+        """(x, y) of a curve. metric: "loss", "events_per_s" or (part, name) of validation. axis: a key of AXES."""
         if metric == "loss":
             return self._loss(axis)
         xs, ys = self._ends(axis), [_value(sweep, metric) for sweep in self.sweeps]
@@ -151,7 +137,7 @@ class RunFacts:
         return [x for x, _ in kept], [y for _, y in kept]
 
     def _ends(self, axis: str) -> list[float]:
-        """Where each sweep ends on an axis."""
+        """The end of each sweep on an axis."""
         if axis == "steps":
             return [float(sweep.get("step", number)) for number, sweep in enumerate(self.sweeps, 1)]
         amounts = [
@@ -160,7 +146,7 @@ class RunFacts:
         return list(accumulate(amounts))
 
     def _loss(self, axis: str) -> tuple[list[float], list[float]]:
-        """Points within each sweep, where it has any, else its mean at its end."""
+        """The recorded points within each sweep; the mean at its end if it has none."""
         xs: list[float] = []
         ys: list[float] = []
         ends, steps = [0.0, *self._ends(axis)], [0.0, *self._ends("steps")]
@@ -179,7 +165,7 @@ class RunFacts:
 
 
 def timing(record: Record) -> Record:
-    """How long the things of a record took; empty where that was not recorded."""
+    """Timing of a record; empty if not recorded."""
     found = record.get("timing")
     return found if isinstance(found, dict) else {}
 
@@ -192,7 +178,7 @@ def _value(sweep: Record, metric: Metric) -> float | None:
 
 
 def _events(sweep: Record) -> float:
-    """Events trained in a sweep; older records only tell how many a second."""
+    """Events trained in a sweep; older records have only events per second."""
     return float(
         sweep.get("events", timing(sweep).get("events_per_s", 0.0) * timing(sweep).get("train_s", 0.0))
     )
@@ -200,22 +186,23 @@ def _events(sweep: Record) -> float:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in their seed only, in the order in which they were given. color: number of its series."""
+    """Runs that differ only in their seed, in the given order. color: number of its series."""
 
     name: str
     runs: Sequence[RunFacts]
     color: int
 
     def lines(self, metric: Metric, axis: str) -> list[Line]:
-        """The mean curve over seeds as far as all of them go, in a band from the least to the most.
+        """The mean curve over runs, up to the end of the shortest, in a band from minimum to maximum.
 
-        Where runs were not recorded at the same steps, as before and after an interruption, a line for each.
+        Runs that were not recorded at the same steps, as after an interruption, have a line each.
         """
         steps = [run.curve(metric, "steps")[0] for run in self.runs]
         begun = [number for number, found in enumerate(steps) if found]
         curves = [self.runs[number].curve(metric, axis) for number in begun]
         length = min((len(steps[number]) for number in begun), default=0)
-        if len({tuple(steps[number][:length]) for number in begun}) > 1 or len(begun) == 1:
+        at_same_steps = len({tuple(steps[number][:length]) for number in begun}) <= 1
+        if len(begun) == 1 or not at_same_steps:
             return [
                 Line(self.runs[number].name if len(begun) > 1 else self.name, x, y, self.color)
                 for number, (x, y) in zip(begun, curves, strict=True)
@@ -227,7 +214,7 @@ class Group:
 
 
 def group_runs(runs: Sequence[RunFacts]) -> list[Group]:
-    """Runs of the same events and settings but for the seed, and for what has no effect on results."""
+    """Groups of runs with the same events and settings, except the seed and settings without effect on results."""
     groups: dict[str, list[RunFacts]] = {}
     for run in runs:
         deciding = {k: v for k, v in run.settings.items() if k not in _WITHOUT_EFFECT and k != "seed"}
@@ -245,9 +232,9 @@ def _group_name(runs: Sequence[RunFacts]) -> str:
 
 
 def differences(runs: Sequence[RunFacts]) -> dict[str, list[Any]]:
-    """Settings, and the stream, in which runs differ: a value for each run, None where it has none.
+    """Settings, and the stream, in which runs differ: a value for each run, None if it has none.
 
-    What decides results comes first.
+    Settings without effect on results come last.
     """
     tables = [{"stream": run.stream} | run.settings for run in runs]
     names = sorted(

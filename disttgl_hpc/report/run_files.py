@@ -1,4 +1,4 @@
-"""Reads what the files of runs tell, for their report."""
+"""Reads the files of runs for their report, and writes records for TensorBoard (the extra ``tensorboard``)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from disttgl_hpc.errors import GridError, StoreError
+from disttgl_hpc.errors import ConfigError, GridError, StoreError
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.planning.captured import captured_events
-from disttgl_hpc.report.run_facts import RunFacts
+from disttgl_hpc.report.run_facts import METRICS, RunFacts, parts_of
 from disttgl_hpc.store.checkpoint_files import step_of
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.output import stem
@@ -22,7 +22,7 @@ log = get_logger(__name__)
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunFacts]:
-    """Facts of each run, finished or not. Raises StoreError for what is no run, or whose files are damaged."""
+    """Facts of each run, finished or not. Raises StoreError for a folder that is not a run or has damaged files."""
     names = Counter(path.resolve().name for path in paths)
     return [
         read_run(path, path.resolve().name if names[path.resolve().name] == 1 else str(path))
@@ -31,7 +31,7 @@ def read_runs(paths: Sequence[Path]) -> list[RunFacts]:
 
 
 def read_run(path: Path, name: str) -> RunFacts:
-    """Facts of one run, called ``name``. Events that are not there any more are not looked into."""
+    """Facts of one run, called ``name``; without captured events if its event store is missing."""
     run = RunDirectory(path)
     config, records = run.read_config(), run.records()
     for record in records:
@@ -51,7 +51,7 @@ def read_run(path: Path, name: str) -> RunFacts:
 
 
 def _check_record(record: dict[str, Any], path: Path) -> None:
-    """Raise StoreError for a record whose fields are not of the kind that a report takes them for."""
+    """Raise StoreError for a record whose fields have other types than a report expects."""
     numbers = [record.get(name, 0) for name in ("sweep", "step", "events", "loss")]
     tables = [record.get(name, {}) for name in ("validation", "test", "heuristics", "timing")]
     are_numbers = all(isinstance(number, int | float) for number in numbers)
@@ -60,12 +60,12 @@ def _check_record(record: dict[str, Any], path: Path) -> None:
 
 
 def _captured(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """What batches of one trainer, and of the run's whole grid, leave of the training events."""
+    """Captured events of a local batch and of the run's global batch; empty if the events cannot be read."""
     try:
         stream = EventStore.open(Path(config["events"])).stream
         minibatch = GridShape.parse(str(config.get("grid"))).minibatch
     except (StoreError, GridError) as error:
-        log.warning("nothing can be said about staleness: %s", error)
+        log.warning("the report leaves out staleness: %s", error)
         return []
     local, num_events = config.get("local_batch"), stream.split.train_end
     if not isinstance(local, int) or local < 1:
@@ -75,7 +75,7 @@ def _captured(config: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _read_trace(path: Path) -> dict[str, Any] | None:
-    """What stands in trace.json, if it is there. Raises StoreError where it is not what training writes."""
+    """The contents of trace.json, if it exists. Raises StoreError for a file that training did not write."""
     if not path.exists():
         return None
     try:
@@ -84,11 +84,11 @@ def _read_trace(path: Path) -> dict[str, Any] | None:
             return dict(trace)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         pass
-    raise StoreError(f"{path}: must be what train --trace-steps writes, it is not: restore or delete it")
+    raise StoreError(f"{path}: not a trace that train --trace-steps wrote: restore or delete it")
 
 
 def _is_event(event: dict[str, Any]) -> bool:
-    """Whether an event of a trace has what ours have."""
+    """Whether an event of a trace has the fields that training writes."""
     times = [event.get(name, 0.0) for name in ("ts", "dur")]
     return (
         all(isinstance(event[name], int) for name in ("pid", "tid"))
@@ -96,3 +96,49 @@ def _is_event(event: dict[str, Any]) -> bool:
         and isinstance(event["name"], str)
         and (event["ph"] == "X" or isinstance(event["args"], dict))
     )
+
+
+def check_tensorboard() -> None:
+    """Raise ConfigError if TensorBoard's writer is not installed."""
+    _writer_class()
+
+
+def _writer_class() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an optional extra
+    except ImportError as error:
+        raise ConfigError(
+            "--tensorboard needs TensorBoard's writer, which is not installed: "
+            "pip install 'disttgl_hpc[tensorboard]', or leave it out"
+        ) from error
+    return SummaryWriter
+
+
+def write_tensorboard(runs: Sequence[RunFacts], folder: Path) -> None:
+    """Write scalars over steps, settings and test results of each run to a folder of its own in ``folder``.
+
+    Loss within sweeps; validation metrics and events/s at the end of each sweep. Raises ConfigError if
+    TensorBoard's writer is not installed.
+    """
+    writer_class = _writer_class()
+    for run in runs:
+        with writer_class(str(folder / run.name.replace("/", "_"))) as writer:
+            for step, loss in zip(*run.curve("loss", "steps"), strict=True):
+                writer.add_scalar("loss/training", loss, int(step))
+            for number, sweep in enumerate(run.sweeps, 1):
+                step = sweep.get("step", number)
+                for part, metrics in parts_of(sweep.get("validation") or {}).items():
+                    for name, value in metrics.items():
+                        writer.add_scalar(_tag("validation", part, name), value, step)
+            for step, speed in zip(*run.curve("events_per_s", "steps"), strict=True):
+                writer.add_scalar("speed/events_per_s", speed, int(step))
+            writer.add_text(
+                "settings", "\n".join(f"    {name}: {value}" for name, value in run.config.items())
+            )
+            for part, metrics in parts_of((run.test or {}).get("test") or {}).items():
+                for name, value in metrics.items():
+                    writer.add_scalar(_tag("test", part, name), value, 0)
+
+
+def _tag(split: str, part: str, name: str) -> str:
+    return "/".join([split, *([part] if part else []), METRICS[name]])

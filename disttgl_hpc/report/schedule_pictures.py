@@ -1,20 +1,20 @@
-"""Pictures of the grid and of its schedule, drawn from the schedule's own functions; the schedule as text, too."""
+"""The grid and its schedule as SVG pictures, and the schedule as a table, from the schedule's own functions."""
 
 from __future__ import annotations
 
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.grid.schedule import Assignment, Coordinates, GridShape, assignment
-from disttgl_hpc.report.svg import NUM_COLORS, document, path, rectangle, text
+from disttgl_hpc.report.drawing import NUM_COLORS, document, path, rectangle, text
 
 MOST_CELLS = 20_000
-"""Of a picture: trainers times steps."""
+"""Most cells of a picture: trainers times steps."""
 _KEY = "number and colour: batch · R, W: reads and writes its replica’s memory · thick line: memory zeroed"
 _CELL_WIDTH, _CELL_HEIGHT = 62, 34
 _BOX_WIDTH, _BOX_HEIGHT = 74, 40
 
 
 def trainers_of(shape: GridShape) -> list[Coordinates]:
-    """Places of a grid's trainers, replica by replica, lane by lane, slice by slice."""
+    """Coordinates of a grid's trainers, by replica, then lane, then slice."""
     return [
         Coordinates(minibatch, lane, replica)
         for replica in range(shape.memory)
@@ -24,14 +24,15 @@ def trainers_of(shape: GridShape) -> list[Coordinates]:
 
 
 def check_size(shape: GridShape, num_batches: int, num_steps: int) -> None:
-    """Raise ConfigError for a picture without batches or steps, or with too many of them."""
+    """Raise ConfigError for a picture without batches or steps, or with more than MOST_CELLS cells."""
     if min(num_batches, num_steps) < 1:
         raise ConfigError(
-            f"a picture has batches and steps, got {num_batches} and {num_steps}: give at least 1"
+            f"a picture needs batches and steps: got {num_batches} and {num_steps}; give at least 1 of each"
         )
     if shape.num_trainers * num_steps > MOST_CELLS:
         raise ConfigError(
-            f"{shape.num_trainers} trainers in {num_steps} steps are more than {MOST_CELLS:,} cells: fewer --steps"
+            f"a picture has at most {MOST_CELLS:,} cells: got {shape.num_trainers} trainers × {num_steps} steps; "
+            "give fewer --steps"
         )
 
 
@@ -41,17 +42,17 @@ def _name(at: Coordinates, shape: GridShape) -> str:
 
 
 def _marks(work: Assignment) -> str:
-    """R for a read of the memory, W for a write."""
+    """R if the memory is read, W if it is written."""
     return " ".join(letter for letter, does in (("R", work.reads), ("W", work.writes)) if does)
 
 
 def _begins_sweep(work: Assignment) -> bool:
-    """Whether the memory is zeroed before this step's read; a run's start is no event of its own."""
+    """Whether the memory is zeroed before the read of this step; the start of a run does not count."""
     return work.begins_sweep and work.reads and work.counter > 0
 
 
 def schedule_table(shape: GridShape, num_batches: int, num_steps: int) -> str:
-    """What each trainer does in each step, as a Markdown table."""
+    """The work of each trainer in each step, as a Markdown table."""
     places = trainers_of(shape)
     rows = [["step", *(_name(at, shape) for at in places)]]
     for step in range(num_steps):
@@ -69,9 +70,9 @@ def schedule_table(shape: GridShape, num_batches: int, num_steps: int) -> str:
 
 
 def schedule_picture(shape: GridShape, num_batches: int, num_steps: int) -> str:
-    """What each trainer does in each step, as SVG: a row each, coloured by batch.
+    """The work of each trainer in each step, as SVG: a row for each trainer, coloured by batch.
 
-    A thick line is where a replica begins a new sweep with an empty memory.
+    A thick line marks where a replica begins a sweep with an empty memory.
     """
     places = trainers_of(shape)
     left, top = 20 + 6.2 * max(len(_name(at, shape)) for at in places), 62.0
@@ -85,13 +86,14 @@ def schedule_picture(shape: GridShape, num_batches: int, num_steps: int) -> str:
     ]
     y = top
     for at in places:
-        y += 10 if at.epoch == at.minibatch == 0 and at.memory else 0
+        begins_replica = at.epoch == 0 and at.minibatch == 0
+        y += 10 if begins_replica and at.memory > 0 else 0
         parts.append(text(left - 8, y + _CELL_HEIGHT / 2 + 4, _name(at, shape), "end strong"))
         for step in range(num_steps):
             work = assignment(step, at, shape, num_batches)
             parts += _cell(left + step * _CELL_WIDTH, y, work, f"step {step}, {_name(at, shape)}")
         y += _CELL_HEIGHT
-    return document(width, y + 10, f"Schedule of a {shape} grid", parts, alone=True)
+    return document(width, y + 10, f"Schedule of a {shape} grid", parts, standalone=True)
 
 
 def _cell(x: float, y: float, work: Assignment | None, where: str) -> list[str]:
@@ -112,13 +114,13 @@ def _cell(x: float, y: float, work: Assignment | None, where: str) -> list[str]:
 
 
 def grid_picture(shape: GridShape, *, nodes: int = 1) -> str:
-    """The grid as SVG: each replica's trainers, i slices by j lanes, beside its memory; a daemon for each node.
+    """The grid as SVG: the trainers of each replica, i slices by j lanes, its memory, and a daemon for each node.
 
-    Raises ConfigError where replicas cannot be spread evenly over ``nodes``.
+    Raises ConfigError if the replicas cannot be spread evenly over ``nodes``.
     """
     if nodes < 1 or shape.memory % nodes:
         raise ConfigError(
-            f"{shape} has {shape.memory} replicas, which cannot be spread evenly over {nodes} nodes: take another "
+            f"{shape} has {shape.memory} replicas, which cannot be spread evenly over {nodes} nodes: give another "
             "--nodes"
         )
     left, top, gap = 74.0, 66.0, 26.0
@@ -145,11 +147,11 @@ def grid_picture(shape: GridShape, *, nodes: int = 1) -> str:
         parts += _daemon(node, nodes, left + block_width - 10, begin, y - gap - begin)
     last = "Gradients of all trainers are summed once a step; nothing else leaves a node in steps."
     parts.append(text(2, y + 4, last))
-    return document(max(width, 480), y + 16, f"A grid of {shape}", parts, alone=True)
+    return document(max(width, 480), y + 16, f"A grid of {shape}", parts, standalone=True)
 
 
 def _replica(replica: int, shape: GridShape, left: float, top: float) -> list[str]:
-    """Trainers of a replica in i rows and j columns, and the memory that they share."""
+    """Trainers of a replica in i rows and j columns, and their shared memory."""
     color = f"f{replica % NUM_COLORS}"
     parts = []
     for minibatch in range(shape.minibatch):
@@ -170,7 +172,7 @@ def _replica(replica: int, shape: GridShape, left: float, top: float) -> list[st
 
 
 def _daemon(node: int, nodes: int, x: float, top: float, height: float) -> list[str]:
-    """The bracket of a node's memory, with its daemon."""
+    """A bracket around the memory of a node, with its daemon."""
     middle = top + height / 2
     bracket = [(x, top + 4), (x + 7, top + 4), (x + 7, top + height - 4), (x, top + height - 4)]
     of = f"of node {node}" if nodes > 1 else "R(c) W(c) R(c+1) …"
@@ -182,5 +184,5 @@ def _daemon(node: int, nodes: int, x: float, top: float, height: float) -> list[
 
 
 def picture_steps(shape: GridShape, num_batches: int) -> int:
-    """Steps after which a picture has shown a sweep and how the next one begins."""
+    """Steps of a picture that shows a whole sweep and the beginning of the next."""
     return num_batches + shape.epoch

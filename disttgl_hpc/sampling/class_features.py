@@ -1,4 +1,4 @@
-"""What a class head is told of an event beside the embeddings of its ends, all of it known before it happens."""
+"""Class features: inputs of the class head beside embeddings, all known before the event happens."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from disttgl_hpc.events.tcsr import Ints, TCsrArrays, position_before
 from disttgl_hpc.sampling.neighbors import event_bounds, recent_neighbors
 
 WINDOW = 256
-"""An event's forerunners are looked for among so many last events of a node."""
+"""An event's forerunners are searched among this many last events of a node."""
 WINDOWS = (4, 16, 64)
-"""Over how many last events shares of classes are taken."""
+"""Numbers of last events over which class shares are computed."""
 LARGEST_ONE_HOT = 32
-"""From how many classes on they are told in random signs instead of one column each."""
+"""Largest number of classes with one column each; more classes are encoded by random signs."""
 _LOG_SCALE = np.float32(1 / 8)  # as in pair features
 _FORERUNNERS = 3  # of the pair, of the source, of the destination
 
 
 def class_codes(num_classes: int) -> NDArray[np.int8]:
-    """How each class is told, (C, w): by a column of its own, or many classes by w = 32 random signs each.
+    """Codes of the classes, (C, w): one-hot, or w = 32 random signs each for many classes.
 
-    Random signs of two classes agree in 16 ± 3 of 32 places, so that a linear layer can still tell them apart.
+    Random signs of two classes agree in 16 ± 3 of 32 places, so that a linear layer can distinguish them.
     """
     if num_classes <= LARGEST_ONE_HOT:
         return np.eye(num_classes, dtype=np.int8)
@@ -33,35 +33,35 @@ def class_codes(num_classes: int) -> NDArray[np.int8]:
     return 2 * bits.astype(np.int8) - 1
 
 
-def told_classes(values: NDArray[np.integer], codes: NDArray[np.int8]) -> NDArray[np.int8]:
-    """Codes (n, w) of events' classes: (n,) one each, zeros for −1; or (n, C) 0 and 1, whose codes are added up."""
+def encode_classes(values: NDArray[np.integer], codes: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Codes (n, w) of classes (n,), zeros for −1; or of (n, C) zeros and ones, with summed codes."""
     if values.ndim > 1:
         sums = values.astype(np.int32) @ codes
         return np.asarray(sums.clip(-127, 127), np.int8)
-    told: NDArray[np.int8] = codes[values]
-    told[values < 0] = 0
-    return told
+    encoded: NDArray[np.int8] = codes[values]
+    encoded[values < 0] = 0
+    return encoded
 
 
 def dim_facts(targets: Targets) -> int:
-    """Width of what :func:`class_facts` gives."""
+    """Width of the result of :func:`class_facts`."""
     known = 0 if targets.known is None else targets.known.shape[1]
-    told = 0 if targets.codes is None else targets.codes.shape[1]
+    encoded = 0 if targets.codes is None else targets.codes.shape[1]
     num_ends = 2 if targets.of_pair else 1
     num_forerunners = _FORERUNNERS if targets.of_pair else 1
-    history = num_forerunners * (2 + told) + len(WINDOWS) * (1 + num_ends) * told if told else 0
+    history = num_forerunners * (2 + encoded) + len(WINDOWS) * (1 + num_ends) * encoded if encoded else 0
     return int(targets.of_pair) + known + history
 
 
 def class_facts(stream: EventStream, targets: Targets, first: int, last: int) -> NDArray[np.float32]:
     """Facts (n, dim_facts) of events [first, last).
 
-    Of a pair: whether it is a self-loop. Features that are known of the event, where there are some. With a history
-    of classes, see :func:`forerunners` (whether there is one, log(1 + events since) / 8, its classes' codes) and
-    :func:`recent_shares` of the stream, the source, the destination. Where the class is the source's, the
-    destination is left out.
+    Of a pair: whether it is a self-loop. Features that are known of the event, where there are some. With a
+    history of classes, see :func:`forerunners` (whether there is one, log(1 + events since) / 8, its classes'
+    codes) and :func:`recent_shares` of the stream, the source, the destination. Where the class is the
+    source's, the destination is left out.
     """
-    if first == last:  # a slice that a short last batch left empty
+    if first == last:  # an empty slice of a short last batch
         return np.empty((0, dim_facts(targets)), np.float32)
     columns: list[NDArray[np.generic]] = [np.empty((last - first, 0), np.float32)]
     if targets.of_pair:
@@ -75,8 +75,8 @@ def class_facts(stream: EventStream, targets: Targets, first: int, last: int) ->
         for events in found.T if targets.of_pair else found.T[1:2]:
             is_known = (events >= 0)[:, None]
             age = np.log1p(bounds - events, dtype=np.float32)[:, None] * _LOG_SCALE
-            told = told_classes(targets.values[events], targets.codes)
-            columns += [is_known, is_known * age, is_known * told]
+            encoded = encode_classes(targets.values[events], targets.codes)
+            columns += [is_known, is_known * age, is_known * encoded]
         columns += recent_shares(stream, targets, first, last, bounds)
     return np.concatenate(columns, axis=1, dtype=np.float32)
 
@@ -86,27 +86,27 @@ def recent_shares(
 ) -> list[NDArray[np.float32]]:
     """Mean codes of the last 4, 16, 64 events (``WINDOWS``) of the whole stream, and of each end.
 
-    Of those before ``bounds`` (n,), for each of events [first, last); zeros without any → (n, w) each. What happens
-    all over the stream now, such as a storm, no node's own past tells.
+    Of those before ``bounds`` (n,), for each of events [first, last); zeros without any → (n, w) each. What
+    happens all over the stream now, such as a storm, no node's own past tells.
     """
     if targets.codes is None:
         return []
     begin = max(0, int(bounds[0]) - WINDOWS[-1])
-    told = told_classes(targets.values[begin:last], targets.codes)
-    sums = np.concatenate([np.zeros((1, told.shape[1]), np.int64), told.cumsum(axis=0, dtype=np.int64)])
+    encoded = encode_classes(targets.values[begin:last], targets.codes)
+    sums = np.concatenate([np.zeros((1, encoded.shape[1]), np.int64), encoded.cumsum(axis=0, dtype=np.int64)])
     ends = bounds - begin
     shares = [_mean(sums[ends] - sums[np.maximum(0, ends - size)], ends, size) for size in WINDOWS]
     for nodes in (stream.src, stream.dst) if targets.of_pair else (stream.src,):
         hood = recent_neighbors(stream.tcsr, nodes[first:last], stream.time[first:last], bounds, WINDOWS[-1])
-        told = told_classes(targets.values[hood.event_ids.ravel()], targets.codes)
-        told = told.reshape(*hood.event_ids.shape, -1)
-        told[np.arange(WINDOWS[-1]) >= hood.counts[:, None]] = 0
-        shares += [_mean(told[:, :size].sum(axis=1), hood.counts, size) for size in WINDOWS]
+        encoded = encode_classes(targets.values[hood.event_ids.ravel()], targets.codes)
+        encoded = encoded.reshape(*hood.event_ids.shape, -1)
+        encoded[np.arange(WINDOWS[-1]) >= hood.counts[:, None]] = 0
+        shares += [_mean(encoded[:, :size].sum(axis=1), hood.counts, size) for size in WINDOWS]
     return shares
 
 
 def _mean(sums: NDArray[np.integer], counts: NDArray[np.int64], window: int) -> NDArray[np.float32]:
-    """Sums (n, w) over the last events of a window, of which there are ``counts`` (n,) in all, per event."""
+    """Mean codes: sums (n, w) over the last events of a window, of ``counts`` (n,) events in all."""
     means: NDArray[np.float32] = np.divide(sums, np.clip(counts, 1, window)[:, None], dtype=np.float32)
     return means
 
@@ -114,8 +114,8 @@ def _mean(sums: NDArray[np.integer], counts: NDArray[np.int64], window: int) -> 
 def forerunners(stream: EventStream, first: int, last: int, bounds: NDArray[np.int64]) -> NDArray[np.int64]:
     """The last event before each of [first, last) with its source and destination, its source, its destination.
 
-    bounds: (n,), before which an event must lie. → (n, 3) event ids; −1 without one among a node's ``WINDOW`` last
-    events, those of the pair among the events of that end which has fewer.
+    bounds: (n,), before which an event must lie. → (n, 3) event ids; −1 without one among a node's ``WINDOW``
+    last events, those of the pair among the events of that end which has fewer.
     """
     found = np.full((last - first, _FORERUNNERS), -1, np.int64)
     ends = [np.asarray(ids[first:last], np.int64) for ids in (stream.src, stream.dst)]

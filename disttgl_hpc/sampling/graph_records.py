@@ -1,9 +1,9 @@
-"""Parts of message flow graphs as compact bytes: what a batch store keeps of the positives and of a negative set.
+"""Compact records of message flow graphs: what a batch store has of the positives and of each negative set.
 
-A record is one run of bytes: the number of its nodes and of its valid slots (uint32 each), then its arrays one
-after the other, widest type first, so that each lies aligned where the record begins at a multiple of 8. The
-positives' record of a batch holds the roots src ‖ dst, their neighbours and the nodes of both; that of a negative
-set holds the negative roots, their neighbours and the nodes that the positives do not have already.
+A record is one sequence of bytes: its numbers of nodes and of valid slots (uint32 each), then its arrays,
+widest type first, so that each is aligned if the record starts at a multiple of 8. The record of the
+positives of a batch has the roots src ‖ dst, their neighbours and the nodes of both; that of a negative set
+has the negative roots, their neighbours and the nodes that the positives do not have.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Bytes = NDArray[np.uint8]
 class Record:
     """A part of a graph: R roots, their S valid slots root by root, and the U nodes that it adds.
 
-    nodes: (U,) node ids. event_ids: (S,). elapsed: (S,) float32. rows: (R + S,) rows of the graph's nodes, those
-    of the roots first. counts: (R,) valid slots. The integers' types are those of a :class:`RecordFormat`.
+    nodes: (U,) node ids. event_ids: (S,). elapsed: (S,) float32. rows: (R + S,) rows of the graph's nodes,
+    roots first. counts: (R,) valid slots. Integer types are those of a :class:`RecordFormat`.
     """
 
     nodes: NDArray[np.integer]
@@ -39,13 +39,13 @@ class Record:
 
 @dataclass(frozen=True)
 class RecordFormat:
-    """The smallest integers that hold every record of a store, and from them the layout of its records."""
+    """The layout of a store's records, with the smallest sufficient integer types."""
 
     dtypes: tuple[tuple[str, np.dtype[Any]], ...]
 
     @classmethod
     def of(cls, *, num_nodes: int, num_events: int, num_roots: int, num_neighbors: int) -> RecordFormat:
-        """Format for graphs of at most ``num_roots`` roots in a stream of so many nodes and events."""
+        """Format for graphs of at most ``num_roots`` roots, by the stream's numbers of nodes and events."""
         num_rows = min(num_nodes, num_roots * (1 + num_neighbors))
         dtypes = {
             "nodes": index_dtype(num_nodes),
@@ -62,14 +62,14 @@ class RecordFormat:
         return cls(tuple(sorted(fields, key=lambda field: -field[1].itemsize)))
 
     def pack(self, record: Record) -> Bytes:
-        """The record's bytes, padded to a multiple of 8."""
+        """The bytes of a record, padded to a multiple of 8."""
         sizes = np.array([len(record.nodes), len(record.event_ids)], np.uint32)
         arrays = [getattr(record, name).astype(dtype, copy=False) for name, dtype in self.dtypes]
         content = b"".join(array.tobytes() for array in (sizes, *arrays))
         return np.frombuffer(content + bytes(-len(content) % ALIGNMENT), np.uint8)
 
     def unpack(self, content: Bytes, num_roots: int) -> Record:
-        """The record of ``num_roots`` roots in these bytes, not copied. Raises ValueError if it does not fit."""
+        """The record of ``num_roots`` roots in these bytes, as views. Raises ValueError on other sizes."""
         num_nodes, num_slots = (int(size) for size in content[:8].view(np.uint32))
         lengths = {"nodes": num_nodes, "rows": num_roots + num_slots, "counts": num_roots}
         arrays, begin = {}, 8
@@ -85,7 +85,7 @@ class RecordFormat:
 def check_records(
     records: tuple[Record, Record], num_nodes: int, num_events: int, num_neighbors: int
 ) -> None:
-    """Raise ValueError unless everything that these records of a graph point to is there."""
+    """Raise ValueError unless all indices in the two records of a graph are in range."""
     num_rows = sum(len(record.nodes) for record in records)
     for record in records:
         limits = (
@@ -103,10 +103,10 @@ def check_records(
 
 
 def split_graph(mfg: Mfg, num_leading: int) -> tuple[Record, Record]:
-    """The graph's part of its first ``num_leading`` roots, whose nodes stand first, and that of the others."""
+    """Split a graph into the part of its first ``num_leading`` roots, whose nodes come first, and the rest."""
     num_nodes = 0
     if num_leading:
-        # Nodes are numbered as they appear, and padding is row 0: the highest row is the last node.
+        # Nodes are numbered in order of appearance and padding is row 0, so the highest row is the last node.
         num_nodes = 1 + int(max(mfg.roots[:num_leading].max(), mfg.neighbors[:num_leading].max()))
     leading, others = slice(num_leading), slice(num_leading, None)
     return _record(mfg, leading, slice(num_nodes)), _record(mfg, others, slice(num_nodes, None))
@@ -124,7 +124,7 @@ def _record(mfg: Mfg, roots: slice, nodes: slice) -> Record:
 
 
 def join_graph(records: tuple[Record, Record], num_neighbors: int) -> Mfg:
-    """The graph that :func:`split_graph` took apart, array by array the same."""
+    """The graph that :func:`split_graph` split; all arrays are equal."""
     num_roots = sum(len(record.counts) for record in records)
     mfg = Mfg(
         nodes=np.concatenate([record.nodes for record in records], dtype=np.int64),
@@ -150,7 +150,7 @@ def _pad(
     packed: tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.float32]],
     padded: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]],
 ) -> None:
-    """Spread valid slots over all slots, with zeros behind them."""
+    """Spread valid slots over all slots, padded with zeros."""
     rows, packed_events, packed_elapsed = packed
     roots, neighbors, event_ids, elapsed = padded
     num_roots, begin = len(counts), 0

@@ -1,18 +1,24 @@
-"""From an assignment of the schedule to the arrays of a local batch: roots, neighbours, mail, dropout."""
+"""Local batches: from an assignment of the schedule to arrays of roots, neighbours, mail and dropout masks.
+
+``prefetched`` prepares them in advance, in a thread.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from queue import Empty, SimpleQueue
+from threading import Event, Semaphore, Thread
+from typing import Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.draws import Purpose, keep_mask, node_mask
-from disttgl_hpc.errors import StoreError
+from disttgl_hpc.errors import DeadlineError, StoreError
 from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.grid.schedule import (
     Assignment,
@@ -35,7 +41,7 @@ from disttgl_hpc.store.batch_store import BatchKey, BatchStore
 from disttgl_hpc.store.event_store import EventStore
 
 SAMPLING_VERSION = 1
-"""Of what :class:`LiveGraphs` gives: to be raised with every change of it, so that older stores are refused."""
+"""Version of what :class:`LiveGraphs` samples; increased with every change, so that older stores are refused."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +58,11 @@ class Slice:
 class Pass:
     """One pass over a local batch with one negative set.
 
-    mfg: roots ordered src ‖ dst ‖ negatives. mail: of ``mfg.nodes``. positions: where ``mfg.nodes`` stand among
-    the batch's nodes, as an index. keep: (R, num_heads, K) dropout mask or None. pairs: (1 + m, b, DIM_PAIR), each
-    source with its destination, then with each of its m negatives, or None. keep_static: (U,), which of
-    ``mfg.nodes`` are seen with their static memory, or None for all. facts: (b, dim_facts) of the events whose
-    classes are told, or None.
+    mfg: roots ordered src ‖ dst ‖ negatives. mail: of ``mfg.nodes``. positions: where ``mfg.nodes`` stand
+    among the batch's nodes, as an index. keep: (R, num_heads, K) dropout mask or None. pairs: (1 + m, b,
+    DIM_PAIR), each source with its destination, then with each of its m negatives, or None. keep_static:
+    (U,), which of ``mfg.nodes`` are seen with their static memory, or None for all. facts: (b, dim_facts) of
+    the events whose classes are told, or None.
     """
 
     mfg: Mfg
@@ -72,8 +78,9 @@ class Pass:
 class LocalBatch:
     """Events [first, last) of one trainer with everything its j passes need except the node memory.
 
-    nodes: (n,) int64, all nodes of all passes, which one read of the memory serves. writes: who is written. peers:
-    whose mean each of them gets as its peer, rows of the first pass's nodes; None: the partner of its last event.
+    nodes: (n,) int64, all nodes of all passes, which one read of the memory serves. writes: who is written.
+    peers: whose mean each of them gets as its peer, rows of the first pass's nodes; None: the partner of its
+    last event.
     """
 
     first: int
@@ -90,14 +97,14 @@ class LocalBatch:
 
 
 class GraphSource(Protocol):
-    """Where message flow graphs come from: all sources give the same graph for the same request."""
+    """Source of message flow graphs; all sources return the same graph for the same request."""
 
     def graph(self, part: Slice, negative_set: int) -> Mfg:
         """Graph of the events of ``part`` with one negative set; its nodes begin with those of src ‖ dst."""
 
 
 class LiveGraphs:
-    """Samples graphs when they are asked for; one instance serves one thread at a time."""
+    """Samples graphs on request; must not be used by two threads at a time."""
 
     def __init__(self, stream: EventStream, config: TrainConfig) -> None:
         self._stream, self._config = stream, config
@@ -125,7 +132,7 @@ class LiveGraphs:
 
 
 def batch_key(store: EventStore, config: TrainConfig, minibatch: int) -> BatchKey:
-    """What a batch store for a run on ``store`` with grids of i = ``minibatch`` must have been sampled with."""
+    """Key that a batch store must have for a run on ``store`` with grids of i = ``minibatch``."""
     return BatchKey(
         events=store.checksum,
         train_end=store.stream.split.train_end,
@@ -141,7 +148,7 @@ def batch_key(store: EventStore, config: TrainConfig, minibatch: int) -> BatchKe
 
 
 def record_format(stream: EventStream, key: BatchKey) -> RecordFormat:
-    """How the graphs of a stream's slices are packed."""
+    """Format of the records of a stream's slices."""
     return RecordFormat.of(
         num_nodes=stream.num_nodes,
         num_events=stream.num_events,
@@ -151,14 +158,14 @@ def record_format(stream: EventStream, key: BatchKey) -> RecordFormat:
 
 
 class StoredGraphs:
-    """Reads graphs from a batch store, which all processes of a node share in the page cache."""
+    """Reads graphs from a batch store; all processes of a node share it in the page cache."""
 
     def __init__(self, stream: EventStream, store: BatchStore) -> None:
         self._store, self._stream, self._format = store, stream, record_format(stream, store.key)
 
     @classmethod
     def open(cls, path: Path, store: EventStore, config: TrainConfig, minibatch: int) -> StoredGraphs:
-        """Graphs of the batch store ``path``. Raises StoreError unless it was sampled for just this training."""
+        """Graphs of the batch store ``path``. Raises StoreError unless it was sampled for these settings."""
         batches = BatchStore.open(path)
         batches.check_key(batch_key(store, config, minibatch))
         return cls(store.stream, batches)
@@ -176,8 +183,8 @@ class StoredGraphs:
             check_records(records, self._stream.num_nodes, self._stream.num_events, key.num_neighbors)
         except ValueError as error:
             raise StoreError(
-                f"{self._store.path}: global batch {part.batch}, slice {part.minibatch}: {error}: write the store "
-                "anew with disttgl sample --force"
+                f"{self._store.path}: global batch {part.batch}, slice {part.minibatch}: {error}: make the store "
+                "again with disttgl sample --force"
             ) from None
         return join_graph(records, key.num_neighbors)
 
@@ -185,8 +192,8 @@ class StoredGraphs:
 class BatchSampler:
     """Makes local batches of a stream; what it returns depends on the assignment alone.
 
-    Graphs come from ``graphs``. Mail and dropout are always made here: mail depends on the global batch and on
-    where the sweep began, dropout on the number of the pass.
+    Graphs come from ``graphs``. Mail and dropout are always made here: mail depends on the global batch and
+    on where the sweep began, dropout on the number of the pass.
     """
 
     def __init__(
@@ -246,7 +253,7 @@ class BatchSampler:
         return mail
 
     def _all_nodes(self, graphs: list[Mfg]) -> tuple[NDArray[np.int64], list[slice | NDArray[np.int64]]]:
-        """Distinct nodes of all graphs, and where each graph's nodes stand among them: first those of the first."""
+        """Distinct nodes of all graphs, those of the first graph first, and the index of each graph's nodes in them."""
         sizes = [len(mfg.nodes) for mfg in graphs]
         if len(graphs) == 1:
             return graphs[0].nodes, [slice(None)]
@@ -255,7 +262,7 @@ class BatchSampler:
         return nodes, [slice(sizes[0]), *others]
 
     def _pairs(self, first: int, last: int, mfg: Mfg) -> NDArray[np.float32] | None:
-        """Features of each source with its candidates, which are read off the roots of ``mfg``."""
+        """Features of each source with its candidates, the roots of ``mfg``."""
         if not (self.config.pair_features and self.config.predicts_links):
             return None
         stream = self.stream
@@ -269,7 +276,7 @@ class BatchSampler:
         return np.ascontiguousarray(features.swapaxes(0, 1))
 
     def _keep(self, first: int, last: int, number: int) -> NDArray[np.bool_] | None:
-        """Dropout mask (R, num_heads, K), drawn per event and ordered as the roots are."""
+        """Dropout mask (R, num_heads, K), drawn per event, in the order of the roots."""
         config, repeats = self.config, 2 + self.config.drawn_negatives
         if not config.dropout:
             return None
@@ -281,8 +288,68 @@ class BatchSampler:
         return by_role.reshape(-1, *shape[1:])
 
     def _keep_static(self, nodes: NDArray[np.int64], batch: int, number: int) -> NDArray[np.bool_] | None:
-        """Which nodes are seen with their static memory; the others are as nodes that nobody knows yet."""
+        """Mask of the nodes that keep their static memory; the others look like unknown nodes."""
         config = self.config
         if not (config.static and config.static_dropout):
             return None
         return node_mask(config.seed, number, batch, nodes, rate=config.static_dropout)
+
+
+Item = TypeVar("Item")
+_END = object()
+_LEAVES_IN_S = 5.0
+
+
+def prefetched(items: Iterable[Item], depth: int, timeout_s: float, what: str) -> Iterator[Item]:
+    """Yield the items; a thread prepares up to ``depth`` of them while the caller works on earlier ones.
+
+    Items and order do not depend on ``depth``; with 0 each item is made on request, without a thread. An
+    error in making an item is raised when it is the item's turn. Raises DeadlineError, naming ``what``, if an
+    item takes longer than ``timeout_s``; the process can then exit although the thread is stuck. Closing the
+    iterator ends the thread after the current item.
+    """
+    source = iter(items)
+    if depth == 0:
+        yield from source
+        return
+    made: SimpleQueue[tuple[object, Exception | None]] = SimpleQueue()
+    wanted, is_closed = Semaphore(depth), Event()
+
+    def make() -> None:
+        item: object = None
+        while item is not _END:
+            wanted.acquire()
+            if is_closed.is_set():
+                return
+            try:
+                item = next(source, _END)
+            except Exception as error:
+                made.put((None, error))
+                return
+            made.put((item, None))
+
+    # A daemon thread, so that the interpreter does not wait for it at exit.
+    maker = Thread(target=make, name="prefetch", daemon=True)
+    maker.start()
+    is_stuck = False
+    try:
+        while True:
+            try:
+                item, error = made.get(timeout=timeout_s)
+            except Empty:
+                is_stuck = True
+                raise DeadlineError(
+                    f"waited {timeout_s:g} s for {what}: the storage is stuck or very slow; check it, or allow "
+                    "more time with --timeout-s"
+                ) from None
+            if error is not None:
+                raise error
+            if item is _END:
+                return
+            wanted.release()
+            yield cast(Item, item)
+    finally:
+        is_closed.set()
+        wanted.release()
+        if not is_stuck:
+            maker.join(_LEAVES_IN_S)

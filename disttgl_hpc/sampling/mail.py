@@ -1,17 +1,14 @@
-"""Pending mail without a mailbox: which event a node's mail is from, and how old, read off the T-CSR.
+"""Pending mail without a mailbox: a node's mail event and its age are computed from the T-CSR.
 
-COMB = mean: mail that is the mean over a node's events of a batch, not its last event's (TGN, §3.1).
-
-A node with the events e₁ < … < e_m in a global batch is left with the mail
+With COMB = mean, the mail is the mean over a node's events of a batch instead of its last event (TGN, §3.1).
+A node with the events e₁ < … < e_m in a global batch then has the mail
 
     peer = mean of memory'(other end of e_l),   features = mean of features of e_l,   mail_time = time of e_m
 
-over all l; memory' is the memory that was updated when the batch was read. A self-loop is one event, whose other
-end is the node itself. TGN's mean aggregator takes the time of the last event, too; it also averages the encoded
-times of the single events, where here mail_time − memory_time is encoded, as for the most recent mail.
-
-Which events these are is read off the T-CSR, as :mod:`~.mail` does; in the node's row, the mean of the peers takes
-the place of the last peer.
+where memory' is the memory updated when the batch was read. A self-loop is one event whose other end is the
+node itself. TGN's mean aggregator also takes the time of the last event, but it averages the encoded times of
+the single events; here mail_time − memory_time is encoded, as for the most recent mail. In the node's stored
+row, the mean of the peers takes the place of the last peer.
 """
 
 from __future__ import annotations
@@ -30,10 +27,10 @@ from disttgl_hpc.sampling.mfg import LastEvents, Mfg, NodeIndex
 
 @dataclass(frozen=True)
 class PendingMail:
-    """Mail that nodes still have to digest when a batch begins.
+    """Mail that has not updated the memory yet when a batch begins.
 
-    rows: (n,) int64, which of the asked nodes have mail. event_ids: (n,) int64, the event it came with.
-    elapsed: (n,) float32, mail_time − memory_time in the stream's unit; 0 at a node's first update.
+    rows: (n,) int64, positions of the nodes with mail among the given nodes. event_ids: (n,) int64, events of
+    the mail. elapsed: (n,) float32, mail_time − memory_time in the stream's unit; 0 at a node's first update.
     """
 
     rows: NDArray[np.int64]
@@ -42,7 +39,7 @@ class PendingMail:
 
     @classmethod
     def none(cls) -> PendingMail:
-        """No node has mail."""
+        """Mail of no node."""
         return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
 
 
@@ -51,9 +48,9 @@ def pending_mail(
 ) -> PendingMail:
     """Mail of distinct ``nodes`` (U,) before the batch that begins with event ``batch_first``.
 
-    Mail is from a node's last event in [sweep_first, batch_first). Its memory was last updated when the batch
-    of that event was read, with the mail that was pending then: the last event before that batch. Both are
-    functions of the T-CSR, so neither time is ever stored or sent (TGN eq. 1-3 with the most recent message).
+    A node's mail is from its last event in [sweep_first, batch_first). Its memory was last updated when the
+    batch of that event was read, by the mail pending then: that of the last event before that batch. Both
+    times are functions of the T-CSR, so neither is stored or sent (TGN eq. 1-3 with the most recent message).
     """
     return PendingMail(*_pending(tcsr.arrays, nodes, batch_first, sweep_first, batching.cuts))
 
@@ -62,7 +59,7 @@ def pending_mail(
 def batch_first_of(event: int, cuts: tuple[int, int, int, int]) -> int:
     """First event of the batch that an event belongs to.
 
-    cuts: as of :class:`~.batching.Batching`; every part begins a batch of its own.
+    cuts: see ``grid.schedule.Batching``; every part begins with a new batch.
     """
     train_end, validation_end, global_batch, evaluation_batch = cuts
     if event < train_end:
@@ -79,7 +76,7 @@ def _pending(
     sweep_first: int,
     cuts: tuple[int, int, int, int],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """The fields of the pending mail."""
+    """The fields of PendingMail."""
     indptr, _, all_event_ids, times = tcsr
     rows, event_ids = np.empty(len(nodes), np.int64), np.empty(len(nodes), np.int64)
     elapsed, found = np.empty(len(nodes), np.float32), 0
@@ -89,7 +86,7 @@ def _pending(
         if last < begin or all_event_ids[last] < sweep_first:
             continue
         first = batch_first_of(all_event_ids[last], cuts)
-        earlier = last - 1  # all nodes of a batch together step back over its events at most twice
+        earlier = last - 1  # the nodes of a batch together step back over its events at most twice
         while earlier >= begin and all_event_ids[earlier] >= first:
             earlier -= 1
         updated = earlier >= begin and all_event_ids[earlier] >= sweep_first
@@ -101,9 +98,9 @@ def _pending(
 
 @dataclass(frozen=True)
 class Groups:
-    """Things to be averaged, a group after the other, none empty.
+    """Groups of table rows to average; no group is empty.
 
-    items: (m,) int64, rows of a table. begins: (n,) int64, ascending, where in ``items`` each group begins.
+    items: (m,) int64, rows of a table. begins: (n,) int64, ascending, start of each group in ``items``.
     """
 
     items: NDArray[np.int64]
@@ -115,7 +112,7 @@ class Groups:
         return Groups(self.items[begin:end], self.begins[first:last] - begin)
 
     def mean(self, table: NDArray[Any]) -> NDArray[np.float32]:
-        """Mean of the rows of ``table`` (…, dim) in each group, added up in their order: (n, dim) float32."""
+        """Mean of the rows of ``table`` (…, dim) in each group, summed in order: (n, dim) float32."""
         rows = np.take(table, self.items, axis=0).astype(np.float32, copy=False)
         if not len(self.begins):
             return rows
@@ -127,13 +124,13 @@ class Groups:
 
 @dataclass(frozen=True)
 class MeanMail(PendingMail):
-    """Mail whose features are means over ``events``, a group for each of ``rows`` that ends with its event_ids."""
+    """Mail whose features are means over ``events``: one group per row, which ends with its ``event_ids``."""
 
     events: Groups
 
     @classmethod
     def of(cls, mail: PendingMail, tcsr: TCsr, nodes: Ints, batching: Batching) -> MeanMail:
-        """Pending mail of ``nodes`` (U,) with all events of the batch that it comes from."""
+        """Pending mail of ``nodes`` (U,), with all events of each node in the batch of its mail."""
         firsts = _batch_firsts(mail.event_ids, batching.cuts)
         entries = _entries(tcsr, nodes[mail.rows], firsts, mail.event_ids + 1)
         events = tcsr.event_ids[entries.items].astype(np.int64)
@@ -141,7 +138,7 @@ class MeanMail(PendingMail):
 
 
 def partners_between(tcsr: TCsr, nodes: Ints, first: int, last: int) -> Groups:
-    """Other ends of the events [first, last) of each of ``nodes`` (n,), which all have some; items are node ids."""
+    """Partners of ``nodes`` (n,) in events [first, last), at least one each; items are node ids."""
     entries = _entries(tcsr, nodes, np.full(len(nodes), first), np.full(len(nodes), last))
     return Groups(tcsr.neighbors[entries.items].astype(np.int64), entries.begins)
 
@@ -149,10 +146,10 @@ def partners_between(tcsr: TCsr, nodes: Ints, first: int, last: int) -> Groups:
 def graph_with_partners(
     index: NodeIndex, mfg: Mfg, tcsr: TCsr, writes: LastEvents, bounds: tuple[int, int]
 ) -> tuple[Mfg, Groups]:
-    """The graph with all nodes that the mail of a slice's nodes comes from, and who these are; items are its rows.
+    """The graph extended by all partners of the written nodes, and these partners as rows of its nodes.
 
-    bounds: first and last event of the global batch. Its other slices may hold events of this slice's nodes: then
-    all of them write the same mean, and the graph gets nodes that no root needs, behind its own.
+    bounds: first and last event of the global batch. Events of a node in other slices count, so that all
+    slices write the same mean; the graph then gets nodes that no root needs, appended to its own.
     """
     partners = partners_between(tcsr, writes.nodes, *bounds)
     nodes, rows = index.number(np.concatenate([mfg.nodes, partners.items]))
@@ -160,7 +157,7 @@ def graph_with_partners(
 
 
 def _entries(tcsr: TCsr, nodes: Ints, firsts: NDArray[np.int64], lasts: NDArray[np.int64]) -> Groups:
-    """Entries of the T-CSR with the events [first, last) of each node; items are positions in it."""
+    """T-CSR entries of each node's events [first, last); items are positions in the T-CSR."""
     begin, end = tcsr.positions_before(nodes, firsts), tcsr.positions_before(nodes, lasts)
     begins = np.cumsum(end - begin) - (end - begin)
     return Groups(np.arange((end - begin).sum()) + np.repeat(begin - begins, end - begin), begins)

@@ -1,4 +1,4 @@
-"""Mini-batch containers: message flow graphs over distinct nodes, and what a batch writes to the memory."""
+"""Message flow graphs over the distinct nodes of a batch, and the nodes that a batch writes to the memory."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from disttgl_hpc.sampling.neighbors import Neighborhood
 class Mfg:
     """One-hop message flow graph of R roots with K slots over U distinct nodes.
 
-    nodes: (U,) int64, distinct node ids in order of first appearance. roots: (R,) and neighbors: (R, K) int64,
-    rows of ``nodes``. event_ids, elapsed, counts: as in :class:`Neighborhood`.
+    nodes: (U,) int64, distinct node ids in order of first appearance. roots: (R,) and neighbors: (R, K)
+    int64, rows of ``nodes``. event_ids, elapsed, counts: as in :class:`Neighborhood`.
     """
 
     nodes: NDArray[np.int64]
@@ -30,10 +30,10 @@ class Mfg:
 
 @dataclass(frozen=True)
 class LastEvents:
-    """Who writes to the memory after a batch: each node once, with the partner of its last event.
+    """The nodes that a batch writes to the memory, each once, with the partner in its last event.
 
-    nodes: (n,) int64, ascending; partners: (n,) int64. own, peer: (n,) int64, where the last event of each node has
-    the node and its partner among the roots src ‖ dst. A self-loop makes a node its own partner.
+    nodes: (n,) int64, ascending; partners: (n,) int64. own, peer: (n,) int64, positions of the node and of
+    its partner in the roots src ‖ dst of the node's last event. In a self-loop a node is its own partner.
     """
 
     nodes: NDArray[np.int64]
@@ -43,30 +43,31 @@ class LastEvents:
 
 
 class NodeIndex:
-    """Distinct nodes of a batch and everyone's row among them, in one walk over the batch.
+    """Numbers the distinct nodes of a batch in one pass.
 
-    Sorting a batch's ids costs more than sampling them; a scratch table costs N·4 bytes, once. So an index
-    serves one thread at a time.
+    Sorting the ids of a batch would cost more than sampling them; the scratch table takes 4·N bytes once. An
+    index must not be used by two threads at a time.
     """
 
     def __init__(self, num_nodes: int) -> None:
-        self._row_of = np.full(num_nodes, -1, np.int32)  # and so it is again after each use
+        self._row_of = np.full(num_nodes, -1, np.int32)  # reset after each use
 
     def number(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Distinct values of ``ids`` (n,) in order of first appearance (U,), and the row of each id among them."""
+        """Distinct values (U,) of ``ids`` (n,) in order of first appearance, and the row of each id (n,)."""
         return _number_all(self._row_of, ids)
 
     def mfg(self, hood: Neighborhood, num_leading: int = 0) -> Mfg:
         """Message flow graph of a sampled neighbourhood; padding points to row 0.
 
-        Nodes stand in the order: the first ``num_leading`` roots, their neighbours, the other roots, theirs. So
-        what is drawn for the other roots does not change the leading roots' part of the graph.
+        Nodes are ordered as: the first ``num_leading`` roots, their neighbours, the other roots, their
+        neighbours. Negatives among the other roots therefore do not change the leading roots' part of the
+        graph.
         """
         rows = _number_graph(self._row_of, hood.roots, hood.neighbors, hood.counts, num_leading)
         return Mfg(*rows, hood.event_ids, hood.elapsed, hood.counts)
 
     def last_events(self, src: Ints, dst: Ints) -> LastEvents:
-        """Last event of every node among events (b,) in stream order; duplicates never race for a row."""
+        """Last event of every node among events (b,) in stream order."""
         roots = np.concatenate([src, dst], dtype=np.int64)
         nodes, own = _last_appearances(self._row_of, roots)
         own = own[np.argsort(nodes)]
@@ -76,7 +77,7 @@ class NodeIndex:
 
 @compiled
 def _row(row_of: NDArray[np.int32], nodes: NDArray[np.int64], found: int, node: int) -> tuple[int, int]:
-    """Row of a node among the ``found`` nodes so far, a new one becoming the next; and how many there are now."""
+    """Row of a node, which is added to the ``found`` nodes if new; and the new number of nodes."""
     row = row_of[node]
     if row >= 0:
         return row, found
@@ -128,7 +129,7 @@ def _number_graph(
 def _last_appearances(
     row_of: NDArray[np.int32], roots: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Distinct nodes among the roots src ‖ dst of events, newest event first, and where each stands in it."""
+    """Distinct nodes of the roots src ‖ dst, newest event first, and the position of each in its last event."""
     nodes, places = np.empty(len(roots), np.int64), np.empty(len(roots), np.int64)
     num_events, found = len(roots) // 2, 0
     for event in range(num_events - 1, -1, -1):

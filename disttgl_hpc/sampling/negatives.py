@@ -1,11 +1,11 @@
 """Negative destinations: drawn per event, seeded, never a true destination of the source at that time.
 
-Who met whom first when: what negatives that look at the past are drawn from.
+Historical and inductive negatives are drawn from the first meetings of all pairs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
 import numpy as np
@@ -34,7 +34,7 @@ class FirstMeetings:
 
     @classmethod
     def of(cls, tcsr: TCsr) -> FirstMeetings:
-        """Read them off a T-CSR, in one pass over its entries."""
+        """First meetings of a T-CSR, in one pass over its entries."""
         is_first = np.empty(len(tcsr.neighbors), np.bool_)
         indptr = _mark_first(tcsr.indptr, tcsr.neighbors, is_first)
         return cls(indptr, tcsr.neighbors[is_first], tcsr.event_ids[is_first])
@@ -42,7 +42,7 @@ class FirstMeetings:
     def between(
         self, nodes: Ints, first_event: int, bounds: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Ranges of ``partners`` that each node first met in events [first_event, bound): (n,) int64, twice."""
+        """Ranges of ``partners`` that each node first met in events [first_event, bound): two arrays (n,) int64."""
         low = positions_before(self.indptr, self.event_ids, nodes, np.full(len(nodes), first_event))
         return low, positions_before(self.indptr, self.event_ids, nodes, bounds)
 
@@ -50,7 +50,7 @@ class FirstMeetings:
 @compiled
 def _mark_first(indptr: NDArray[np.int64], neighbors: Ints, is_first: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Mark the first entry of each pair; → indptr of the marked entries."""
-    met_by = np.full(len(indptr) - 1, -1)  # the last node that was seen to meet each node
+    met_by = np.full(len(indptr) - 1, -1)  # the last node found to meet each node
     marked = np.zeros_like(indptr)
     for node in range(len(indptr) - 1):
         num_partners = 0
@@ -62,15 +62,15 @@ def _mark_first(indptr: NDArray[np.int64], neighbors: Ints, is_first: NDArray[np
     return marked
 
 
-_NUM_ATTEMPTS = 4  # words a draw has; if all of them collide, it moves on to the next permitted node
+_NUM_ATTEMPTS = 4  # words per draw; if all collide, the next permitted node is taken
 
 
 class Strategy(StrEnum):
-    """Which negatives are wanted (Poursafaei et al., NeurIPS'22); what cannot be had is drawn at random.
+    """Strategy for negatives (Poursafaei et al., NeurIPS'22); if it has too few nodes, others are drawn at random.
 
-    RANDOM: any candidate. HISTORICAL: a destination that the source has met before the event's time. INDUCTIVE:
-    in evaluation a destination that it has first met after the training split, before the event's time; in
-    training, where there is none yet, a candidate that it has not met before.
+    RANDOM: any candidate. HISTORICAL: a destination that the source has met before the event's time.
+    INDUCTIVE: in evaluation, a destination that the source first met after the training split and before the
+    event's time; in training, where none exists, a candidate that it has not met before.
     """
 
     RANDOM = "random"
@@ -79,18 +79,18 @@ class Strategy(StrEnum):
 
 
 class _Wanted(IntEnum):
-    """What a compiled draw tries first."""
+    """The nodes that a compiled draw tries first."""
 
     ANY = 0
     PARTNER = 1  # one of the given partners, each once
-    STRANGER = 2  # any candidate that is none of the given partners
+    STRANGER = 2  # any candidate except the given partners
 
 
 def training_candidates(stream: EventStream) -> NDArray[np.int64]:
-    """Nodes that training negatives come from, ascending, int64.
+    """Candidates of training negatives, ascending, int64.
 
-    The destinations of the training split if the stream is bipartite, else the nodes that occur in it in
-    either role: one that only the future knows would give itself away by its empty past.
+    The destinations of the training split if the stream is bipartite, otherwise all nodes of the training
+    split. A node that only occurs later could be recognised by its empty past.
     """
     end = stream.split.train_end
     occurs = np.zeros(stream.num_nodes, np.bool_)
@@ -101,43 +101,41 @@ def training_candidates(stream: EventStream) -> NDArray[np.int64]:
 
 
 def evaluation_candidates(stream: EventStream) -> NDArray[np.int64]:
-    """Nodes that evaluation negatives come from: every destination if bipartite, else every node; int64."""
+    """Candidates of evaluation negatives, int64: every destination if bipartite, otherwise every node."""
     return np.arange(stream.num_src, stream.num_nodes, dtype=np.int64)
 
 
-@dataclass(frozen=True)
 class NegativeSampler:
     """Negatives of events: a pure function of (seed, purpose, negative set, event) and of the strategy.
 
-    stream: where events and true destinations are looked up. candidates: (c,) ascending int64, 1 ≤ c < 2³²,
-    from ``training_candidates`` or ``evaluation_candidates``. Holds N bytes to work in, so it serves one
-    thread at a time; strategies other than random hold the first meetings of all pairs too.
+    stream: events and true destinations. candidates: (c,) ascending int64, 1 ≤ c < 2³², from
+    ``training_candidates`` or ``evaluation_candidates``. Has a buffer of N bytes and must not be used by two
+    threads at a time; strategies other than random also store the first meetings of all pairs.
     """
 
-    stream: EventStream
-    candidates: NDArray[np.int64]
-    seed: int
-    purpose: Purpose
-    strategy: Strategy = Strategy.RANDOM
-    _blocked: NDArray[np.bool_] = field(init=False, repr=False)
-    _meetings: FirstMeetings | None = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        """Make room, and look up who met whom first where the strategy asks for it."""
-        asks = self.strategy is not Strategy.RANDOM
-        object.__setattr__(self, "_blocked", np.zeros(self.stream.num_nodes, np.bool_))
-        object.__setattr__(self, "_meetings", FirstMeetings.of(self.stream.tcsr) if asks else None)
+    def __init__(
+        self,
+        stream: EventStream,
+        candidates: NDArray[np.int64],
+        seed: int,
+        purpose: Purpose,
+        strategy: Strategy = Strategy.RANDOM,
+    ) -> None:
+        self.stream, self.candidates = stream, candidates
+        self.seed, self.purpose, self.strategy = seed, purpose, strategy
+        self._blocked = np.zeros(stream.num_nodes, np.bool_)
+        self._meetings = None if strategy is Strategy.RANDOM else FirstMeetings.of(stream.tcsr)
 
     def draw(
         self, first_event: int, last_event: int, count: int, *, negative_set: int = 0
     ) -> NDArray[np.int64]:
         """``count`` negatives for each event of [first, last) → (last − first, count) int64.
 
-        No negative is a true destination: a node that meets the source at the event's very time, in either
-        direction; its own destination is one, its source only if the source meets itself. Otherwise they are
-        uniform over what the strategy wants; past partners come once per event, all else with replacement.
-        An event's negatives do not depend on the range in which it is asked for. Evaluation leaves the
-        set at 0: its negatives are fixed once and for all. Raises ConfigError if an event leaves no candidate.
+        No negative is a true destination, that is, a node that meets the source at the event's time in either
+        direction; the source itself counts only if it meets itself. Otherwise negatives are uniform over the
+        nodes of the strategy, past partners without and all others with replacement. An event's negatives do
+        not depend on the requested range. Evaluation uses negative set 0 only. Raises ConfigError if an event
+        has no candidate.
         """
         stream, events = self.stream, slice(first_event, last_event)
         begin, end = same_time(stream.time, first_event, last_event)
@@ -161,7 +159,7 @@ class NegativeSampler:
     def _partners(
         self, src: NDArray[np.int64], bounds: NDArray[np.int64]
     ) -> tuple[int, Ints, NDArray[np.int64], NDArray[np.int64]]:
-        """What is wanted, and the partners of each source that this speaks of: an array and ranges of it."""
+        """The wanted kind of nodes, and the partners of each source: an array and ranges of it."""
         if self._meetings is None:
             return int(_Wanted.ANY), self.stream.tcsr.neighbors, bounds, bounds
         wanted, since = _Wanted.PARTNER, 0
@@ -173,11 +171,11 @@ class NegativeSampler:
         return int(wanted), self._meetings.partners, *self._meetings.between(src, since, bounds)
 
     def _no_candidate(self, event: int) -> ConfigError:
-        """The error for an event whose source meets every candidate at once."""
+        """The error for an event whose source meets every candidate at the same time."""
         return ConfigError(
             f"a negative must differ from the true destinations, but all {len(self.candidates)} candidates "
             f"are true destinations of node {self.stream.src[event]} at time {self.stream.time[event]} "
-            f"(event {event}): give a stream with more destinations, finer times or a longer training split"
+            f"(event {event}): use a stream with more destinations, finer times or a longer training split"
         )
 
 
@@ -193,9 +191,9 @@ def _draw(
 ) -> tuple[NDArray[np.int64], int]:
     """Negatives (n, count) row by row, and how many rows were filled before one left no candidate.
 
-    asked: words, sources, destinations, and the events [begin, end) that share the time of each event. met_before:
-    what is wanted, and ranges of an array with the partners that this speaks of. ``blocked`` marks the nodes that
-    must not be drawn; between rows it is all False.
+    asked: words, sources, destinations, and the events [begin, end) that share the time of each event.
+    met_before: the wanted kind of nodes, and an array of partners with a range per row. blocked: marks nodes
+    that must not be drawn; all False between rows.
     """
     words, src, dst, begin, end = asked
     indptr, neighbors, event_ids, _ = tcsr
@@ -204,7 +202,7 @@ def _draw(
     for row in range(len(dst)):
         drawn, own_words, filled = negatives[row], words[row], 0
         past, met_from, met_to = partners[low[row] : high[row]], 0, 0
-        if end[row] - begin[row] > 1:  # else the destination alone is met now
+        if end[row] - begin[row] > 1:  # otherwise the source meets only the destination now
             entries = indptr[src[row]], indptr[src[row] + 1]
             met_from = position_before(event_ids, entries[0], entries[1], begin[row])
             met_to = position_before(event_ids, met_from, entries[1], end[row])
@@ -242,9 +240,9 @@ def _fill(
     blocked: NDArray[np.bool_],
     once: bool,
 ) -> int:
-    """Fill ``drawn`` with permitted nodes of the pool, so far as there are any; → how far it got.
+    """Fill ``drawn`` with permitted nodes of the pool; → number of filled slots, fewer if the pool is exhausted.
 
-    once: what has been drawn becomes blocked.
+    once: drawn nodes become blocked.
     """
     for slot in range(len(drawn)):
         place = _permitted(pool, words[slot * _NUM_ATTEMPTS : (slot + 1) * _NUM_ATTEMPTS], blocked)
@@ -258,7 +256,7 @@ def _fill(
 
 @compiled
 def _permitted(pool: Ints, words: NDArray[np.uint64], blocked: NDArray[np.bool_]) -> int:
-    """Place of a permitted node in the pool: where a word points to, else the next behind; −1 without one."""
+    """Position of a permitted node in the pool: that of a word, else the next one after it; −1 if none."""
     size, place = len(pool), 0
     if size == 0:
         return -1

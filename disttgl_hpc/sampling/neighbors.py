@@ -18,7 +18,7 @@ class Neighborhood:
 
     roots: (R,) int64 node ids. neighbors: (R, K) int64 node ids. event_ids: (R, K) int64.
     elapsed: (R, K) float32, root time − event time in the stream's unit. counts: (R,) int64 ≤ K.
-    Padding repeats valid ids (0) so that it can be gathered; it carries no meaning.
+    Padding is 0, a valid id, so that it can be gathered; its values are meaningless.
     """
 
     roots: NDArray[np.int64]
@@ -31,12 +31,12 @@ class Neighborhood:
 def same_time(time: Times, first: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Events [begin, end) that share the time of each event in [first, last): two arrays (n,) int64.
 
-    What precedes ``begin`` is an event's past: searching ids instead of times keeps "strictly before" exact
-    for any time dtype.
+    The events before ``begin`` are an event's past: comparing event ids instead of times keeps "strictly
+    before" exact for any time dtype.
     """
     begin, end = np.empty((2, last - first), np.int64)
     if last > first:
-        # Only the outermost moments reach beyond the range; a walk finds all others.
+        # Only the first and the last time may extend beyond the range.
         begin[0] = np.searchsorted(time[: first + 1], time[first], "left")
         end[-1] = last - 1 + np.searchsorted(time[last - 1 :], time[last - 1], "right")
         _walk(time[first:last], first, begin, end)
@@ -53,7 +53,7 @@ def _walk(time: Times, first: int, begin: NDArray[np.int64], end: NDArray[np.int
 
 
 def event_bounds(time: Times, first: int, last: int) -> NDArray[np.int64]:
-    """First event that shares the time of each event in [first, last): what precedes it is the past."""
+    """First event that shares the time of each event in [first, last); earlier events are its past."""
     return same_time(time, first, last)[0]
 
 
@@ -62,7 +62,7 @@ def recent_neighbors(
 ) -> Neighborhood:
     """Sample each root's ``num_neighbors`` most recent events with id below its bound.
 
-    roots, root_time, bounds: (R,); times in the stream's dtype, bounds as of :func:`event_bounds`.
+    roots, root_time, bounds: (R,); times in the stream's dtype, bounds as returned by :func:`event_bounds`.
     """
     ids: NDArray[np.int64] = np.asarray(roots, np.int64)
     return Neighborhood(ids, *_sample(tcsr.arrays, ids, root_time, bounds, num_neighbors))
@@ -76,7 +76,7 @@ def _sample(
     bounds: Ints,
     num_slots: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
-    """The fields of a neighbourhood behind its roots."""
+    """The fields of a Neighborhood except its roots."""
     indptr, all_neighbors, all_event_ids, times = tcsr
     neighbors = np.empty((len(roots), num_slots), np.int64)
     event_ids = np.empty((len(roots), num_slots), np.int64)
@@ -90,7 +90,7 @@ def _sample(
             entry = end - 1 - slot
             neighbors[root, slot] = all_neighbors[entry]
             event_ids[root, slot] = all_event_ids[entry]
-            # Times are subtracted in their own dtype; only the difference is small enough for float32.
+            # Times are subtracted in their own dtype; only the difference is cast to float32.
             elapsed[root, slot] = root_time[root] - times[entry]
         for slot in range(count, num_slots):
             neighbors[root, slot] = event_ids[root, slot] = 0

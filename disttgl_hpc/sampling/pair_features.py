@@ -1,9 +1,10 @@
-"""Features of a pair of nodes: have they met, how often, how long ago, and whom do both know.
+"""Features of a pair of nodes: whether, how often and how long ago they met, and their common neighbours.
 
-A temporal graph network embeds source and destination each by itself, so it cannot tell whether a candidate stands
-among the source's neighbours. These features can (the idea of NAT, Luo and Li 2022; DyGFormer, Yu et al. 2023;
-TNCN, Zhang et al. 2024). How busy each of the two is lets a candidate's popularity count, as in PopTrack. All are a
-pure function of the T-CSR and see what neighbours are drawn from: the events strictly before the query's time.
+A temporal graph network embeds source and destination separately, so it cannot see whether a candidate is
+among the source's neighbours. These features encode it (as in NAT, Luo and Li 2022; DyGFormer, Yu et al.
+2023; TNCN, Zhang et al. 2024). The activity of both nodes also encodes a candidate's popularity, as in
+PopTrack. All features are a pure function of the T-CSR and depend only on events strictly before the query's
+time, as neighbours do.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from disttgl_hpc.compiled import compiled
 from disttgl_hpc.events.tcsr import Ints, TCsr, position_before
 
 MEETINGS_WINDOW = 256
-"""Meetings are looked for among so many last events of that node of the two which has fewer."""
+"""Meetings are searched among this many last events of the node of the two that has fewer events."""
 COMMON_WINDOW = 16
-"""Common neighbours are looked for among so many last events of each node."""
+"""Common neighbours are searched among this many last events of each node."""
 
 _MEETINGS = (
     "have met",
@@ -44,26 +45,26 @@ PAIR_FEATURES = (
     *(f"candidate: {name}" for name in _NODE),
     *(f"source: {name}" for name in _NODE),
 )
-"""What each feature tells. "have met" is 0 or 1, all others are log(1 + n) / 8 of a number n of events.
+"""Names of the features. "have met" is 0 or 1, all others are log(1 + n) / 8 of a number n of events.
 
-Counts of events say how long ago something was in no unit of time, and at night as in the daytime.
+Ages are counted in events, which needs no unit of time and is independent of daily rhythms.
 """
 DIM_PAIR = len(PAIR_FEATURES)
 
-_Arrays = tuple[NDArray[np.int64], Ints, Ints]  # a T-CSR's, but for the times
-_LOG_SCALE = np.float32(1 / 8)  # brings the logarithms to the size of the flag
+_Arrays = tuple[NDArray[np.int64], Ints, Ints]  # of a T-CSR, without the times
+_LOG_SCALE = np.float32(1 / 8)  # scales the logarithms to about the size of the flag
 
 
 def pair_features(tcsr: TCsr, sources: Ints, candidates: Ints, bounds: Ints) -> NDArray[np.float32]:
     """Features of each source with each of its candidates → (n, c, DIM_PAIR) float32, see ``PAIR_FEATURES``.
 
-    sources, bounds: (n,); candidates: (n, c). Only events with an id below the bound count, as of
-    :func:`~.sampler.event_bounds`. Two who have not met have 0 in all features of their meetings; of a node without
-    a 64th last event the stream's events since its begin are counted. Pairs are unordered. "Recent" are a node's
-    last ``COMMON_WINDOW`` events; meetings beyond ``MEETINGS_WINDOW`` are forgotten.
+    sources, bounds: (n,); candidates: (n, c). Only events with an id below the bound count (see
+    ``neighbors.event_bounds``). Features of meetings are 0 for a pair that has not met; if a node has no 64th
+    last event, the events since the beginning of the stream are counted. Pairs are unordered. "Recent" refers
+    to a node's last ``COMMON_WINDOW`` events; meetings beyond ``MEETINGS_WINDOW`` are ignored.
     """
     out = np.zeros((*candidates.shape, DIM_PAIR), np.float32)
-    # All in one layout: training and evaluation, which cut them from other arrays, share the compiled loop.
+    # One memory layout, so that training and evaluation share one compiled version of the loop.
     asked = [np.ascontiguousarray(ids, np.int64) for ids in (sources, candidates, bounds)]
     _describe_all(tcsr.arrays[:3], asked[0], asked[1], asked[2], out)
     return out
@@ -83,7 +84,7 @@ def _describe_all(
     bounds: NDArray[np.int64],
     out: NDArray[np.float32],
 ) -> None:
-    """Fill all rows of ``out``; a node's past is a range of the T-CSR's entries, ``theirs`` a candidate's."""
+    """Fill all rows of ``out``; ``ours`` and ``theirs`` are the T-CSR entries of source and candidate."""
     indptr, neighbors, event_ids = tcsr
     common = len(_MEETINGS)
     candidate_node = common + len(_COMMON)
@@ -120,7 +121,7 @@ def _describe_meetings(  # noqa: PLR0917
     bound: int,
     features: NDArray[np.float32],
 ) -> None:
-    """The first of the features. Both nodes' pasts hold the meetings; the shorter is searched."""
+    """The features of meetings. Both pasts include them; the shorter one is searched."""
     _, neighbors, event_ids = tcsr
     if ours[1] - ours[0] <= theirs[1] - theirs[0]:
         last, count = _meetings(neighbors, ours, candidate)
@@ -137,7 +138,7 @@ def _describe_meetings(  # noqa: PLR0917
 
 @compiled
 def _meetings(neighbors: Ints, past: tuple[int, int], other: int) -> tuple[int, int]:
-    """The last entry of a node's past, within the window, that is with ``other``, and how many are."""
+    """The last entry with ``other`` in a past, within the window, and the number of such entries."""
     last, count = -1, 0
     for entry in range(max(past[0], past[1] - MEETINGS_WINDOW), past[1]):
         is_met = neighbors[entry] == other
@@ -148,11 +149,11 @@ def _meetings(neighbors: Ints, past: tuple[int, int], other: int) -> tuple[int, 
 
 @compiled
 def _shared(neighbors: Ints, past: tuple[int, int], others: tuple[int, int]) -> int:
-    """How many recent entries of a past are with a recent neighbour of another node."""
+    """Number of recent entries of a past whose neighbour is a recent neighbour of the other node."""
     recent = neighbors[max(others[0], others[1] - COMMON_WINDOW) : others[1]]
     shared = 0
     for node in neighbors[max(past[0], past[1] - COMMON_WINDOW) : past[1]]:
-        times = 0  # counted to the end: without a branch, vector instructions compare eight at once
+        times = 0  # no early exit, so that the loop can be vectorised
         for other in recent:
             times += other == node
         shared += times > 0
@@ -161,7 +162,7 @@ def _shared(neighbors: Ints, past: tuple[int, int], others: tuple[int, int]) -> 
 
 @compiled
 def _describe_node(event_ids: Ints, past: tuple[int, int], bound: int, features: NDArray[np.float32]) -> None:
-    """A node by itself. The ages of its last events tell its rate on several scales: its popularity."""
+    """Features of one node; the ages of its last events encode its rate of activity on several scales."""
     begin, end = past
     features[0] = _log(end - begin)
     for scale in range(_NUM_AGES):

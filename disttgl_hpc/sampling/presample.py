@@ -1,7 +1,8 @@
-"""Sampling beforehand: all ranks write parts of a batch store, which the first of them joins.
+"""Sampling in advance: all ranks write parts of a batch store, which rank 0 joins.
 
-A part is a range of global batches that does not depend on the number of ranks, and what is in it depends on the
-key alone. So any number of ranks makes the same store, and what an interrupted run has finished is kept.
+A part is a range of global batches that does not depend on the number of ranks, and its content depends only
+on the key. Any number of ranks therefore makes the same store, and parts finished by an interrupted run are
+reused.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ def sample(
 ) -> BatchStore | None:
     """Write the batch store of a run's settings, with all ranks of ``world``, an MPI communicator (collective).
 
-    Returns the store on rank 0. Raises ConfigError if the settings have no fixed negative sets or ``output`` must
-    not be replaced, StoreError if there is no room for it or it cannot be written; then on all ranks.
+    Returns the store on rank 0. Raises ConfigError if the settings have no fixed negative sets or ``output``
+    must not be replaced, StoreError if there is no room for it or it cannot be written; then on all ranks.
     """
     check_output(output, KIND, force=force)
     if not config.negative_sets:
-        raise ConfigError("a batch store holds fixed negative sets: give their number with --negative-sets")
+        raise ConfigError("a batch store needs fixed negative sets: give their number with --negative-sets")
     check_split(store.stream)
     key = batch_key(store, config, minibatch)
     maker = _Maker(store.stream, key, LiveGraphs(store.stream, config))
@@ -73,7 +74,7 @@ def sample(
 
 @dataclass(frozen=True)
 class _Maker:
-    """Makes the records of global batches."""
+    """Writes the records of global batches."""
 
     stream: EventStream
     key: BatchKey
@@ -95,7 +96,7 @@ class _Maker:
         return last - first
 
     def write(self, path: Path, batches: tuple[int, int]) -> None:
-        """Write a part, unless an interrupted run has left it."""
+        """Write a part unless an interrupted run has written it."""
         if not path.exists():
             write_part(path, self.key, batches, list(chain.from_iterable(map(self.records, range(*batches)))))
 
@@ -113,10 +114,10 @@ class _Maker:
                 yield layout.pack(negatives)
 
     def estimate(self) -> tuple[float, float]:
-        """Bytes of the whole store, and seconds of one process for it, from a few batches spread over it."""
+        """Estimated bytes of the whole store and seconds of one process, from a few batches spread over it."""
         parts = 2 * _TRIED_BATCHES
         batches = sorted({self.key.num_batches * middle // parts for middle in range(1, parts, 2)})
-        list(self.records(batches[0]))  # what is compiled is compiled now
+        list(self.records(batches[0]))  # compiles the loops
         started_s = time.perf_counter()
         size = sum(len(record) for batch in batches for record in self.records(batch))
         events = sum(self.num_events((batch, batch + 1)) for batch in batches)
@@ -125,9 +126,9 @@ class _Maker:
 
 
 def _prepare(maker: _Maker, folder: Path, parts: dict[Path, tuple[int, int]], num_ranks: int) -> None:
-    """Say what is coming, and make the parts' folder, with nothing in it but whole parts of this very store.
+    """Log the estimate and create the folder of parts, keeping only complete parts of this store.
 
-    Raises StoreError if there is no room for the store, or no right to write it.
+    Raises StoreError if there is not enough space or no permission to write.
     """
     size, seconds = maker.estimate()
     log.info(
@@ -142,17 +143,17 @@ def _prepare(maker: _Maker, folder: Path, parts: dict[Path, tuple[int, int]], nu
     )
     kept = [path for path, batches in parts.items() if is_part(path, maker.key, batches)]
     if kept:
-        log.info("going on with %d of %d parts that an interrupted run has left", len(kept), len(parts))
+        log.info("continuing with %d of %d parts of an interrupted run", len(kept), len(parts))
     needed = 2 * size - sum(path.stat().st_size for path in kept)
     free = shutil.disk_usage(folder.parent).free
     if needed > free:
         raise StoreError(
             f"{folder.parent}: a batch store of about {size / 1e6:,.0f} MB needs twice that until its parts are "
-            f"joined, {free / 1e6:,.0f} MB are free: make room, choose another place or fewer --negative-sets"
+            f"joined, {free / 1e6:,.0f} MB are free: free space, use another folder or fewer --negative-sets"
         )
     try:
         folder.mkdir(exist_ok=True)
         for path in set(folder.iterdir()) - set(kept):
             path.unlink()
     except OSError as error:
-        raise StoreError(f"{folder}: cannot be made ({error.strerror}): choose another output") from error
+        raise StoreError(f"{folder}: cannot be created ({error.strerror}): choose another output") from error

@@ -1,7 +1,7 @@
 """Static embeddings by a graph network without time: LightGCN over the training graph (He et al., SIGIR 2020).
 
-Who has met whom is a graph, an edge weighing as many events as it stands for. Embeddings are smoothed over it, and
-learned so that nodes that meet are more alike than nodes that do not (Bayesian personalised ranking).
+Who has met whom is a graph, an edge weighing as many events as it stands for. Embeddings are smoothed over
+it, and learned so that nodes that meet are more alike than nodes that do not (Bayesian personalised ranking).
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.grid.gradients import GradientSum
 from disttgl_hpc.grid.schedule import batch_bounds, slice_bounds
 from disttgl_hpc.log import get_logger, progress
-from disttgl_hpc.model.initial_weights import WeightDraws
-from disttgl_hpc.model.optimiser import Adam
+from disttgl_hpc.model.parameters import Adam, WeightDraws
 from disttgl_hpc.sampling.negatives import NegativeSampler, training_candidates
 
 log = get_logger(__name__)
@@ -71,9 +70,9 @@ def smoothed(graph: Tensor, embeddings: Tensor) -> Tensor:
 def learn_static_gnn(stream: EventStream, config: TrainConfig, trainers: Any) -> Learned:
     """Embeddings of the training split's graph, learned by all ranks of ``trainers``. Collective.
 
-    Each takes a slice of every batch; gradients are summed as in training. Validation chooses the epoch. Nodes
-    without training events get zeros, the others rows of unit size. Raises TrainingError when the loss is no number
-    any more.
+    Each takes a slice of every batch; gradients are summed as in training. Validation chooses the epoch.
+    Nodes without training events get zeros, the others rows of unit size. Raises TrainingError if the loss is
+    NaN or infinite any more.
     """
     graph = training_graph(stream)
     embeddings = WeightDraws(config.seed).uniform((stream.num_nodes, config.dim_memory), _SPREAD)

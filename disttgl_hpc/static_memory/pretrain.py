@@ -19,7 +19,7 @@ from disttgl_hpc.events.stream import EventStream, Split
 from disttgl_hpc.events.tcsr import build_tcsr
 from disttgl_hpc.grid.collectives import decide_together
 from disttgl_hpc.log import get_logger
-from disttgl_hpc.model.threads import prepare_process
+from disttgl_hpc.model.products import prepare_process
 from disttgl_hpc.static_memory.lightgcn import Learned, learn_static_gnn
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.node_rows import STATIC_KIND, StaticOrigin, write_static_store
@@ -30,26 +30,18 @@ from disttgl_hpc.training.run_directory import RunDirectory
 from disttgl_hpc.training.train import train
 
 log = get_logger(__name__)
-
-
 METHODS = ("embedding", "static-gnn")
-
-
 _LINKS: dict[str, Any] = {
     "task": "link",
     "class_history": True,
     "class_features": False,
     "class_balance": 0.0,
 }
-
-
 FIXED: dict[str, dict[str, Any]] = {
     # A table instead of the node memory, with the same attention.
     "embedding": {**_LINKS, "static": CO_TRAINED, "node_memory": False},
     "static-gnn": {**_LINKS, "static": "", "node_memory": False},
 }
-
-
 """What is the same whatever is asked for: pre-training predicts links, also for a run with another task."""
 
 
@@ -57,29 +49,23 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "embedding": {},
     "static-gnn": {"epochs": 30, "lr": 0.03, "local_batch": 6000, "static_decay": 1e-5},
 }
-
-
-"""What a method learns with unless it is told otherwise, where that differs from training."""
+"""Defaults of a method that differ from those of training."""
 
 
 _EVALUATION = ("evaluation_negatives", "evaluation_strategy", "evaluation_seed", "evaluation_events")
-
-
 USED = {
     "embedding": tuple(field.name for field in fields(TrainConfig) if field.name not in FIXED["embedding"]),
     "static-gnn": (*DEFAULTS["static-gnn"], "dim_memory", "seed", *_EVALUATION, "threads", "timeout_s"),
 }
-
-
 """The settings that a method's result or course depends on."""
 
 
 def pretrain_config(method: str, given: Mapping[str, Any], file: Mapping[str, Any]) -> TrainConfig:
     """Settings that ``method`` learns with: its own defaults, changed by ``file``, then by ``given``.
 
-    given: asked for one by one, so a setting that the method has no use for is refused. file: settings of a whole
-    run; the method takes those that it uses and that are no defaults of training, and the log tells what it leaves.
-    Raises ConfigError.
+    given: asked for one by one, so a setting that the method has no use for is refused. file: settings of a
+    whole run; the method uses those that it supports and that differ from training's defaults, and logs what
+    it ignores. Raises ConfigError.
     """
     train_config(file, given)  # names and values, also of what is not used
     used, fixed, plain = USED[method], FIXED[method], TrainConfig()
@@ -121,10 +107,10 @@ def pretrain(
 ) -> Learned | None:
     """Learn a static memory by ``method`` with all ranks of ``world`` and write it to ``output`` (collective).
 
-    config: of :func:`~.runs.pretrain_settings.pretrain_config`. share: of the training events to learn
-    from; the rest of them chooses the epoch. What follows the training split is checked for damage and not used.
-    Returns what was learned, None if it was asked to stop before: the same command goes on. Raises ConfigError,
-    also where ``output`` must not be replaced, GridError and StoreError as training does.
+    config: of :func:`~.runs.pretrain_settings.pretrain_config`. share: of the training events to learn from;
+    the rest of them chooses the epoch. What follows the training split is checked for damage and not used.
+    Returns the result, or None if asked to stop: repeat the command to continue. Raises ConfigError, also
+    where ``output`` must not be replaced, GridError and StoreError as training does.
     """
     check_output(output, STATIC_KIND, force=force)
     decide_together(world, events.check_contents)
@@ -155,7 +141,7 @@ def pretrain(
 def training_part(stream: EventStream, share: float) -> EventStream:
     """The training split as a stream of its own: its first ``share`` to learn from, the rest held out in halves.
 
-    Its index is made anew, so that nothing of later events is in it. Raises ConfigError.
+    Its index is rebuilt, without any later event. Raises ConfigError.
     """
     end = stream.split.train_end
     learned = round(end * share)
@@ -186,7 +172,7 @@ def _learn_embedding(events: EventStore, config: TrainConfig, output: Path, worl
     run = RunDirectory(_run_beside(output))
     is_begun = world.bcast(bool(run.whole_checkpoints))
     if is_begun:
-        config = resumed_config(run, config.as_dict(), "remove this folder to begin anew")
+        config = resumed_config(run, config.as_dict(), "remove this folder to start again")
         _check_share(run, events.stream)
     if not train(events, config, run, world, resume=is_begun):
         return None
@@ -205,7 +191,7 @@ def _check_share(run: RunDirectory, stream: EventStream) -> None:
         raise ConfigError(
             f"{run.path}: has learned from the first {learned} of {stream.num_events} training events, now "
             f"it would be {wanted}; what is held out must not have been learned from: give the --share that it was "
-            "begun with, or remove this folder to begin anew"
+            "begun with, or remove this folder to start again"
         )
 
 

@@ -1,8 +1,8 @@
 """The batch store: message flow graphs sampled beforehand, in one HDF5 file that is mapped into memory (DESIGN §5).
 
 Every slice of every global batch has 1 + S records side by side: that of its positives, then one for each negative
-set (see core/records.py). What depends on more than the key below is in none of them: mail, which depends on where
-a sweep began, and dropout, which no two passes share, are made when a batch is trained.
+set (see ``sampling.graph_records``). Mail, which depends on where a sweep began, and dropout, which differs in every
+pass, are not part of a record; they are computed during training.
 
 Writing a batch store: in parts that survive an interruption, then joined to one file.
 """
@@ -24,11 +24,7 @@ from disttgl_hpc.errors import StoreError
 from disttgl_hpc.store.files import Pieces, map_dataset, open_checked, replacing, telling_why, write_laid_out
 
 _DTYPES = {"records": np.uint8, "offsets": np.int64, "checksums": np.uint32}
-
-
 KIND, PART_KIND = "disttgl-batches", "disttgl-batches-part"
-
-
 SCHEMA_VERSION = 1
 
 
@@ -130,8 +126,8 @@ class BatchStore:
                 what = f"negative set {index - 1}" if index else "the positives"
                 raise StoreError(
                     f"{self.path}: global batch {batch}, slice {minibatch}, {what}: the bytes must have the crc32 "
-                    f"{self.checksums[at]:08x}, they have {found:08x}: copy the store anew, or "
-                    "write it anew with disttgl sample --force"
+                    f"{self.checksums[at]:08x}, they have {found:08x}: copy the store again, or "
+                    "make it again with disttgl sample --force"
                 )
             self._known_good[at] = True
         return content
@@ -150,7 +146,7 @@ class BatchStore:
 
 
 def _check_tables(tables: dict[str, NDArray[Any]], num_records: int) -> None:
-    """Raise ValueError, which open_checked tells, unless offsets and checksums are those of so many records."""
+    """Raise ValueError unless offsets and checksums fit the number of records."""
     for name, dtype in _DTYPES.items():
         if tables[name].ndim != 1 or tables[name].dtype != dtype:
             raise ValueError(f"{name} must have 1 dimension and dtype {np.dtype(dtype)}")
@@ -165,11 +161,7 @@ def _check_tables(tables: dict[str, NDArray[Any]], num_records: int) -> None:
 
 
 _COPY_BYTES = 16 << 20
-
-
-_REMEDY = (
-    "make room there, or choose another place; the same command goes on with the parts that are complete"
-)
+_REMEDY = "free space there, or choose another folder; repeat the command to continue with the complete parts"
 
 
 def write_part(

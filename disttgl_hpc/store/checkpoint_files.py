@@ -32,8 +32,6 @@ from disttgl_hpc.store.files import (
 )
 
 KIND = "disttgl-checkpoint"
-
-
 SCHEMA_VERSION = 2
 
 
@@ -95,11 +93,7 @@ def read_array(path: Path, name: str, out: NDArray[Any]) -> None:
 
 
 MANIFEST_KIND = "disttgl-manifest"
-
-
 MANIFEST_VERSION = 1
-
-
 _FILE = "manifest.json"
 
 

@@ -49,7 +49,7 @@ def check_contents(path: Path, stream: EventStream) -> None:
     if broken is None and not _ascending_by_node(tcsr.event_ids, tcsr.indptr):
         broken = "tcsr/event_ids: each node's events in ascending order"
     if broken is not None:
-        raise StoreError(f"{path}: must hold {broken}, it holds others: write or copy the file anew")
+        raise StoreError(f"{path}: must have {broken}, found others: make or copy the file again")
 
 
 def _within(values: NDArray[Any], least: int, below: int) -> bool:
@@ -59,7 +59,7 @@ def _within(values: NDArray[Any], least: int, below: int) -> bool:
 
 
 def _ascending(values: NDArray[Any]) -> bool:
-    """Whether no value is below the one before it, or is no number."""
+    """Whether values never decrease and none is NaN."""
     return all((piece[1:] >= piece[:-1]).all() for piece in _pieces(values)) and bool(
         np.isfinite(values[[0, -1]]).all()
     )
@@ -81,8 +81,6 @@ def _pieces(values: NDArray[Any], overlap: int = 1) -> Iterator[NDArray[Any]]:
 
 
 _HASH_BYTES = 64 << 20
-
-
 _INTS, _TIMES, _FEATURES = ("int32", "int64"), ("int64", "float64"), ("float16", "float32", "float64")
 
 
@@ -110,8 +108,6 @@ _SCHEMA: dict[str, tuple[str | None, int, tuple[str, ...]]] = {
     "source/options": (None, 1, ()),
     "source/grown_from": (None, 1, ()),
 }
-
-
 _OPTIONAL_GROUPS = ("features/", "labels/", "negatives/", "source/")
 
 
@@ -187,7 +183,7 @@ class EventStore:
         if found != self.checksum:
             raise StoreError(
                 f"{self.path}: contents must have the checksum {self.checksum[:16]}…, found {found[:16]}…: "
-                "write or copy it anew"
+                "make or copy it again"
             )
 
 
@@ -211,7 +207,7 @@ def _map_arrays(file: h5py.File, path: Path) -> dict[str, NDArray[Any]]:
         if dataset.ndim != dims or len(dataset) != length or (dtypes and str(dataset.dtype) not in dtypes):
             raise StoreError(
                 f"{path}: dataset {name} must have {dims} dimensions, {length:,} rows ({count}) and a dtype "
-                f"of {dtypes}, found {dataset.shape} {dataset.dtype}: write or copy the file anew"
+                f"of {dtypes}, found {dataset.shape} {dataset.dtype}: make or copy the file again"
             )
         arrays[name] = map_dataset(file, name, path)
     return arrays
@@ -261,7 +257,7 @@ def _check_ranges(path: Path, stream: EventStream) -> None:
     }
     for rule, holds in rules.items():
         if not holds:
-            raise StoreError(f"{path}: an event store must have {rule}: write or copy the file anew")
+            raise StoreError(f"{path}: an event store must have {rule}: make or copy the file again")
 
 
 def _texts(values: NDArray[np.bytes_] | None) -> tuple[str, ...]:

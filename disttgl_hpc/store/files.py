@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.errors import StoreError
 
-_ANEW = "write or copy the file anew"
+_REMEDY = "make or copy the file again"
 
 
 # What h5py raises for damaged metadata depends on which byte is wrong.
@@ -122,14 +122,14 @@ def own_dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
     for part in name.split("/"):
         link = item.get(part, getlink=True)
         if link is not None and not isinstance(link, h5py.HardLink):
-            raise StoreError(f"{path}: {name} must lie in the file, it is a link elsewhere: {_ANEW}")
+            raise StoreError(f"{path}: {name} must lie in the file, it is a link elsewhere: {_REMEDY}")
         item = item[part]
     if not isinstance(item, h5py.Dataset):
-        raise StoreError(f"{path}: {name} must be a dataset, it is a group: {_ANEW}")
+        raise StoreError(f"{path}: {name} must be a dataset, it is a group: {_REMEDY}")
     offset, size = item.id.get_offset(), path.stat().st_size
     if item.external or item.is_virtual or (item.nbytes and (offset is None or offset + item.nbytes > size)):
         raise StoreError(
-            f"{path}: dataset {name} must lie in one piece within the file's {size:,} bytes, it does not: {_ANEW}"
+            f"{path}: dataset {name} must lie in one piece within the file's {size:,} bytes, it does not: {_REMEDY}"
         )
     return item
 
@@ -151,7 +151,7 @@ def _check_kind(file: h5py.File, path: Path, kind: str, schema_version: int) -> 
     version = file.attrs.get("schema_version")
     if version != schema_version:
         raise StoreError(
-            f"{path}: schema version {schema_version} is read here, found {version}: write the file anew"
+            f"{path}: schema version {schema_version} is read here, found {version}: make the file again"
         )
 
 
@@ -159,8 +159,8 @@ def _complaint(error: str, path: Path, kind: str) -> str:
     if "file signature not found" in error:
         return f"must be an HDF5 file of kind '{kind}', this is none: give a file that disttgl wrote"
     if "truncated file" in error:
-        return f"was cut short at {path.stat().st_size:,} bytes: write or copy it anew"
-    return f"is damaged ({error}): write or copy it anew"
+        return f"was cut short at {path.stat().st_size:,} bytes: make or copy it again"
+    return f"is damaged ({error}): make or copy it again"
 
 
 def sync(path: Path) -> None:
@@ -173,8 +173,6 @@ def sync(path: Path) -> None:
 
 
 _ALIGNMENT = 64
-
-
 _STRUCTURE_BYTES = 4096  # more than HDF5 needs for a dataset, with the groups above it
 
 

@@ -29,7 +29,7 @@ from disttgl_hpc.store.files import map_dataset, open_checked, plain, replacing,
 def map_rows(file: h5py.File, name: str, path: Path) -> tuple[NDArray[np.float32], dict[str, Any], str]:
     """Rows ``name`` of the file ``path`` as a read-only map, the values of their origin, and their checksum.
 
-    Raises StoreError as :func:`~.files.map_dataset` does; what else is wrong :func:`~.files.open_checked` tells.
+    Raises StoreError as :func:`~.files.map_dataset` does; other damage is reported by :func:`~.files.open_checked`.
     """
     rows = map_dataset(file, name, path)
     if rows.ndim != 2 or rows.dtype != np.float32:
@@ -61,7 +61,7 @@ def check_rows(path: Path, rows: NDArray[np.float32], origin: Mapping[str, Any],
     found = _checksum(rows, origin)
     if found != checksum:
         raise StoreError(
-            f"{path}: contents must have the checksum {checksum[:16]}…, found {found[:16]}…: write or copy it anew"
+            f"{path}: contents must have the checksum {checksum[:16]}…, found {found[:16]}…: make or copy it again"
         )
 
 
@@ -74,8 +74,6 @@ def _checksum(rows: NDArray[np.float32], origin: Mapping[str, Any]) -> str:
 
 
 STATIC_KIND = "disttgl-static"
-
-
 STATIC_VERSION = 1
 
 
@@ -131,7 +129,7 @@ class StaticStore:
         if len(self.rows) != events.stream.num_nodes:
             raise StoreError(
                 f"{self.path}: must have a row for each of {events.stream.num_nodes:,} nodes, found "
-                f"{len(self.rows):,}: write it anew"
+                f"{len(self.rows):,}: make it again"
             )
 
 
@@ -143,8 +141,6 @@ def write_static_store(path: Path, rows: NDArray[np.float32], origin: StaticOrig
 
 
 KEPT_KIND = "disttgl-memory"
-
-
 KEPT_VERSION = 1
 
 
@@ -201,8 +197,6 @@ def write_memory(path: Path, rows: NDArray[np.float32], origin: MemoryOrigin) ->
 
 
 EMBEDDINGS_KIND = "disttgl-embeddings"
-
-
 EMBEDDINGS_VERSION = 1
 
 

@@ -17,7 +17,7 @@ from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.memory.co_trained import RowTable
 from disttgl_hpc.memory.node_memory import Arrays
-from disttgl_hpc.model.optimiser import Adam
+from disttgl_hpc.model.parameters import Adam
 from disttgl_hpc.planning.run_plan import RunPlan
 from disttgl_hpc.store.checkpoint_files import (
     Manifest,
@@ -134,7 +134,8 @@ def check_attributes(manifest: Manifest) -> None:
 class RunCheckpoints:
     """Writes one node's parts of a run's checkpoints and, on the first node, their manifests; drops old ones.
 
-    Kept are the newest, the best sweep's and that of the last sweep's end, which another grid can go on from.
+    The newest checkpoints, the best sweep's and that of the last sweep's end, from which another grid can
+    continue, are kept.
     """
 
     def __init__(
@@ -171,10 +172,10 @@ class RunCheckpoints:
         }
 
     def _drop_old(self) -> None:
-        """Remove what nobody will ask for any more."""
+        """Remove checkpoints that are no longer needed."""
         folders = self._run.whole_checkpoints
         kept = {step_of(folder) for folder in folders[-self._keep :]}
-        with suppress(StoreError):  # before the first validation there is no best one
+        with suppress(StoreError):  # there is no best checkpoint before the first validation
             kept.add(self._run.read_best()["step"])
         ends = [folder for folder in folders if read_manifest(folder).attributes["ends_sweep"]]
         kept |= {step_of(folder) for folder in ends[-1:]}

@@ -71,7 +71,7 @@ class RunDirectory:
         holds_records = self.metrics_file.is_file() and self.metrics_file.stat().st_size
         if holds_records or self.whole_checkpoints:
             raise ConfigError(
-                f"{self.path} holds a run already: choose another --run, remove it, or go on with --resume"
+                f"{self.path} already has a run: choose another --run, remove it, or continue it with --resume"
             )
         if any(place.exists() and not place.is_dir() for place in (self.path, *self.path.parents)):
             raise ConfigError(f"{self.path}: a part of this path is a file: choose another --run")
@@ -80,8 +80,8 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Make the directory, and keep other jobs out of it while the context lasts.
 
-        The kernel lets go of a lock when its process is killed. Raises StoreError where the directory cannot be
-        made, ConfigError if a job is training in it now.
+        The kernel lets go of a lock when its process is killed. Raises StoreError where the directory cannot
+        be made, ConfigError if a job is training in it now.
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ class RunDirectory:
             if step_of(folder) > step or not has_manifest(folder):
                 remove_checkpoint(folder)
         with suppress(StoreError):
-            if self.read_best()["step"] > step:  # that checkpoint was damaged, so it is trained anew
+            if self.read_best()["step"] > step:  # that checkpoint was damaged, so it is trained again
                 self.best_file.unlink()
         end = step + is_validated
         kept = [json.dumps(record) + "\n" for record in self.records() if record.get("step", end) < end]
@@ -170,7 +170,7 @@ class RunDirectory:
         return [self._record(number, line) for number, line in enumerate(content.split(b"\n")[:-1], 1)]
 
     def _record(self, number: int, line: bytes) -> dict[str, Any]:
-        """A line of metrics.jsonl. Raises StoreError if it is no record."""
+        """A line of metrics.jsonl. Raises StoreError if it is not a record."""
         try:
             record = json.loads(line)
             if isinstance(record["record"], str) and isinstance(record.get("step", 0), int):

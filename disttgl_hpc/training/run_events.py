@@ -1,6 +1,6 @@
 """What a run is to learn of its events beside links: classes of events, or of their sources.
 
-The static memory of a run: which one it is, and that it stays the same one when a run goes on.
+``with_task`` adds the targets of the task, ``with_static_memory`` the static memory of the run.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.errors import ConfigError, StoreError
 from disttgl_hpc.events.stream import EventStream, Targets
-from disttgl_hpc.sampling.class_features import class_codes, told_classes
+from disttgl_hpc.sampling.class_features import class_codes, encode_classes
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.node_rows import StaticStore
 
 _NAMES = {"edge": "events", "node": "nodes"}
-
-
 _REMEDIES = {
     "edge": "prepare it again with --columns …,label=NAME, …,labels=A+B+C or --label-by-file",
     "node": "prepare it again with --columns …,node_label=NAME or --format jodie",
@@ -35,7 +33,7 @@ def with_task(events: EventStore, config: TrainConfig) -> EventStore:
     """
     stream, kind = events.stream, config.class_kind
     if config.class_features and (not kind or stream.edge_features is None):
-        found = "the task tells no classes" if not kind else "the events have no features"
+        found = "the task has no classes" if not kind else "the events have no features"
         raise ConfigError(f"class_features needs a task with classes and features of events: {found}")
     if not kind:
         return events
@@ -50,7 +48,7 @@ def with_task(events: EventStore, config: TrainConfig) -> EventStore:
     )
     weights = class_weights(targets, stream.split.train_end, config.class_balance)
     if targets.codes is not None:
-        stream = _with_features(stream, told_classes(values, targets.codes))
+        stream = _with_features(stream, encode_classes(values, targets.codes))
     return replace(events, stream=replace(stream, targets=replace(targets, weights=weights)))
 
 
@@ -58,8 +56,8 @@ def class_weights(targets: Targets, train_end: int, balance: float) -> NDArray[n
     """Weights (C,) of classes in the loss by how rare they are in training; None where all weigh 1.
 
     One class an event: (share of the class)^−balance, scaled so that the mean over the training events is 1.
-    Several: (share without / share with)^balance for an event that has the class. A class that training does not
-    have weighs 1.
+    Several: (share without / share with)^balance for an event that has the class. A class that training does
+    not have weighs 1.
     """
     if not balance:
         return None
@@ -99,13 +97,13 @@ def _classes(events: EventStore, kind: str) -> tuple[NDArray[np.int64] | NDArray
     return labels, max(len(events.class_names), int(labels.max()) + 1)
 
 
-def _with_features(stream: EventStream, told: NDArray[np.int8]) -> EventStream:
+def _with_features(stream: EventStream, codes: NDArray[np.int8]) -> EventStream:
     """The stream with (E, w) more edge features, in the dtype of those it has; a copy in this process's memory."""
     own, scale = stream.edge_features, stream.edge_scale
-    ones = np.ones(told.shape[1], np.float32)
+    ones = np.ones(codes.shape[1], np.float32)
     if own is None:
-        return replace(stream, edge_features=told, edge_scale=ones)
-    joined = np.concatenate([own, told.astype(own.dtype)], axis=1)
+        return replace(stream, edge_features=codes, edge_scale=ones)
+    joined = np.concatenate([own, codes.astype(own.dtype)], axis=1)
     return replace(
         stream, edge_features=joined, edge_scale=None if scale is None else np.concatenate([scale, ones])
     )
@@ -122,7 +120,8 @@ def static_settings(config: TrainConfig) -> dict[str, Any]:
 def with_static_memory(events: EventStore, config: TrainConfig) -> EventStore:
     """The events with the static memory that ``config.static`` names, if it is a file.
 
-    It is mapped, so that the processes of a node share its pages. Raises StoreError unless it is of these events.
+    It is mapped, so that the processes of a node share its pages. Raises StoreError unless it is of these
+    events.
     """
     if config.static in {"", CO_TRAINED}:
         return events
@@ -132,7 +131,7 @@ def with_static_memory(events: EventStore, config: TrainConfig) -> EventStore:
 
 
 def check_same_static_memory(saved: dict[str, Any], wanted: dict[str, Any], where: Path, option: str) -> None:
-    """Raise StoreError unless both settings, of a run and of what is to go on with it, have one static memory.
+    """Raise StoreError unless the settings of a run and of its continuation have the same static memory.
 
     option: says where a table lies that has moved.
     """

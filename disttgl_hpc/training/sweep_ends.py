@@ -1,42 +1,155 @@
-"""What all trainers do together after a sweep and after the last: validate, keep the best, record, test.
-
-How the loss went within a sweep, of which its mean tells nothing: points that cost nothing, for curves.
-"""
+"""The end of a sweep and of a run: validate, keep the best weights, record, and test them beside the heuristics."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.evaluation.candidates import held_out_parts
+from disttgl_hpc.config import CO_TRAINED
+from disttgl_hpc.evaluation.candidates import Candidates, Part, held_out_parts
+from disttgl_hpc.evaluation.classes import class_baselines
 from disttgl_hpc.evaluation.evaluator import Evaluator, Team
-from disttgl_hpc.evaluation.part_metrics import PartMetrics
+from disttgl_hpc.evaluation.heuristics import best_half_life, heuristic_scores
+from disttgl_hpc.evaluation.part_metrics import NewNodes, PartMetrics, ranked
 from disttgl_hpc.events.stream import EventStream
-from disttgl_hpc.grid.collectives import sleeping_sum
+from disttgl_hpc.grid.collectives import decide_together, sleeping_sum
+from disttgl_hpc.grid.job import watching
 from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.memory.node_memory import MemoryService
-from disttgl_hpc.planning.run_plan import RunPlan, batching_of
-from disttgl_hpc.training.final_results import best_grid, final_results
-from disttgl_hpc.training.run_directory import RunDirectory
+from disttgl_hpc.model.input_builder import InputBuilder, build_model, device_of
+from disttgl_hpc.model.products import prepare_process
+from disttgl_hpc.model.tgn import Tgn
+from disttgl_hpc.planning.run_plan import batching_of
+from disttgl_hpc.store.checkpoint_files import read_manifest, verify_parts
+from disttgl_hpc.store.event_store import EventStore
+from disttgl_hpc.training.checkpoints import check_attributes, load_memory, load_static, load_weights
+from disttgl_hpc.training.resume import Job
+from disttgl_hpc.training.run_directory import RunDirectory, open_events, saved_config
+from disttgl_hpc.training.run_events import (
+    check_same_static_memory,
+    static_settings,
+    with_static_memory,
+    with_task,
+)
 from disttgl_hpc.training.timeline import RankFigures
 from disttgl_hpc.training.trainer import Trainer
 
 log = get_logger(__name__)
 
 
-_POINTS = 40
+def final_results(
+    run: RunDirectory, evaluator: Evaluator, model: Tgn, state: NDArray[np.float32]
+) -> dict[str, Any]:
+    """Validation and test with a run's best weights, which ``model`` takes on, and the memory they left.
+
+    Collective over the evaluator's team. ``state`` (N, 2·dim_memory) is where the memory is loaded; it and a
+    co-trained static memory, loaded where the evaluator's inputs have theirs, are shared by the team's
+    members of a node. The heuristics beside the model are added by the team's first member only.
+    """
+    team, stream, config = evaluator.team, evaluator.stream, evaluator.config
+    best = run.best_checkpoint
+    load_weights(best, model)
+    team.fence()
+    if team.node_index == 0:
+        load_memory(best, 0, state)
+        if evaluator.inputs.co_trained is not None:
+            load_static(best, {"rows": evaluator.inputs.co_trained})
+    team.fence()
+    results: dict[str, Any] = {"best_sweep": run.read_best()["sweep"]}
+    parts = held_out_parts(stream, config)
+    for part in parts:
+        results[part.name] = evaluator.evaluate(model, state, part).as_dict()
+    if team.index == 0:
+        results |= _besides(evaluator, *parts)
+    return results
 
 
-class Course:
-    """Mean loss over all trainers of consecutive steps, at most 40 points of a sweep of ``num_batches`` steps.
+def _besides(evaluator: Evaluator, validation: Part, test: Part) -> dict[str, Any]:
+    """What stands beside the model's results: heuristics and baselines on test, and what was ranked among."""
+    stream, config = evaluator.stream, evaluator.config
+    besides: dict[str, Any] = {"task": config.task}
+    if config.predicts_links:
+        besides["heuristics"] = _heuristics(stream, evaluator.candidates, validation, test)
+        besides["evaluation_negatives"] = evaluator.candidates.num_negatives(test)
+        besides["evaluation_strategy"] = config.evaluation_strategy
+    if stream.targets is not None:
+        found = class_baselines(stream, stream.targets, test.first, test.scored_last)
+        besides["baselines"] = {name: metrics.as_dict() for name, metrics in found.items()}
+    return besides
 
-    Of the steps that this job took: a sweep that was resumed has those of its rest.
+
+def _heuristics(
+    stream: EventStream, candidates: Candidates, validation: Part, test: Part
+) -> dict[str, dict[str, Any]]:
+    """Metrics of the heuristics on test, on the model's candidates; validation sets PopTrack's half-life."""
+    ranges = [(part.first, part.scored_last) for part in (validation, test)]
+    tuning, asked = (candidates.of(*bounds) for bounds in ranges)
+    in_tuning, in_asked = (candidates.counted(*bounds) for bounds in ranges)
+    half_life = best_half_life(stream, *ranges[0], tuning, counted=in_tuning)
+    new = NewNodes.of(stream, *ranges[1])
+    scores = heuristic_scores(stream, *ranges[1], asked, half_life)
+    return {name: ranked(of_one, new, in_asked).as_dict() for name, of_one in scores}
+
+
+def best_grid(run: RunDirectory) -> str:
+    """The grid that the best sweep was trained on, whose batches decide which mail is pending after it."""
+    manifest = read_manifest(run.best_checkpoint.parent)
+    check_attributes(manifest)
+    return str(manifest.attributes["grid"])
+
+
+def check_files(run: RunDirectory, store: EventStore) -> None:
+    """Raise StoreError unless the events, and the best checkpoint's parts, are whole."""
+    store.check_contents()
+    verify_parts(read_manifest(run.best_checkpoint.parent))
+
+
+def evaluate_run(
+    run: RunDirectory, events: Path | None, world: Any, static: Path | None = None
+) -> dict[str, Any]:
+    """Repeat the final evaluation of a run from its files, shared among all ranks of ``world`` (collective).
+
+    events, static: the event store and the file of static memory, if they are no longer where the run found
+    them. Raises StoreError if a file is missing or is not the one the run was made with.
+    """
+    settings = run.read_config()
+    config = saved_config(settings)
+    prepare_process(config.threads)
+    if static is not None:
+        config = replace(config, static=str(static))
+    check_same_static_memory(settings, static_settings(config), run.path, "evaluate RUN --static FILE")
+    store = open_events(Path(events or settings["events"]), settings["checksum"])
+    store = with_task(with_static_memory(store, config), config)
+    decide_together(world, lambda: check_files(run, store))
+    stream = store.stream
+    device = device_of(config, world.rank)
+    team = Team(index=world.rank, size=world.size, gather=world.gather, share=world.bcast)
+    batching = batching_of(stream, config, GridShape.parse(best_grid(run)))
+    co_trained = (
+        np.empty((stream.num_nodes, config.dim_memory), np.float32) if config.static == CO_TRAINED else None
+    )
+    evaluator = Evaluator(stream, config, batching, InputBuilder(stream, device, co_trained), team)
+    state = np.empty((stream.num_nodes, 2 * config.dim_memory), np.float32)
+    with watching(world, "scorer") as roster:
+        for line in roster:
+            log.info("%s", line)
+        return final_results(run, evaluator, build_model(stream, config).to(device), state)
+
+
+_POINTS = 40  # of the loss curve of a sweep
+
+
+class LossCurve:
+    """Mean loss of all trainers over consecutive steps: at most 40 points in a sweep of ``num_batches`` steps.
+
+    It has the steps of this job only, so that of a resumed sweep is incomplete.
     """
 
     def __init__(self, num_batches: int) -> None:
@@ -48,7 +161,7 @@ class Course:
         self._sum, self._count, self._started_s = 0.0, 0, time.perf_counter()
 
     def add(self, step: int, mean_loss: float, *, ends_sweep: bool) -> None:
-        """Count ``step`` of the whole run, which may be the last of a sweep."""
+        """Add ``step`` of the whole run, which may be the last of a sweep."""
         self._sum += mean_loss
         self._count += 1
         if self._count == self._every or ends_sweep:
@@ -58,52 +171,37 @@ class Course:
             self._sum, self._count = 0.0, 0
 
     def take(self) -> dict[str, list[float]]:
-        """Of each point the run's steps until then, the loss, and seconds since the sweep began; and start anew."""
+        """Return the points (step, loss, seconds since the sweep began) and reset the curve."""
         points = self._points
         self._begin()
         return points
 
 
 class SweepEnds:
-    """Evaluation between sweeps and at the end. Its methods are collective over all trainers.
+    """Evaluation between sweeps and at the end. Its methods are collective over all trainers."""
 
-    first_step: where this job began, before which nothing was timed. best_score: of the sweeps before that.
-    """
-
-    def __init__(  # noqa: PLR0917
-        self,
-        stream: EventStream,
-        config: TrainConfig,
-        run: RunDirectory,
-        plan: RunPlan,
-        grid: Grid,
-        memory: MemoryService,
-        trainer: Trainer,
-        *,
-        first_step: int,
-        best_score: float,
-    ) -> None:
-        self._stream, self._config, self._run, self._plan = stream, config, run, plan
-        self._grid, self._memory, self._trainer = grid, memory, trainer
-        self._first_step, self._best_score = first_step, best_score
-        self._is_root = grid.trainer == 0
-        self._validation, _ = held_out_parts(stream, config)
+    def __init__(self, job: Job, memory: MemoryService, trainer: Trainer) -> None:
+        self._job, self._memory, self._trainer = job, memory, trainer
+        self._plan, self._grid, self._run = job.plan, job.grid, job.run
+        self._best_score = job.best_score
+        self._is_root = job.grid.trainer == 0
+        self._validation, _ = held_out_parts(job.store.stream, job.config)
         self._evaluators: dict[str, Evaluator] = {}
-        self._figures, self._course = RankFigures(grid, trainer, memory), Course(plan.num_batches)
+        self._figures, self._curve = RankFigures(job.grid, trainer, memory), LossCurve(job.plan.num_batches)
 
     def note_step(self, step: int, mean_loss: float) -> None:
-        """A step was taken; mean_loss: over all its events."""
-        self._course.add(self._plan.before.steps + step, mean_loss, ends_sweep=step in self._plan.sweep_ends)
+        """Add a step to the loss curve; mean_loss: over all its events."""
+        self._curve.add(self._plan.before.steps + step, mean_loss, ends_sweep=step in self._plan.sweep_ends)
 
     def finish(
         self, step: int, totals: NDArray[np.float64], started_s: float, grid: str
     ) -> NDArray[np.float32]:
         """Validate the sweep that ends with ``step`` on a copy of its memory, and record it. Collective.
 
-        grid: on which it was trained. Returns the copy (N, 2·dim_memory), which validation has moved on.
+        grid: the grid of the sweep. Returns the copy (N, 2·dim_memory), updated by validation.
         """
         train_s = time.perf_counter() - started_s
-        sleeping_sum(self._grid.trainer_comm, totals, self._config.timeout_s, "the sweep's losses")
+        sleeping_sum(self._grid.trainer_comm, totals, self._job.config.timeout_s, "the sweep's losses")
         started_s = time.perf_counter()
         snapshot = self._memory.snapshot(step)
         metrics = self._evaluator(grid).evaluate(self._trainer.model, snapshot, self._validation)
@@ -113,7 +211,7 @@ class SweepEnds:
             if self._is_root:
                 self._run.keep_best(self._total(step), self._sweep(step), metrics.score)
         timing: dict[str, Any] = {"train_s": train_s, "evaluate_s": time.perf_counter() - started_s}
-        timing |= {"course": self._course.take()} | self._figures.gather(train_s, timing["evaluate_s"])
+        timing |= {"course": self._curve.take()} | self._figures.gather(train_s, timing["evaluate_s"])
         if self._is_root:
             self._record(step, totals, metrics, timing)
         return snapshot
@@ -121,10 +219,10 @@ class SweepEnds:
     def _record(
         self, step: int, totals: NDArray[np.float64], metrics: PartMetrics, timing: dict[str, Any]
     ) -> None:
-        """Record a finished sweep and tell it."""
+        """Record and log a completed sweep."""
         loss, num_events = totals
-        # A sweep that was resumed was trained here in part, or not at all.
-        share = min(1.0, (step + 1 - self._first_step) / self._plan.num_batches)
+        # A resumed sweep was trained by this job in part, or not at all.
+        share = min(1.0, (step + 1 - self._job.start.step) / self._plan.num_batches)
         timing = {"events_per_s": share * num_events / timing["train_s"], **timing}
         record = {
             "sweep": self._sweep(step),
@@ -139,25 +237,24 @@ class SweepEnds:
         log.info(text, record["sweep"], record["loss"], metrics.summary, timing["events_per_s"])
 
     def _sweep(self, step: int) -> int:
-        """Number of the run's sweep that ends with ``step`` of the plan, from 1."""
+        """Number, from 1, of the run's sweep that ends with ``step`` of the plan."""
         return self._plan.before.sweeps + (step + 1) // self._plan.num_batches
 
     def _total(self, step: int) -> int:
-        """Steps of the whole run after ``step`` of the plan."""
+        """Number of steps of the whole run after ``step`` of the plan."""
         return self._plan.before.steps + step + 1
 
     def _evaluator(self, grid: str) -> Evaluator:
-        """Evaluation as it follows training on ``grid``, whose batches decide which mail is pending."""
+        """Evaluator after training on ``grid``, whose batches determine the pending mail."""
         if grid not in self._evaluators:
-            batching = batching_of(self._stream, self._config, GridShape.parse(grid))
+            stream, config = self._job.store.stream, self._job.config
+            batching = batching_of(stream, config, GridShape.parse(grid))
             team = _team(self._grid, self._memory)
-            self._evaluators[grid] = Evaluator(
-                self._stream, self._config, batching, self._trainer.inputs, team
-            )
+            self._evaluators[grid] = Evaluator(stream, config, batching, self._trainer.inputs, team)
         return self._evaluators[grid]
 
     def test(self, snapshot: NDArray[np.float32]) -> None:
-        """Evaluate the best weights with the memory they left, and record the result. Collective."""
+        """Evaluate the best weights with their memory, and record the result. Collective."""
         self._memory.flush()
         started_s = time.perf_counter()
         evaluator = self._evaluator(best_grid(self._run))
@@ -168,7 +265,7 @@ class SweepEnds:
 
 
 def _team(grid: Grid, memory: MemoryService) -> Team:
-    """All trainers share the scoring; those of a node share the memory it is done with."""
+    """All trainers share the scoring; those of a node share the memory."""
     return Team(
         index=grid.trainer,
         size=grid.shape.num_trainers,

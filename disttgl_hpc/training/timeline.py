@@ -1,7 +1,4 @@
-"""The timeline of a few steps of all ranks, as a Chrome trace: what overlaps with what.
-
-What each rank spent a sweep on, and how much memory it takes: gathered once a sweep, in columns.
-"""
+"""How ranks spend their time: figures per sweep, and a timeline of some steps as a Chrome trace."""
 
 from __future__ import annotations
 
@@ -17,26 +14,26 @@ from disttgl_hpc.grid.spans import DaemonFigures, Span, process_memory_mib
 from disttgl_hpc.memory.client import MemoryClient
 from disttgl_hpc.memory.node_memory import MemoryService
 from disttgl_hpc.planning.run_plan import RunPlan
-from disttgl_hpc.training.run_directory import RunDirectory
+from disttgl_hpc.training.resume import Job
 from disttgl_hpc.training.trainer import Trainer
 
 Columns = dict[str, list[Any]]
 
 
 class RankFigures:
-    """Figures of this trainer and, on the first one of a node, of the node's daemon, since the last gathering."""
+    """Figures of this trainer and, on a node's first trainer, of the daemon, since the last :meth:`gather`."""
 
     def __init__(self, grid: Grid, trainer: Trainer, memory: MemoryService) -> None:
         self._grid, self._trainer, self._memory = grid, trainer, memory
-        trainer.loading.take()  # what was loaded to compile the loops
+        trainer.loading.take()  # discards the time of compilation
         found = daemon_figures(memory)
         self._daemon_before: Mapping[str, float] = {} if found is None else found.seconds
 
     def gather(self, train_s: float, evaluate_s: float) -> dict[str, Columns]:
         """{"trainers": columns, "daemons": columns} with an entry for each rank; empty but on the first trainer.
 
-        Columns of trainers: rank, node, seconds of each phase, load (what the loading thread worked beside them),
-        train, evaluate, and resident_mib and peak_mib. Of daemons: rank, node, seconds by work, and memory.
+        Columns of trainers: rank, node, seconds of each phase, load (the loading thread, in parallel), train,
+        evaluate, resident_mib and peak_mib. Columns of daemons: rank, node, seconds by work, and memory.
         Collective over all trainers.
         """
         resident_mib, peak_mib = process_memory_mib()
@@ -57,7 +54,7 @@ class RankFigures:
         return {"trainers": _columns([trainer for trainer, _ in rows]), "daemons": _columns(daemons)}
 
     def _daemon(self) -> dict[str, Any]:
-        """Figures of the node's daemon for one of its trainers to bring along; nothing for the others."""
+        """Figures of the node's daemon on its first trainer; nothing on the others."""
         found = daemon_figures(self._memory)
         if found is None or self._grid.local_trainer:
             return {}
@@ -73,7 +70,7 @@ class RankFigures:
 
 
 def daemon_figures(memory: MemoryService) -> DaemonFigures | None:
-    """What the node's daemon has done so far; None for a single process, which has none."""
+    """Figures of the node's daemon so far; None in a single process, which has no daemon."""
     return memory.daemon_figures if isinstance(memory, MemoryClient) else None
 
 
@@ -86,16 +83,15 @@ def _columns(rows: list[dict[str, Any]]) -> Columns:
 
 
 TRACE_VERSION = 1
-
-
-_STEPS, _LOADING = 0, 1  # tracks of a trainer; those of a daemon are its replicas
+_STEPS, _LOADING = 0, 1  # tracks of a trainer; a daemon has one per replica
 
 
 def traced_steps(config: TrainConfig, plan: RunPlan, first_step: int) -> range:
-    """Steps of the plan of which a job that begins with ``first_step`` keeps the timeline.
+    """Steps of the plan that a job starting at ``first_step`` traces.
 
-    As many as are wanted, after the first ``trace_after`` ones if the job is long enough. The step behind them is
-    always one of the job: when its reads are answered, the daemon has done all that the traced ones asked for.
+    These are ``trace_steps`` steps after the first ``trace_after`` ones, if the job is long enough. The job
+    always has one more step: when its reads are answered, the daemon has completed the requests of the traced
+    steps.
     """
     count = min(config.trace_steps, max(0, plan.num_steps - first_step - 1))
     begin = min(first_step + config.trace_after, plan.num_steps - 1 - count)
@@ -103,26 +99,16 @@ def traced_steps(config: TrainConfig, plan: RunPlan, first_step: int) -> range:
 
 
 class Timeline:
-    """Keeps the spans of this trainer for the steps of ``window``, and gathers all ranks' when they are over."""
+    """Records the spans of this trainer in the steps of ``window``, and gathers those of all ranks afterwards."""
 
-    def __init__(  # noqa: PLR0917
-        self,
-        window: range,
-        run: RunDirectory,
-        plan: RunPlan,
-        grid: Grid,
-        trainer: Trainer,
-        memory: MemoryService,
-        timeout_s: float,
-    ) -> None:
-        self._window, self._run, self._plan, self._grid = window, run, plan, grid
-        self._trainer, self._memory, self._timeout_s = trainer, memory, timeout_s
+    def __init__(self, job: Job, memory: MemoryService, trainer: Trainer, window: range) -> None:
+        self._job, self._memory, self._trainer, self._window = job, memory, trainer, window
         self._spans: list[Span] = []
         self._loads: list[Span] = []
 
     @contextmanager
     def step(self, step: int) -> Iterator[None]:
-        """Take one step. Collective over all trainers behind the window's last one, where trace.json is written."""
+        """Context of one step; after the window, collective over all trainers, which write trace.json."""
         window = self._window
         if step == window.start and window:
             self._trainer.clock.spans, self._trainer.loading.spans = self._spans, self._loads
@@ -135,9 +121,11 @@ class Timeline:
             self._write()
 
     def _write(self) -> None:
-        """Gather the spans of all ranks on one clock, and write them."""
-        grid = self._grid
-        offsets = [] if grid.local_trainer else clock_offsets(grid.leader_comm, self._timeout_s)
+        """Gather the spans of all ranks on one clock and write them."""
+        grid, plan = self._job.grid, self._job.plan
+        offsets = []
+        if not grid.local_trainer:
+            offsets = clock_offsets(grid.leader_comm, self._job.config.timeout_s)
         end_s = max(span.end_s for span in self._spans if span.name == "step")
         tracks = [
             (_STEPS, "steps", [span for span in self._spans if span.end_s <= end_s]),
@@ -154,27 +142,25 @@ class Timeline:
                 ranks.append(
                     (grid.placement.daemons[node], node, f"daemon of node {node}", _by_replica(spans))
                 )
-        events = trace_events(sorted(ranks), [offset_s for offset_s, _ in offsets], self._plan.before.steps)
-        first = self._plan.before.steps + self._window.start
+        events = trace_events(sorted(ranks), [offset_s for offset_s, _ in offsets], plan.before.steps)
+        first = plan.before.steps + self._window.start
         about = {
             "kind": "disttgl-trace",
             "schema_version": TRACE_VERSION,
-            "grid": self._plan.shape.option,
+            "grid": plan.shape.option,
             "first_step": first,
             "last_step": first + len(self._window) - 1,
             "clock_error_us": round(1e6 * max(error_s for _, error_s in offsets), 1),
         }
-        self._run.write_trace({"traceEvents": events, "displayTimeUnit": "ms", "otherData": about})
+        self._job.run.write_trace({"traceEvents": events, "displayTimeUnit": "ms", "otherData": about})
 
 
 Track = tuple[int, str, list[Span]]
-
-
 Rank = tuple[int, int, str, list[Track]]
 
 
 def _by_replica(spans: Sequence[Span]) -> list[Track]:
-    """A daemon's spans in a track for each replica."""
+    """A daemon's spans in one track per replica."""
     replicas = sorted({span.replica for span in spans})
     return [
         (number, f"replica {replica}", [span for span in spans if span.replica == replica])
@@ -185,10 +171,10 @@ def _by_replica(spans: Sequence[Span]) -> list[Track]:
 def trace_events(
     ranks: Sequence[Rank], offsets_s: Sequence[float], steps_before: int
 ) -> list[dict[str, Any]]:
-    """Events of Chrome's trace format: a process for each rank, a thread for each of its tracks.
+    """Events of Chrome's trace format: a process per rank, a thread per track.
 
-    ranks: (rank, node, role, tracks). offsets_s: by which each node's clock is ahead. Times are microseconds since
-    the first step's begin, on the first node's clock. steps_before: what the numbers of steps are counted on from.
+    ranks: (rank, node, role, tracks). offsets_s: how far each node's clock is ahead. Times are microseconds
+    since the first step began, on the first node's clock. steps_before: added to the numbers of steps.
     """
     starts = [
         span.begin_s - offsets_s[node]
@@ -222,7 +208,7 @@ def trace_events(
 
 
 def _details(span: Span, steps_before: int) -> dict[str, Any]:
-    """What a span is about, where that is known."""
+    """The known details of a span."""
     if span.name == "step":
         return {"args": {"step": steps_before + span.counter}}
     details = {"counter": span.counter, "replica": span.replica, "slice": span.minibatch}

@@ -2,9 +2,10 @@
 
 Compiling once per node: its first trainer compiles all loops, the others load what it has left on disk.
 
-Machine code is kept in a cache (``compiled.compiled``). With a cold one, trainers that start together would each
-compile the same; the results are equal and replace each other whole, but it takes every core as long. A node that
-shares its cache with others compiles for itself all the same: nodes need not be of one processor type.
+Machine code is kept in a cache (``compiled.compiled``). With a cold one, trainers that start together would
+each compile the same; the results are equal and replace each other whole, but it takes every core as long. A
+node that shares its cache with others compiles for itself all the same: nodes need not be of one processor
+type.
 """
 
 from __future__ import annotations
@@ -34,11 +35,10 @@ from disttgl_hpc.memory.node_memory import MemoryService
 from disttgl_hpc.model.heads import class_loss, link_loss
 from disttgl_hpc.model.input_builder import InputBuilder, PassInputs, build_model, device_of
 from disttgl_hpc.model.inputs import GraphInputs, NodeInputs
-from disttgl_hpc.model.optimiser import Adam
+from disttgl_hpc.model.parameters import Adam
 from disttgl_hpc.planning.run_plan import RunPlan
-from disttgl_hpc.sampling.local_batch import BatchSampler, GraphSource, LocalBatch, Pass
+from disttgl_hpc.sampling.local_batch import BatchSampler, GraphSource, LocalBatch, Pass, prefetched
 from disttgl_hpc.sampling.mfg import Mfg
-from disttgl_hpc.sampling.prefetch import prefetched
 
 log = get_logger(__name__)
 
@@ -60,9 +60,9 @@ class Reading:
 
 
 class Trainer:
-    """A copy of the model, its optimiser, and the batch in hand.
+    """A copy of the model, its optimiser and the current batch.
 
-    clock: of the phases of its steps. loading: of the batches that a thread prepares beside them.
+    clock: times the phases of steps. loading: times the batches that a thread prepares in parallel.
     """
 
     def __init__(  # noqa: PLR0917
@@ -74,7 +74,7 @@ class Trainer:
         memory: MemoryService,
         graphs: GraphSource | None = None,
     ) -> None:
-        """Collective over all trainers. ``graphs``: where the batches' graphs come from; None samples them."""
+        """Collective over all trainers. ``graphs``: source of the batches' graphs; None samples them."""
         device = device_of(config, grid.local_trainer)
         learning_rate = scaled_rate(config, grid.shape.num_trainers)
         self.static: StaticTable | None = None
@@ -98,20 +98,20 @@ class Trainer:
         self._first_step = 0
 
     def go_on(self, step: int, held: NDArray[np.float32] | None) -> None:
-        """Begin with ``step`` of the plan, with what :meth:`held` gave after the step before."""
+        """Start at ``step`` of the plan, with the result of :meth:`held` after the step before."""
         self._first_step = step
         work = self.work(step - 1) if step else None
         if work is not None and held is not None:
             self._reading = Reading(self._load(work.counter), held)
 
     def held(self, step: int) -> NDArray[np.float32] | None:
-        """Memory (n, 2·dim_memory) in hand for the pass after ``step``; None if a batch is read for that one."""
+        """Memory (n, 2·dim_memory) held for the pass after ``step``; None if that pass reads a new batch."""
         work = self.work(step)
         is_last_pass = work is None or work.pass_index == self._plan.shape.epoch - 1
         return None if is_last_pass or self._reading is None else self._reading.state
 
     def work(self, step: int) -> Assignment | None:
-        """What the schedule has for this trainer in ``step``; None while its lane has no batch yet."""
+        """Assignment of this trainer in ``step``; None while its lane has no batch yet."""
         plan = self._plan
         return assignment(
             step,
@@ -141,14 +141,14 @@ class Trainer:
         return loss, num_events
 
     def close(self) -> None:
-        """End the loading thread and give the gradients' memory back. Collective over all trainers."""
+        """End the loading thread and release the shared memory. Collective over all trainers."""
         self._readings.close()
         self.gradients.free()
         if self.static is not None:
             self.static.free()
 
     def rehearse(self) -> None:
-        """Do what a step does with an empty memory and to no effect: all loops are compiled then."""
+        """Compute a step on an empty memory without any effect, which compiles all loops."""
         lane = self._grid.coordinates.epoch
         if lane >= self._plan.num_steps:
             return
@@ -167,8 +167,9 @@ class Trainer:
     def _read_batches(self) -> Generator[Reading]:
         """The batches of this trainer's lane, each read when its turn comes.
 
-        A batch is at hand one turn ahead, while the read of the one before may still be waiting; its own read is
-        posted before that one is computed, and is served during its backward pass. Only this thread calls MPI.
+        A batch is at hand one turn ahead, while the read of the one before may still be waiting; its own read
+        is posted before that one is computed, and is served during its backward pass. Only this thread calls
+        MPI.
         """
         shape, config = self._plan.shape, self._config
         first, stride = first_counter(self._first_step, self._grid.coordinates.epoch, shape), shape.epoch
@@ -202,12 +203,12 @@ class Trainer:
             raise
 
     def _next(self, batches: Iterator[Loaded]) -> Loaded | None:
-        """Wait for the next batch, or load it; None behind the last one."""
+        """Wait for the next batch, or load it; None after the last one."""
         with self.clock("sample"):
             return next(batches, None)
 
     def _learn(self, work: Assignment, reading: Reading) -> float:
-        """Update the memory, attend, score, write, and go backward: one pass over a batch."""
+        """One pass over a batch: update the memory, attend, score, write, backward."""
         batch, own = reading.loaded.batch, reading.loaded.batch.passes[work.pass_index]
         with self.clock("inputs"):
             inputs, static = reading.loaded.inputs[work.pass_index], self.inputs.co_trained_rows(own)
@@ -230,13 +231,13 @@ class Trainer:
         by_role = roots.view(2 + self._config.drawn_negatives, batch.num_events, -1)
         loss = roots.new_zeros(())
         if self._config.predicts_links:
-            # A row of true destinations, then negatives.
+            # First the true destinations, then the negatives.
             logits = self.model.scores(by_role[0], by_role[1:], graph.pairs)
             loss = loss + link_loss(logits[0], logits[1:])
         if self._targets is not None:
             truth = self.inputs.truth(self._targets.values[batch.first : batch.last])
-            told = self.model.classify(by_role[0], by_role[1], graph.facts)
-            loss = loss + class_loss(told, truth, self._class_weights)
+            predicted = self.model.classify(by_role[0], by_role[1], graph.facts)
+            loss = loss + class_loss(predicted, truth, self._class_weights)
         return memory, loss
 
     def _write(self, work: Assignment, batch: LocalBatch, mfg: Mfg, memory: Tensor) -> None:
@@ -247,11 +248,11 @@ class Trainer:
         self._memory.write(work.counter, writes.nodes, np.concatenate([own, peer], axis=1))
 
     def _no_rows(self) -> RowGradients:
-        """What a trainer without events hands over of a co-trained table."""
+        """Row gradients of a trainer without events."""
         return np.empty(0, np.int64), np.empty((0, self._config.dim_memory), np.float32)
 
     def _pass_by(self, work: Assignment) -> float:
-        """Take part in the daemon's order with a slice that a short last batch left empty."""
+        """Write nothing for an empty slice of a short last batch, as the daemon expects a write."""
         if work.writes:
             nothing = np.empty((0, 2 * self._config.dim_memory), np.float32)
             self._memory.write(work.counter, np.empty(0, np.int64), nothing)
@@ -259,7 +260,7 @@ class Trainer:
 
 
 def _row_gradients(own: Pass, gradient: Tensor) -> RowGradients:
-    """Gradients of the rows that a pass has used, of those (U, d) of all its nodes."""
+    """Gradients of the static rows that a pass used, from those (U, d) of all its nodes."""
     nodes, rows = own.mfg.nodes, gradient.cpu().numpy()
     used = rows.any(axis=1)
     if own.keep_static is not None:
@@ -270,8 +271,9 @@ def _row_gradients(own: Pass, gradient: Tensor) -> RowGradients:
 def scaled_rate(config: TrainConfig, num_trainers: int) -> float:
     """Learning rate of a step that ``num_trainers`` trainers make together.
 
-    Linear is the paper's rule. Adam's steps do not grow with the gradient, and its noise falls with the root of the
-    number of events: the square root suits it better from four trainers on (jobs/experiments/README.md).
+    Linear is the paper's rule. Adam's steps do not grow with the gradient, and its noise falls with the root
+    of the number of events: the square root suits it better from four trainers on
+    (jobs/experiments/README.md).
     """
     factors = {"none": 1.0, "linear": float(num_trainers), "sqrt": math.sqrt(num_trainers)}
     return config.lr * factors[config.scale_lr]
@@ -281,7 +283,7 @@ _WORTH_TELLING_S = 2.0
 
 
 def compile_once(trainer: Trainer, node_trainers: Any, timeout_s: float) -> None:
-    """Have rank 0 of ``node_trainers`` rehearse a step, then the others. Collective over this communicator."""
+    """Compile all loops on rank 0 of ``node_trainers``, then load them on the others. Collective over it."""
     started_s = time.perf_counter()
     for is_turn in (node_trainers.rank == 0, node_trainers.rank > 0):
         if is_turn:

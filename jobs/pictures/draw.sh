@@ -23,5 +23,5 @@ mv "$work/links.svg" "$here/results.svg"
 disttgl report "$runs"/wikipedia/{plain,pairs}-s0 -o "$work/report.html"
 # The page without the tables before its charts, as far as fits a small picture.
 printf '<style>section:nth-of-type(-n+2) { display: none }</style>\n' >>"$work/report.html"
-chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=900,605 \
+chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=900,760 \
     --screenshot="$here/report.png" "file://$work/report.html" 2>/dev/null

@@ -1,11 +1,10 @@
-"""What the doctor makes of made-up machines, most of them ill."""
+"""The doctor's checks of made-up machines, most of them faulty."""
 
 from dataclasses import replace
 
 import pytest
 
-from disttgl_hpc.benchmarks.diagnosis import JobFacts, RankFacts, Verdict, diagnose
-from disttgl_hpc.benchmarks.doctor import launched_by
+from disttgl_hpc.benchmarks.doctor import JobFacts, RankFacts, Verdict, diagnose, launched_by
 
 RANK = RankFacts(
     node="n0",
@@ -57,7 +56,7 @@ def test_a_healthy_allocation_has_nothing_to_remedy():
 
 
 @pytest.mark.parametrize(
-    ("what", "verdict", "said", "facts"),
+    ("what", "verdict", "text", "facts"),
     [
         (
             "launcher",
@@ -81,15 +80,15 @@ def test_a_healthy_allocation_has_nothing_to_remedy():
         ("run directory", Verdict.FAILS, "10 MiB free, checkpoints need 95", {None: {"free_disk": 10 << 20}}),
         ("clocks", Verdict.SLOW, "2.50 s apart", {1: {"clock_s": 1002.5}}),
         ("software", Verdict.FAILS, "rank 1: torch 2.4", {1: {"versions": (("torch", "2.4"),)}}),
-        ("compiled loops", Verdict.SLOW, "n1: no place", {2: {"cache": ""}}),
+        ("compiled loops", Verdict.SLOW, "n1: no folder", {2: {"cache": ""}}),
         ("GPUs", Verdict.FAILS, "n1: 0 GPUs for 1 trainer", {2: {"gpus": 0}}),
     ],
 )
-def test_an_ill_one_is_told_what_and_what_to_do(what, verdict, said, facts):
+def test_a_fault_is_named_with_a_remedy(what, verdict, text, facts):
     ill = [check for check in diagnose(job(facts)) if check.verdict is not Verdict.GOOD]
     assert [check.what for check in ill] == [what]
     assert ill[0].verdict is verdict
-    assert said in ill[0].found
+    assert text in ill[0].found
     assert ill[0].remedy
 
 
@@ -108,7 +107,7 @@ def cores_of(masks, trainers, threads=1):
     return next(check for check in diagnose(facts) if check.what == "cores")
 
 
-def test_two_trainers_bound_to_one_core_are_found_and_a_daemon_there_is_no_harm():
+def test_two_trainers_bound_to_one_core_are_found_and_a_daemon_there_is_harmless():
     assert cores_of([{0}, {1}, {1}], (0, 1)).verdict is Verdict.GOOD
     crowded = cores_of([{0}, {0}, {1}], (0, 1))
     assert crowded.verdict is Verdict.SLOW

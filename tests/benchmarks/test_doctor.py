@@ -1,4 +1,4 @@
-"""``disttgl doctor`` alone and under mpiexec, on a machine that is well and for jobs that cannot be."""
+"""``disttgl doctor`` alone and under mpiexec, on a healthy machine and for jobs that would fail."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ def test_a_machine_is_fit_for_one_process(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {store.path.name}
 
 
-def test_processes_that_each_see_a_world_of_one_are_told_once(tmp_path):
+def test_processes_that_each_see_a_world_of_one_report_once(tmp_path):
     launch = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}
     status, told = doctor("--run", tmp_path, **launch)
     assert status == 1
@@ -47,7 +47,7 @@ def test_processes_that_each_see_a_world_of_one_are_told_once(tmp_path):
 
 
 @needs_mpi
-def test_a_job_that_would_fail_is_told_every_reason(tmp_path):
+def test_a_job_that_would_fail_has_every_reason_reported(tmp_path):
     (tmp_path / "file").write_text("in the way")
     arguments = [tmp_path / "no.events.h5", "--grid", "2x2x2", "--run", tmp_path / "file" / "x"]
     done = doctor_of_ranks(*arguments, "--device", "cuda", "--threads", 1000)

@@ -1,4 +1,4 @@
-"""What a run's records say of the costs of a trainer's steps."""
+"""Costs of a trainer's steps from the records of a run."""
 
 import json
 
@@ -51,9 +51,8 @@ def test_a_run_calibrates_as_a_measurement_does(run):
     assert [sum(one["step_s"][0]) for one in record["grids"][0]["rounds"]] == pytest.approx(trained_s)
     (one,) = forecast(record, Machine(cores=2), [], epochs=2)["measured"]
     assert one["predicted_events_per_s"] == pytest.approx(one["events_per_s"], rel=0.3)
-    assert record["assumed"] == [
-        "phases and the loading thread took their whole time on cores, CPU time not being recorded"
-    ]
+    (assumption,) = record["assumed"]
+    assert "CPU time is not recorded" in assumption
 
 
 def test_steps_recorded_together_and_a_daemon(run):
@@ -84,7 +83,7 @@ def test_only_whole_sweeps_of_one_trainer_count(run):
     assert len(record["grids"][0]["rounds"]) == 1
     assert "single sweep" in record["assumed"][-1]
     change(run, lambda sweep: sweep["timing"]["trainers"].update(rank=[0, 1]))
-    with pytest.raises(ConfigError, match=r"whole sweeps of a single trainer.*--grids 1x1x1"):
+    with pytest.raises(ConfigError, match=r"whole sweeps.*--grids 1x1x1"):
         run_costs(run)
 
 

@@ -86,7 +86,7 @@ def test_the_settings_of_a_run_are_printed(tmp_path):
 
 
 def test_defaults_are_printed_alone():
-    with pytest.raises(click.UsageError, match="--defaults prints just these"):
+    with pytest.raises(click.UsageError, match="--defaults"):
         config.main(["--defaults", "--seed", "1"], standalone_mode=False)
 
 
@@ -105,22 +105,26 @@ def test_an_unknown_command_is_told_what_is_near():
     done = disttgl("trian", check=False)
     assert done.returncode == 2
     assert "No such command 'trian'. Did you mean train?" in done.stderr
-    assert "Known are prepare, generate" in disttgl("zzz", check=False).stderr
+    assert "prepare, generate" in disttgl("zzz", check=False).stderr
 
 
 def test_a_shell_completes_commands_options_and_values():
-    for line, expected in (
-        ("disttgl tr", "train"),
-        ("disttgl train --local", "--local-batch"),
-        ("disttgl train --precision b", "bfloat16"),
-    ):
-        asked = {"_DISTTGL_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": f"{line.count(' ')}"}
-        program = "import sys; sys.argv[0] = 'disttgl'; from disttgl_hpc.cli import main; main()"
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            env=os.environ | asked,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert done.stdout.split() == [f"plain,{expected}"]
+    lines = ["disttgl tr", "disttgl train --local", "disttgl train --precision b"]
+    program = """if True:
+        import contextlib, os, sys
+        sys.argv[0] = "disttgl"
+        from disttgl_hpc.cli import main
+        for line in sys.stdin.read().splitlines():
+            os.environ |= {"COMP_WORDS": line, "COMP_CWORD": f"{line.count(' ')}"}
+            with contextlib.suppress(SystemExit):
+                main()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"_DISTTGL_COMPLETE": "bash_complete"},
+        input="\n".join(lines),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["plain,train", "plain,--local-batch", "plain,bfloat16"]

@@ -74,8 +74,8 @@ def test_an_event_store_is_replaced_by_force_and_raw_events_never(tmp_path):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--sources", 5], "give --nodes, or both"),
-        (["--nodes", 5, "--sources", 5, "--destinations", 5], "give --nodes, or both"),
+        (["--sources", 5], "--nodes"),
+        (["--nodes", 5, "--sources", 5, "--destinations", 5], "--nodes"),
         (["--events", 10, "--nodes", 50], "50 nodes need as many events, found 10"),
         (["--like", "wikipedia", "--events", 1000], "need as many events, found 1,000"),
     ],
@@ -88,10 +88,10 @@ def test_mistakes_are_told(tmp_path, options, complaint):
 
 def test_csv_takes_no_scaled_features(tmp_path):
     result = run(tmp_path / "g.csv", "--edge-features", 1, "--feature-dtype", "int8")
-    assert "give it to prepare" in str(result.exception)
+    assert "prepare" in str(result.exception)
 
 
 @pytest.mark.parametrize("count", ["1.5", "-3", "many", "inf", "nan"])
 def test_counts_are_whole_numbers(tmp_path, count):
     result = run(tmp_path / "g.events.h5", f"--events={count}")
-    assert (result.exit_code, "must be a whole number such as" in result.output) == (2, True)
+    assert (result.exit_code, "1e6" in result.output) == (2, True)

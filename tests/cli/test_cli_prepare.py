@@ -63,7 +63,7 @@ def test_a_dataset_of_tgb_that_is_not_there(tmp_path):
     pytest.importorskip("tgb")
     result = run("tgbl-review", tmp_path / "r.events.h5")
     assert isinstance(result.exception, InputError)
-    assert "fetch them where there is a network" in str(result.exception)
+    assert "download" in str(result.exception)
 
 
 def test_split_times(tmp_path, ratings):
@@ -91,7 +91,7 @@ def test_second_time_needs_force(tmp_path, ratings):
         (
             ["--columns", "src=a,dst=b,time=c,label=d", "--label-by-file"],
             ConfigError,
-            "either a column or the file",
+            "--label-by-file",
         ),
         (["--chunk-events", "0"], ConfigError, "at least 1, found 0"),
     ],
@@ -105,7 +105,7 @@ def test_mistakes_are_told(tmp_path, ratings, options, error, complaint):
 
 def test_one_file_cannot_be_two_classes(tmp_path, ratings):
     result = run(ratings, ratings, tmp_path / "r.events.h5", "--label-by-file")
-    assert "files of different names" in str(result.exception)
+    assert "different names" in str(result.exception)
 
 
 def test_output_needs_an_input(tmp_path):

@@ -11,6 +11,8 @@ from run_records import records
 from disttgl_hpc.cli.pretrain import pretrain
 from disttgl_hpc.store.node_rows import StaticStore
 
+pytestmark = pytest.mark.slow
+
 SMALL_TEXT = (
     "--epochs 2 --local-batch 60 --dim-memory 8 --dim-time 6 --dim-embedding 8 --num-neighbors 4 "
     "--evaluation-batch 100 --evaluation-negatives 9"
@@ -51,7 +53,7 @@ def test_two_trainers_learn_what_one_learns(tmp_path, events, kind, ranks, alone
     one, two = tmp_path / "one.static.h5", tmp_path / "two.static.h5"
     small = SMALL if kind == "embedding" else SMALL_GNN
     said = disttgl("pretrain", events, one, "--kind", kind, *small, *alone.split()).stdout
-    assert "70 of 70 nodes are known, validation MRR 0." in said
+    assert "70 of 70 nodes" in said
     disttgl("pretrain", events, two, "--kind", kind, *small, *together.split(), ranks=ranks)
     first, second = (StaticStore.open(path) for path in (one, two))
     assert np.allclose(first.rows, second.rows, atol=1e-3 * np.abs(first.rows).max())
@@ -141,7 +143,9 @@ def test_mistakes_are_told_once(tmp_path, events):
         ): "grid: without effect",
     }
     for words, complaint in mistakes.items():
-        done = disttgl(*words, ranks=2, check=False)
+        # Under mpiexec what all ranks open, and what they train; the others are found by each rank for itself.
+        ranks = 2 if words[0] == "train" or "--share" in words else 0
+        done = disttgl(*words, ranks=ranks, check=False)
         assert done.returncode in {1, 2}
         assert complaint in done.stderr
         assert done.stderr.count("Error:") == 1

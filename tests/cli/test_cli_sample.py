@@ -11,6 +11,8 @@ from stored_states import assert_same_state
 
 from disttgl_hpc.training.run_directory import RunDirectory
 
+pytestmark = pytest.mark.slow
+
 SAMPLED_TEXT = "--local-batch 30 --num-neighbors 4 --negative-sets 3 --negative-strategy historical"
 TRAINED_TEXT = (
     "--epochs 4 --dim-memory 8 --dim-time 6 --dim-embedding 8 --evaluation-batch 100 --evaluation-negatives 9"

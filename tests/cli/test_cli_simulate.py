@@ -54,8 +54,8 @@ def test_figures_of_the_machine_change_the_prediction(record, tmp_path):
         (["--bandwidth", "0"], "'--bandwidth'"),
         (["--trainers-per-node", "4", "--epoch", "3"], "multiple of 3"),
         (["--grids", "1x1x3@2"], "cannot be spread evenly over 2 nodes"),
-        (["--grids", "1x1x3", "--minibatch", "1"], "and --minibatch is given too"),
-        (["--json", "/nowhere/x.json"], "no such folder"),
+        (["--grids", "1x1x3", "--minibatch", "1"], "--minibatch"),
+        (["--json", "/nowhere/x.json"], "folder"),
         (["--plot", "x.events"], "end its name in .svg"),
     ],
 )
@@ -76,7 +76,7 @@ def test_named_grids_take_any_number_of_nodes(record, tmp_path):
 
 def test_the_time_is_of_training_only(record):
     done = invoke(record, "--max-trainers", 1)
-    assert "validation after each sweep and the test come on top" in done.output
+    assert "excludes the validation" in done.output
     heads = done.output.split("\n\n")[1].splitlines()[:2]
     assert [head.split()[-1] for head in heads] == ["training", "time"]
 
@@ -107,4 +107,4 @@ def test_a_run_calibrates_with_its_recorded_phases(tmp_path):
     done = invoke(tmp_path / "run", "--max-trainers", 2)
     assert done.exit_code == 0, done.output
     assert "a processor that the run did not record" in done.output
-    assert "Assumed: phases and the loading thread took" in done.output
+    assert "Assumed: phases and the loading thread" in done.output

@@ -7,6 +7,8 @@ import pytest
 from command_line import disttgl, needs_mpi
 from run_records import records
 
+pytestmark = pytest.mark.slow
+
 SMALL_TEXT = (
     "--epochs 2 --local-batch 30 --dim-memory 8 --dim-time 6 --dim-embedding 8 --num-neighbors 4 "
     "--evaluation-batch 180 --evaluation-negatives 9"
@@ -46,12 +48,12 @@ def test_one_process_and_two_ranks_give_the_same_numbers(tmp_path, events):
 
 @needs_mpi
 def test_evaluate_repeats_the_numbers_of_train_for_any_number_of_ranks(tmp_path, events):
-    """Three trainers with empty slices share an evaluation; then 1 to 4 ranks share it again, bit for bit."""
+    """Three trainers with empty slices share an evaluation; then one process and 3 and 4 ranks do, bit for bit."""
     grid = ["--grid", "3x1x1", "--local-batch", "28", "--epochs", "1"]
     trained = disttgl("train", events, "--run", tmp_path / "run", *SMALL, *grid, ranks=4)
     recorded = records(tmp_path / "run")[-1]
     del recorded["record"]
-    for ranks in (0, 2, 3, 4):
+    for ranks in (0, 3, 4):
         assert json.loads(disttgl("evaluate", tmp_path / "run", "--json", ranks=ranks).stdout) == recorded
     assert "TGN (test)" in trained.stdout
     assert disttgl("evaluate", tmp_path / "run").stdout == trained.stdout
@@ -86,7 +88,7 @@ def test_options_win_over_the_file_which_wins_over_the_defaults(tmp_path, events
 
 
 MISTAKES = {
-    "--gird 1x1x1": ("No such option '--gird'", "--grid"),
+    "--gird 1x1x1": ("--gird", "--grid"),
     "--lr -1": ("lr must be at least 0: got -1",),
     "--grid 2x2": ("IxJxK", "2x2"),
     "--grid 2x1x2": ("need 5 ranks", "mpiexec -n 5"),
@@ -95,9 +97,12 @@ MISTAKES = {
 
 
 @needs_mpi
-@pytest.mark.parametrize("mistake", MISTAKES)
-@pytest.mark.parametrize("ranks", [0, 2])
+@pytest.mark.parametrize(
+    ("mistake", "ranks"),
+    [*((mistake, 0) for mistake in MISTAKES), ("--gird 1x1x1", 2), ("--lr -1", 2), ("--grid 2x1x2", 2)],
+)
 def test_a_mistake_is_told_once(tmp_path, events, mistake, ranks):
+    """Under mpiexec as well: of the command line, of a setting, of the ranks."""
     done = disttgl("train", events, "--run", tmp_path / "run", *mistake.split(), ranks=ranks, check=False)
     assert done.returncode == 2
     for text in MISTAKES[mistake]:
@@ -131,7 +136,7 @@ def test_a_run_is_resumed_by_its_directory_alone(tmp_path, events):
     disttgl("train", "--resume", run, "--epochs", "2")
     assert records(run) == records(tmp_path / "whole")
     finished = disttgl("train", "--resume", run)
-    assert "is finished" in finished.stderr
+    assert "is complete" in finished.stderr
     assert "TGN (test)" in finished.stdout
 
 

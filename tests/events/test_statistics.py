@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,14 +49,12 @@ def test_description_equals_a_walk_over_the_events(rows):
 def test_chunks_do_not_change_the_counts(rows, chunk):
     stream = stream_of(rows)
     whole = describe(stream)
-    previous, statistics._CHUNK = statistics._CHUNK, chunk
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "_CHUNK", chunk)
         assert count_ties(stream.time) == (whole.tied_events, whole.distinct_times)
         assert statistics.count_values(stream.edge_labels) == whole.edge_class_counts
         pairs = count_distinct_pairs(stream.src, stream.dst, 7, chunk)
         assert stream.num_events - pairs == whole.repeated_events
-    finally:
-        statistics._CHUNK = previous
 
 
 def test_gaps_of_long_streams_are_a_sample():

@@ -24,19 +24,19 @@ def test_spans_of_hours_to_decades_stay_in_seconds(span, known, second):
 @pytest.mark.parametrize(
     ("span", "unit"), [(1.0, 1e-7), (0.03, 1e-9), (194, 1e-5), (9_999, 1e-4), (1.67e16, 1e9), (1.01e9, 100)]
 )
-def test_other_spans_come_to_ten_million_units(span, unit):
+def test_other_spans_become_ten_million_units(span, unit):
     assert unit_of([0, span]) == pytest.approx(unit)
     assert 1e7 <= span / unit < 1e8
 
 
-def test_the_spread_of_a_known_unit_counts_in_seconds():
+def test_the_span_of_a_known_unit_is_measured_in_seconds():
     assert unit_of([0, 10**9], "ns") == pytest.approx(1e9 * 1e-7)  # one second
 
 
-def test_what_is_held_out_does_not_count():
+def test_held_out_events_do_not_count():
     assert unit_of([0, 10**5, 10**30], train_end=2) == 1
 
 
 @pytest.mark.parametrize("times", [[], [7], [7, 7]])
-def test_without_a_span_nothing_changes(times):
+def test_without_a_span_the_unit_stays(times):
     assert unit_of(times, "ms") == 1e3

@@ -15,18 +15,17 @@ from disttgl_hpc.evaluation.evaluator import Evaluator, Team
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.inference import queries
 from disttgl_hpc.inference import trained_run as opening
-from disttgl_hpc.inference.node_ids import NodeIds
 from disttgl_hpc.inference.queries import embed, recommend, score
-from disttgl_hpc.inference.trained_run import Moment, Trained, open_trained, update
+from disttgl_hpc.inference.trained_run import Moment, NodeIds, Trained, open_trained, update
 from disttgl_hpc.ingest.append import AppendSettings, append
 from disttgl_hpc.ingest.columns import parse_columns
 from disttgl_hpc.ingest.prepare import PrepareSettings, prepare
 from disttgl_hpc.model.input_builder import InputBuilder
 from disttgl_hpc.planning.run_plan import batching_of
 from disttgl_hpc.store.node_rows import StaticOrigin, write_static_store
-from disttgl_hpc.training.final_results import evaluate_run
 from disttgl_hpc.training.resume import resumed_config
 from disttgl_hpc.training.run_directory import RunDirectory
+from disttgl_hpc.training.sweep_ends import evaluate_run
 from disttgl_hpc.training.train import train
 
 COLUMNS = parse_columns("src=u,dst=v,time=t,features=x")
@@ -324,7 +323,7 @@ def test_ids_of_a_kind_and_unknown_ones(run):
         ["source"],
         ["destination"],
     ]
-    with pytest.raises(InputError, match="there is none of x, y: check them"):
+    with pytest.raises(InputError, match="x, y"):
         ids.nodes(["n1", "x", "y", "x"])
     numbers = NodeIds(np.array([3, 10, 9]), 0)
     assert numbers.sources(["9", " 10", "x", "-3", "3.0", "11"]).tolist() == [2, 1, -1, -1, -1, -1]

@@ -1,4 +1,4 @@
-"""Longer stores: appended events give what preparing everything at once gives, to the last bit."""
+"""Appending events equals preparing all of them at once, bit for bit."""
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,8 @@ from disttgl_hpc.errors import ConfigError, InputError, StoreError
 from disttgl_hpc.events.stream import Split
 from disttgl_hpc.ingest.append import AppendSettings, append
 from disttgl_hpc.ingest.columns import parse_columns
-from disttgl_hpc.ingest.prepare import PrepareSettings, parse_split, prepare
+from disttgl_hpc.ingest.prepare import PrepareSettings, prepare
+from disttgl_hpc.ingest.split import parse_split
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.training.resume import find_prefix, prefix_of
 
@@ -50,8 +51,8 @@ def appended(store, *inputs, **options):
     log_features=st.sampled_from([(), ("x",)]),
 )
 @settings(max_examples=8, deadline=None)
-def test_equals_preparing_everything_at_once(tmp_path_factory, rows, cut, bipartite, dtype, log_features):
-    """Ids and classes of numbers and of text, ties, both kinds of streams, all optional columns; cut twice."""
+def test_equals_preparing_all_events_at_once(tmp_path_factory, rows, cut, bipartite, dtype, log_features):
+    """Numeric and text ids and classes, ties, both kinds of streams, all optional columns; cut twice."""
     folder = tmp_path_factory.mktemp("append")
     whole = write_rows(folder / "whole.csv", rows)
     header, *lines = whole.read_text().splitlines(keepends=True)
@@ -71,7 +72,7 @@ def test_equals_preparing_everything_at_once(tmp_path_factory, rows, cut, bipart
     expected = prepared(folder / "whole.events.h5", whole, **options)
     assert_equal(store, expected)
     assert [one.checksum for one in store.grown_from] == shorter
-    for longer in (store, expected):  # one has noted its beginning, of the other it is compared
+    for longer in (store, expected):  # one records its prefix, the other is compared with it
         found = find_prefix(longer, short.checksum, short.path)
         assert (found.num_events, found.split) == (first, short.stream.split)
         np.testing.assert_array_equal(
@@ -80,7 +81,7 @@ def test_equals_preparing_everything_at_once(tmp_path_factory, rows, cut, bipart
 
 
 def assert_equal(one, other):
-    """Every array and name of two stores is the same, bit for bit."""
+    """Every array and name of two stores is equal, bit for bit."""
     assert one.checksum == other.checksum
     for name in ("src", "dst", "time", "edge_features", "edge_labels"):
         mine, theirs = getattr(one.stream, name), getattr(other.stream, name)
@@ -107,11 +108,11 @@ def test_the_store_is_replaced_or_another_written(tmp_path):
     assert EventStore.open(store.path).checksum == other.checksum
     assert other.node_ids().tolist() == [1, 5, 7, 8, 9]
     assert [name for name, _ in other.sources] == ["a.csv", "b.csv"]
-    with pytest.raises(ConfigError, match="exists already"):
+    with pytest.raises(ConfigError, match="exists"):
         appended(other, csv(tmp_path / "c.csv", "1,2,9"), output=store.path)
 
 
-def test_the_split_stays_or_is_made_anew(tmp_path):
+def test_the_split_stays_or_is_replaced(tmp_path):
     rows = [f"{k % 3},{3 + k % 2},{k}" for k in range(20)]
     store = prepared(tmp_path / "s.events.h5", csv(tmp_path / "a.csv", *rows))
     new = csv(tmp_path / "b.csv", *(f"1,4,{k}" for k in range(20, 40)))
@@ -148,58 +149,56 @@ def test_files_that_are_classes(tmp_path):
     assert found.stream.edge_labels.tolist() == [0, 1, 0, 0, 2]
 
 
-def test_what_cannot_follow_is_refused(tmp_path):
+def test_input_that_cannot_follow_is_refused(tmp_path):
     store = prepared(tmp_path / "s.events.h5", csv(tmp_path / "a.csv", "1,2,1", "2,3,5"))
     checksum = store.checksum
-    with pytest.raises(
-        InputError, match=r"b\.csv, line 3: appended events must not come before .* at 5; this one is of 4"
-    ):
+    with pytest.raises(InputError, match=r"b\.csv, line 3: .* at 5; .* 4"):
         appended(store, csv(tmp_path / "b.csv", "1,2,5", "1,2,4"))
-    with pytest.raises(InputError, match="has one set of nodes, jodie has two"):
+    with pytest.raises(InputError, match="jodie"):
         appended(store, tmp_path / "b.csv", format="jodie")
     (tmp_path / "c.csv").write_text("src,dst,time,label\n1,2,9,x\n")
     columns = parse_columns("src=src,dst=dst,time=time,label=label")
-    with pytest.raises(InputError, match=r"c\.csv, line 2: .* the same edge_label columns, none before"):
+    with pytest.raises(InputError, match=r"c\.csv, line 2: .* edge_label"):
         appended(store, tmp_path / "c.csv", columns=columns)
     assert EventStore.open(store.path).checksum == checksum
     (tmp_path / "d.csv").write_text("src,dst,time,x\n1,2,9,0.5\n")
     columns = parse_columns("src=src,dst=dst,time=time,features=x")
     small = prepared(tmp_path / "d.events.h5", tmp_path / "d.csv", columns=columns, feature_dtype="int8")
-    with pytest.raises(InputError, match="int8, in steps that depend on all of them"):
+    with pytest.raises(InputError, match="int8"):
         appended(small, tmp_path / "d.csv")
 
 
-def test_a_damaged_store_is_no_beginning(tmp_path):
+def test_a_damaged_store_is_refused(tmp_path):
     store = prepared(tmp_path / "s.events.h5", csv(tmp_path / "a.csv", "1,2,1", "2,3,5"))
     data = bytearray(store.path.read_bytes())
     where = data.index(np.array([1, 5], np.int64).tobytes())
     data[where] ^= 2
     store.path.write_bytes(data)
-    with pytest.raises(StoreError, match="contents must have the checksum"):
+    with pytest.raises(StoreError, match="checksum"):
         appended(store, csv(tmp_path / "b.csv", "1,2,9"))
 
 
 @pytest.mark.parametrize(
     ("changed", "complaint"),
     [
-        (["1,2,1", "2,3,6", "3,1,9"], "times are others"),
-        (["1,2,1", "3,2,5", "3,1,9"], "sources are others"),
-        (["1,2,1", "2,4,5", "3,1,9"], "their nodes are others"),
-        (["1,2,1"], "it has fewer, 1 of 2"),
+        (["1,2,1", "2,3,6", "3,1,9"], "times"),
+        (["1,2,1", "3,2,5", "3,1,9"], "sources"),
+        (["1,2,1", "2,4,5", "3,1,9"], "nodes"),
+        (["1,2,1"], "1 of 2"),
     ],
 )
-def test_other_events_are_no_beginning(tmp_path, changed, complaint):
+def test_other_events_are_no_prefix(tmp_path, changed, complaint):
     store = prepared(tmp_path / "s.events.h5", csv(tmp_path / "a.csv", "1,2,1", "2,3,5"))
     other = prepared(tmp_path / "o.events.h5", csv(tmp_path / "b.csv", *changed))
     with pytest.raises(StoreError, match=complaint):
         find_prefix(other, store.checksum, store.path)
     store.path.unlink()
-    with pytest.raises(StoreError, match="cannot be seen: it was not made of them by disttgl append"):
+    with pytest.raises(StoreError, match="disttgl append"):
         find_prefix(other, store.checksum, store.path)
 
 
-def test_numbers_that_text_joins_are_sorted_as_they_were(tmp_path):
-    """Ids 9 and 10 are sorted as numbers, with x among them as text."""
+def test_numeric_ids_keep_their_nodes_when_text_ids_follow(tmp_path):
+    """Ids 9 and 10 are sorted as numbers, and as text once there is an id x."""
     store = prepared(tmp_path / "s.events.h5", csv(tmp_path / "a.csv", "9,10,1", "10,9,2"))
     longer = appended(store, csv(tmp_path / "b.csv", "x,9,3"))
     assert longer.node_ids().tolist() == ["10", "9", "x"]

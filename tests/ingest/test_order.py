@@ -27,7 +27,7 @@ def test_equals_stable_argsort_of_floats(times):
     np.testing.assert_array_equal(positions(time, 7)[0], np.argsort(time, kind="stable"))
 
 
-def test_order_is_passed_on_as_slices():
+def test_sorted_times_yield_slices():
     assert positions(np.arange(10), 4)[1] == [slice(0, 4), slice(4, 8), slice(8, 10)]
 
 

@@ -1,4 +1,4 @@
-"""Features and T-CSR are maps of the store: shared by the processes of a node, and never loaded whole."""
+"""Features and T-CSR are maps of the store, shared by the processes of a node and never loaded as a whole."""
 
 import os
 import subprocess
@@ -12,7 +12,10 @@ from disttgl_hpc.events.synthetic import Recipe
 from disttgl_hpc.ingest.generate import GenerateSettings, generate
 
 MIB = 1 << 20
-pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's /proc")
+pytestmark = [
+    pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's /proc"),
+    pytest.mark.slow,
+]
 
 _READ_ALL = """
 import sys
@@ -22,7 +25,7 @@ stream = EventStore.open(sys.argv[1]).stream
 tcsr = stream.tcsr
 arrays = (stream.edge_features, tcsr.neighbors, tcsr.event_ids, tcsr.times)
 print(sum(int(array.sum(dtype=int)) for array in arrays), flush=True)
-sys.stdin.read()  # hold the maps until told to end
+sys.stdin.read()  # hold the maps until the parent closes the pipe
 """
 
 _GATHER_WITH_LITTLE_MEMORY = """
@@ -54,7 +57,7 @@ for _ in range(500):
 try:
     np.array(stream.edge_features)
 except MemoryError:
-    print("gathered, and not to be loaded")
+    print("gathered, but not loaded")
 """
 
 
@@ -77,7 +80,7 @@ def proportional_bytes(pid, path):
 
 
 def reader(path):
-    """A process that has read every feature and all of the T-CSR, and waits."""
+    """A process that has read all features and the whole T-CSR, and waits."""
     process = subprocess.Popen(
         [sys.executable, "-c", _READ_ALL, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -110,4 +113,4 @@ def test_features_are_gathered_with_less_memory_than_they_take(tmp_path, dtype):
         text=True,
         check=False,
     )
-    assert done.stdout == "gathered, and not to be loaded\n", done.stderr
+    assert done.stdout == "gathered, but not loaded\n", done.stderr

@@ -1,4 +1,4 @@
-"""The same events in every format become the same store as those of a csv."""
+"""The same events become the same store in every format."""
 
 import logging
 import re
@@ -15,7 +15,8 @@ from prepare_inputs import REAL, run
 
 from disttgl_hpc.errors import InputError
 from disttgl_hpc.ingest.columns import parse_columns
-from disttgl_hpc.ingest.prepare import parse_split, prepare_frame
+from disttgl_hpc.ingest.prepare import prepare_frame
+from disttgl_hpc.ingest.split import parse_split
 
 NUM_EVENTS, NUM_NODES = 40, 12
 SHARES = parse_split("0.5/0.25/0.25")
@@ -41,7 +42,7 @@ def events():
 def from_csv(
     tmp_path, events, *, parts=("edge_features", "node_features", "label", "node_label"), first_id=0
 ):
-    """The store that a csv of the events gives; ids count from ``first_id``."""
+    """The store prepared from a csv of the events; ids count from ``first_id``."""
     columns = {name: events[name] for name in ("src", "dst", "time")}
     columns |= {end: columns[end] + first_id for end in ("src", "dst")}
     text = "src=src,dst=dst,time=time"
@@ -105,7 +106,7 @@ def test_tgl_of_events_and_their_split_alone(tmp_path, events):
 
 
 def test_tgl_labels_find_the_event_of_their_node_and_time(tmp_path, events, caplog, monkeypatch):
-    """Labels in any order; several of a node at a time go to its events in turn; the others have none."""
+    """Labels in any order; several of a node at a time label its events in turn; other events have none."""
     monkeypatch.setattr(logging.getLogger("disttgl_hpc"), "propagate", True)
     write_tgl(tmp_path / "WIKI", events, labels=False)
     (tmp_path / "WIKI" / "edges.csv").write_text(
@@ -116,13 +117,13 @@ def test_tgl_labels_find_the_event_of_their_node_and_time(tmp_path, events, capl
     (tmp_path / "WIKI" / "labels.csv").write_text("node,time,label\n1,11,7\n5,11,3\n1,10,4\n1,10,6\n9,10,1\n")
     store = run(tmp_path, tmp_path / "WIKI", chunk_events=2)
     assert store.node_labels.tolist() == [4, 6, -1, 6, 7]
-    assert "2 of 5 labels are of nodes that are the source of no event at that time" in caplog.text
+    assert "2 of 5 labels" in caplog.text
 
 
 def test_a_split_that_does_not_follow_the_times_is_refused(tmp_path, events):
     events["split"][5] = 2
     write_tgl(tmp_path / "WIKI", events)
-    with pytest.raises(InputError, match=r"follow the times.*train comes after one of test: --split 0\.70"):
+    with pytest.raises(InputError, match=r"train comes after.* test"):
         run(tmp_path, tmp_path / "WIKI")
     split = run(tmp_path, tmp_path / "WIKI", split=SHARES).stream.split
     assert (split.train_end, split.validation_end) == (20, 30)
@@ -130,7 +131,7 @@ def test_a_split_that_does_not_follow_the_times_is_refused(tmp_path, events):
 
 def test_features_of_fewer_or_more_events_are_refused(tmp_path, events):
     write_tgl(tmp_path / "WIKI", events)
-    for rows, message in ((30, "needs a row of edge features"), (50, "needs an event")):
+    for rows, message in ((30, "every event"), (50, "every row")):
         torch.save(torch.zeros(rows, 3), tmp_path / "WIKI" / "edge_features.pt")
         with pytest.raises(InputError, match=message):
             run(tmp_path, tmp_path / "WIKI")
@@ -146,10 +147,10 @@ def test_no_pickle_is_read(tmp_path, events, name, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_tgl(tmp_path / "WIKI", events)
     torch.save({"rows": Mischief()}, tmp_path / "WIKI" / name)
-    with pytest.raises(InputError, match="without other objects than tensors"):
+    with pytest.raises(InputError, match=name):
         run(tmp_path, tmp_path / "WIKI")
     np.savez(tmp_path / "in.npz", src=np.array([Mischief()]), dst=[1], time=[1])
-    with pytest.raises(InputError, match="without pickled objects"):
+    with pytest.raises(InputError, match="pickled"):
         run(tmp_path, tmp_path / "in.npz")
     assert not (tmp_path / "taken.txt").exists()
 
@@ -173,7 +174,7 @@ def test_dyglib_equals_csv(tmp_path, events, chunk):
         assert store.checksum == expected.checksum
 
 
-def test_dyglib_arrays_of_zeros_are_left_out(tmp_path, events):
+def test_dyglib_arrays_of_zeros_are_ignored(tmp_path, events):
     events["node_features"][:] = 0
     write_dyglib(tmp_path / "wikipedia", events)
     expected = from_csv(tmp_path, events, parts=("edge_features", "node_label"), first_id=1)
@@ -184,14 +185,14 @@ def test_dyglib_arrays_of_zeros_are_left_out(tmp_path, events):
 def test_dyglib_arrays_of_other_things_are_refused(tmp_path, events, rows):
     write_dyglib(tmp_path / "wikipedia", events)
     np.save(tmp_path / "wikipedia" / "ml_wikipedia.npy", rows)
-    with pytest.raises(InputError, match=r"ml_wikipedia\.npy: features must be numbers"):
+    with pytest.raises(InputError, match=r"ml_wikipedia\.npy: .*numbers"):
         run(tmp_path, tmp_path / "wikipedia")
 
 
-def test_dyglib_rows_that_are_not_there_are_refused(tmp_path, events):
+def test_missing_dyglib_rows_are_refused(tmp_path, events):
     write_dyglib(tmp_path / "wikipedia", events)
     np.save(tmp_path / "wikipedia" / "ml_wikipedia.npy", np.ones((30, 2), np.float32))
-    with pytest.raises(InputError, match=r"line 31: column 'idx' must name one of the 30 rows"):
+    with pytest.raises(InputError, match=r"line 31: column 'idx'.* 30 rows"):
         run(tmp_path, tmp_path / "wikipedia")
 
 
@@ -244,7 +245,7 @@ def test_split_and_negatives_stay_with_their_events_when_these_are_sorted(tmp_pa
     assert run(tmp_path, tmp_path / "in.npz", chunk_events=chunk).checksum == expected.checksum
 
 
-def test_another_split_leaves_given_negatives_out(tmp_path, events):
+def test_another_split_drops_given_negatives(tmp_path, events):
     events = with_negatives(events)
     del events["node_features"]
     np.savez(tmp_path / "in.npz", **events)
@@ -256,21 +257,21 @@ def test_another_split_leaves_given_negatives_out(tmp_path, events):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"time": np.arange(3)}, "one row in each array, src has 40 and time"),
-        ({"src": np.ones((40, 2))}, "src must be a row of numbers or texts"),
-        ({"src": np.linspace(0, 1, 40)}, "must hold integers or text"),
-        ({"split": np.full(40, 3)}, "row 1: the split must be 0"),
-        ({"edge_features": np.full(40, np.nan)}, "row 1: features must be finite"),
-        ({"node_features": np.ones((5, 2))}, "5 rows were found and the largest id is 9"),
-        ({"node_features": np.full((12, 2), np.inf)}, "row of node 0: node features must be finite"),
+        ({"time": np.arange(3)}, "src has 40 and time"),
+        ({"src": np.ones((40, 2))}, "src must be a vector"),
+        ({"src": np.linspace(0, 1, 40)}, "integers or text"),
+        ({"split": np.full(40, 3)}, "row 1: the split"),
+        ({"edge_features": np.full(40, np.nan)}, "row 1: .*finite"),
+        ({"node_features": np.ones((5, 2))}, "5 rows .* 9"),
+        ({"node_features": np.full((12, 2), np.inf)}, "row of node 0: .*finite"),
         ({"validation_negatives": np.ones((3, 2), int)}, "belong together"),
         (
             {"validation_negatives": np.ones((3, 2), int), "test_negatives": np.ones((10, 2), int)},
-            "one row for each of its 10 events",
+            "10 events",
         ),
         (
             {"validation_negatives": np.full((10, 2), -1), "test_negatives": np.ones((10, 2), int)},
-            "needs a negative",
+            "a negative",
         ),
         (
             {
@@ -278,9 +279,9 @@ def test_another_split_leaves_given_negatives_out(tmp_path, events):
                 "validation_negatives": np.ones((10, 2), int),
                 "test_negatives": np.ones((10, 2), int),
             },
-            "negatives are node numbers",
+            "node numbers",
         ),
-        ({"weight": np.ones(40)}, "arrays must be named"),
+        ({"weight": np.ones(40)}, "weight"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(tmp_path, events, change, message):
@@ -347,7 +348,7 @@ def test_frames_of_a_library_equal_arrow(tmp_path, events, library):
 
 
 def test_text_views_are_texts(tmp_path, events):
-    """Polars hands out its texts so."""
+    """Polars exports text as views."""
     columns = {end: pa.array([f"n{value}" for value in events[end]]) for end in ("src", "dst")}
     times = {"time": events["time"]}
     expected = prepare_frame(columns | times, tmp_path / "text.events.h5").checksum
@@ -364,12 +365,12 @@ def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch):
     assert namespace["store"].node_ids().tolist() == ["ann", "bob", "rye", "tea"]
 
 
-def test_what_is_no_frame_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"must speak Arrow's stream protocol.*found list"):
+def test_other_objects_are_no_frames(tmp_path):
+    with pytest.raises(InputError, match=r"Arrow.*list"):
         prepare_frame([1, 2], tmp_path / "x.events.h5")
-    with pytest.raises(InputError, match="frame: cannot be read as Arrow columns"):
+    with pytest.raises(InputError, match=r"frame: .*Arrow"):
         prepare_frame({"src": [1, "a"], "dst": [1], "time": [1]}, tmp_path / "x.events.h5")
-    with pytest.raises(InputError, match="frame, line 1: missing columns dst"):
+    with pytest.raises(InputError, match=r"frame.* dst"):
         prepare_frame({"src": [1], "time": [1]}, tmp_path / "x.events.h5")
     assert not list(tmp_path.iterdir())
 
@@ -400,7 +401,7 @@ def test_knowledge_graph_equals_csv(tmp_path, events, chunk):
 
 
 def test_knowledge_graph_with_names(tmp_path, events):
-    """Names of nodes are their ids; relations keep their numbers, also those that no event has."""
+    """Names of nodes are their ids; relations keep their numbers, even without events."""
     write_facts(tmp_path / "kg", events)
     store, plain = run(tmp_path, tmp_path / "kg"), from_csv(tmp_path, events, parts=("label",))
     assert store.class_names == tuple(f'relation "{number:02}, of it' for number in range(5))
@@ -412,7 +413,7 @@ def test_knowledge_graph_with_names(tmp_path, events):
 
 
 def test_knowledge_graph_split_at_equal_times_stays(tmp_path, events):
-    """Facts of one time in two files: the order is that of the files, not of a sort that ignores them."""
+    """Facts of one time in two files keep the order of the files."""
     events["time"] = np.repeat([5, 6, 6, 6, 6, 7, 7, 8], 5)
     write_facts(tmp_path / "kg", events, names=False)
     stream = run(tmp_path, tmp_path / "kg", chunk_events=3).stream
@@ -424,10 +425,10 @@ def test_knowledge_graph_split_at_equal_times_stays(tmp_path, events):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("entity2id.txt", "a\t0\nb\t0\n", "each number one name of its own"),
-        ("entity2id.txt", "a\t0\nb\t1\n", "must have a name in entity2id.txt"),
-        ("relation2id.txt", "a\t0\nb\t2\n", "must be numbered 0, 1"),
-        ("valid.txt", "1 2 3 4\n", "separated by tabs, 1 columns found"),
+        ("entity2id.txt", "a\t0\nb\t0\n", "one name per number"),
+        ("entity2id.txt", "a\t0\nb\t1\n", "a name in entity2id.txt"),
+        ("relation2id.txt", "a\t0\nb\t2\n", "numbered 0, 1"),
+        ("valid.txt", "1 2 3 4\n", "tabs"),
         ("valid.txt", "1\t2\t3\t5\n", "follow the times"),
     ],
 )
@@ -459,31 +460,31 @@ def test_real_icews18(tmp_path):
 def test_node_features_need_ids_that_are_their_rows(tmp_path, events):
     (tmp_path / "in.csv").write_text("src,dst,time\nann,bob,1\n")
     np.save(tmp_path / "nodes.npy", np.ones((3, 2)))
-    with pytest.raises(InputError, match="ids are texts such as 'ann'"):
+    with pytest.raises(InputError, match="'ann'"):
         run(tmp_path, tmp_path / "in.csv", node_features=tmp_path / "nodes.npy")
     (tmp_path / "in.csv").write_text("src,dst,time\n1,1,1\n2,0,1\n")
-    with pytest.raises(InputError, match="1 ids such as 1 are those of a source and of a destination"):
+    with pytest.raises(InputError, match="1 ids such as 1"):
         run(tmp_path, tmp_path / "in.csv", node_features=tmp_path / "nodes.npy", bipartite=True)
     for rows in (np.ones(3), np.array([["a"]]), np.ones((3, 0))):
         np.save(tmp_path / "nodes.npy", rows)
-        with pytest.raises(InputError, match="node features must be numbers"):
+        with pytest.raises(InputError, match="numbers"):
             run(tmp_path, tmp_path / "in.csv", node_features=tmp_path / "nodes.npy")
 
 
-def test_folders_are_told_by_what_lies_in_them(tmp_path, events):
+def test_folders_are_recognised_by_their_contents(tmp_path, events):
     (tmp_path / "empty").mkdir()
     (tmp_path / "tgbl_wiki").mkdir()
     write_dyglib(tmp_path / "both", events)
     (tmp_path / "both" / "edges.csv").write_text("src,dst,time\n1,2,3\n")
     for name, message in (
-        ("empty", "found none of them"),
-        ("both", "found tgl and dyglib"),
-        ("tgbl_wiki", "add --format tgb if you trust it"),
+        ("empty", "found no such file"),
+        ("both", "tgl and dyglib"),
+        ("tgbl_wiki", "--format tgb"),
     ):
         with pytest.raises(InputError, match=message):
             run(tmp_path, tmp_path / name)
     assert run(tmp_path, tmp_path / "both", format="dyglib").stream.num_events == NUM_EVENTS
-    with pytest.raises(InputError, match="csv is a file, this is a folder"):
+    with pytest.raises(InputError, match=r"csv.* folder"):
         run(tmp_path, tmp_path / "both", format="csv")
-    with pytest.raises(InputError, match="--columns has no meaning for tgl"):
+    with pytest.raises(InputError, match=r"--columns.* tgl"):
         run(tmp_path, tmp_path / "both", format="tgl", columns=parse_columns("src=a,dst=b,time=c"))

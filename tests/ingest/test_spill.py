@@ -45,13 +45,13 @@ def test_times_are_never_rounded(tmp_path, times):
 @pytest.mark.parametrize(
     ("first", "second", "complaint"),
     [
-        ({}, {"features": np.ones((1, 2), np.float32)}, "same features columns, none before and 2 here"),
-        ({"features": np.ones((1, 2), np.float32)}, {}, "same features columns, 2 before and none here"),
-        ({"node_label": np.ones(1, np.int64)}, {}, "same node_label columns, 1 before and none here"),
-        ({"time_unit": "s"}, {"time_unit": "ms"}, "one unit, 's' before, 'ms' here"),
+        ({}, {"features": np.ones((1, 2), np.float32)}, "features .*none before and 2"),
+        ({"features": np.ones((1, 2), np.float32)}, {}, "features .*2 before and none"),
+        ({"node_label": np.ones(1, np.int64)}, {}, "node_label .*1 before and none"),
+        ({"time_unit": "s"}, {"time_unit": "ms"}, "'s' before, 'ms'"),
     ],
 )
-def test_chunks_that_do_not_fit_together_are_refused(tmp_path, first, second, complaint):
+def test_chunks_that_do_not_match_are_refused(tmp_path, first, second, complaint):
     spill = Spill(tmp_path, bipartite=False, feature_dtype=np.dtype(np.float32))
     spill.append(chunk([1], **first), ORIGIN)
     with pytest.raises(InputError, match=complaint):

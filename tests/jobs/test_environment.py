@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 
@@ -123,15 +124,36 @@ def test_old_python_is_refused(maker: Maker) -> None:
     assert done == []
 
 
-def test_every_dependency_is_pinned_within_its_bounds() -> None:
+def requirements() -> list[Requirement]:
+    """What pyproject.toml declares: dependencies, those of every extra, those of the build."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     declared = [
         *project["project"]["dependencies"],
         *(line for lines in project["project"]["optional-dependencies"].values() for line in lines),
         *project["build-system"]["requires"],
     ]
-    lines = (ROOT / "jobs" / "constraints.txt").read_text().splitlines()
-    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
-    pinned = {canonicalize_name(package): version for package, version in pins.items()}
-    for requirement in map(Requirement, declared):
+    return [Requirement(line) for line in declared]
+
+
+def pins(name: str) -> dict[str, str]:
+    """Package → version of a constraints file."""
+    lines = (ROOT / "jobs" / name).read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    return {canonicalize_name(package): version for package, version in pinned.items()}
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", "constraints-lowest.txt"])
+def test_every_dependency_is_pinned_within_its_bounds(name: str) -> None:
+    pinned = pins(name)
+    for requirement in requirements():
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
+
+
+def test_lowest_versions_are_the_floors() -> None:
+    """A floor of X.Y is tried by an X.Y.Z: X.Y.0 need not have been published."""
+    pinned = pins("constraints-lowest.txt")
+    for requirement in requirements():
+        (bound,) = requirement.specifier
+        floor = Version(bound.version).release
+        tried = Version(pinned[canonicalize_name(requirement.name)]).release
+        assert tried[: len(floor)] == floor, requirement

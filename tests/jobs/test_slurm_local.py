@@ -12,6 +12,8 @@ import h5py
 import pytest
 from documentation import commands, run_as_printed
 
+pytestmark = pytest.mark.slow
+
 JOBS = Path(__file__).parents[2] / "jobs"
 RUN = JOBS / "slurm-local" / "run.sh"
 DEADLINE_S = 120

@@ -25,6 +25,7 @@ SMALL = SMALL_TEXT.split()
 BATCH_JOB = ["bash", RUN, JOBS / "train.sbatch", *SMALL]
 
 pytestmark = [
+    pytest.mark.slow,
     needs_slurm,
     pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher"),
     pytest.mark.timeout(400),
@@ -76,7 +77,7 @@ def test_a_job_out_of_time_requeues_itself_and_resumes(
         signal_as_slurm_does(job.roster()[0][1])
         assert job.wait(200) == 0, job.output
         assert job.output.count("Stopped after a checkpoint") == 1
-        assert job.output.count("going on with step") == 1
+        assert job.output.count("continuing with step") == 1
     assert_equal(run, whole)
 
 

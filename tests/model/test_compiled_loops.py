@@ -11,7 +11,7 @@ from model_oracles import in_float64, random_inputs
 
 from disttgl_hpc.model.attention import attend, attended_by_torch
 from disttgl_hpc.model.inputs import ModelDims
-from disttgl_hpc.model.loops.slot_loops import exponential, read_features, sigmoid
+from disttgl_hpc.model.loops import exponential, read_features, sigmoid
 from disttgl_hpc.model.products import torch_product
 from disttgl_hpc.model.tgn import Tgn
 from disttgl_hpc.model.time_encoding import TimeEncoding

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from disttgl_hpc.model.optimiser import Adam
+from disttgl_hpc.model.parameters import Adam
 
 WITHOUT_COMPILER = """
 import sys, torch
-from disttgl_hpc.model.optimiser import Adam
+from disttgl_hpc.model.parameters import Adam
 row = torch.nn.Parameter(torch.ones(3))
 row.grad = torch.ones(3)
 Adam([row], 0.1).step()

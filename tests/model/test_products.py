@@ -10,12 +10,12 @@ from disttgl_hpc.model.products import (
     choose_product,
     numpy_product,
     on_all_threads,
+    prepare_process,
     times,
     times_transposed,
     torch_product,
 )
 from disttgl_hpc.model.tgn import Tgn
-from disttgl_hpc.model.threads import prepare_process
 
 SHAPES = [((5, 7), (7, 3)), ((2, 5, 7), (2, 7, 3)), ((0, 7), (7, 3)), ((5, 1), (1, 1))]
 

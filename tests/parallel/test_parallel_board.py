@@ -1,16 +1,13 @@
 import numpy as np
 import pytest
+from memory_requests import TIMEOUT_S, memory_run
 
 from disttgl_hpc.grid.mpi_probe import clock_offsets
 from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.schedule import GridShape, replica_offset
 from disttgl_hpc.memory.client import open_memory
 from disttgl_hpc.memory.daemon import serve_memory
-from disttgl_hpc.memory.node_memory import MemorySizes
 from disttgl_hpc.memory.shared_tables import DAEMON_WORK, BoardWriter, board_size, read_board
-
-SIZES = MemorySizes(num_nodes=40, dim_memory=3, read_rows=25, write_rows=10)
-TIMEOUT_S = 20
 
 
 def test_a_board_is_read_as_it_is_written():
@@ -56,9 +53,9 @@ def test_every_trainer_sees_what_the_daemon_has_done_and_in_which_order(comm, on
     def body():
         grid = Grid.create(comm, shape)
         if grid.is_daemon:
-            serve_memory(grid, SIZES, num_batches, steps, traced=traced, timeout_s=TIMEOUT_S)
+            serve_memory(grid, memory_run(num_batches, steps, traced=traced))
         else:
-            memory = open_memory(grid, SIZES, num_batches, steps, traced=traced, timeout_s=TIMEOUT_S)
+            memory = open_memory(grid, memory_run(num_batches, steps, traced=traced))
             at = grid.coordinates
             for counter in range(at.epoch, steps, shape.epoch):
                 memory.post_read(counter, np.arange(5))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from test_parallel_daemon import SIZES, TIMEOUT_S, case, emulate, request
+from memory_requests import case, emulate, memory_run, request
 
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.grid.process_grid import Grid
@@ -97,17 +97,12 @@ def test_jobs_that_end_early_and_go_on_keep_every_step(comm, on_all_ranks, shape
         for steps in (range(STOP), range(STOP, STEPS)):
             grid = Grid.create(comm, shape, comm.Split(comm.rank * num_nodes // comm.size, comm.rank))
             writer = Recorder(grid.node)
-            order = (SIZES, NUM_BATCHES, STEPS)
-            how = {
-                "snapshots": SWEEP_ENDS,
-                "beginning": Emulated(steps.start, shape),
-                "writer": writer,
-                "timeout_s": TIMEOUT_S,
-            }
+            beginning = Emulated(steps.start, shape)
+            run = memory_run(NUM_BATCHES, STEPS, snapshots=SWEEP_ENDS, beginning=beginning, writer=writer)
             if grid.is_daemon:
-                assert serve_memory(grid, *order, **how) is (steps.stop == STEPS)
+                assert serve_memory(grid, run) is (steps.stop == STEPS)
             else:
-                take_steps(grid, open_memory(grid, *order, **how), steps, STEPS)
+                take_steps(grid, open_memory(grid, run), steps, STEPS)
             if grid.is_daemon or grid.is_serial:
                 assert sorted(writer.parts) == list(steps)
                 for counter, arrays in writer.parts.items():
@@ -131,7 +126,7 @@ class Full:
 
 @pytest.mark.ranks(1)
 def test_a_serial_run_hears_of_a_full_disk_at_the_next_checkpoint(comm):
-    memory = open_memory(Grid.create(comm), SIZES, 4, 4, writer=Full())
+    memory = open_memory(Grid.create(comm), memory_run(4, 4, writer=Full()))
     memory.checkpoint(0, {})
     with pytest.raises(StoreError, match="no room for 0"):
         memory.checkpoint(1, {})
@@ -144,9 +139,9 @@ def test_a_daemon_hears_of_a_full_disk(comm, on_all_ranks):
         grid = Grid.create(comm)
         if grid.is_daemon:
             with pytest.raises(StoreError, match="no room for 0"):
-                serve_memory(grid, SIZES, 4, 4, writer=Full(), timeout_s=TIMEOUT_S)
+                serve_memory(grid, memory_run(4, 4, writer=Full()))
         else:
-            memory = open_memory(grid, SIZES, 4, 4, timeout_s=TIMEOUT_S)
+            memory = open_memory(grid, memory_run(4, 4))
             memory.post_read(0, np.arange(3))
             memory.write(0, np.arange(3), memory.wait_read(0))
             memory.checkpoint(0, {})
@@ -160,9 +155,9 @@ def test_a_daemon_that_is_asked_to_stop_tells_its_trainers(comm, on_all_ranks):
     def body():
         grid = Grid.create(comm)
         if grid.is_daemon:
-            serve_memory(grid, SIZES, 4, 1, is_stop_asked=lambda: True, timeout_s=TIMEOUT_S)
+            serve_memory(grid, memory_run(4, 1), is_stop_asked=lambda: True)
         else:
-            memory = open_memory(grid, SIZES, 4, 1, timeout_s=TIMEOUT_S)
+            memory = open_memory(grid, memory_run(4, 1))
             memory.post_read(0, np.arange(3))
             rows = memory.wait_read(0)
             assert memory.is_stop_asked

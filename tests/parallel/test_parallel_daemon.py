@@ -4,6 +4,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from memory_requests import SIZES, case, emulate, memory_run, request
 
 from disttgl_hpc.errors import DeadlineError, GridError, PeerError, ProtocolError
 from disttgl_hpc.grid.process_grid import Grid
@@ -12,7 +13,6 @@ from disttgl_hpc.grid.schedule import (
     OperationKind,
     assignment,
     num_steps,
-    replica_offset,
     replica_operations,
 )
 from disttgl_hpc.memory import shared_tables as shared
@@ -21,33 +21,6 @@ from disttgl_hpc.memory.daemon import serve_memory
 from disttgl_hpc.memory.node_memory import MemorySizes
 from disttgl_hpc.memory.requests import Doorbell
 from disttgl_hpc.memory.shared_tables import SharedTables, num_bytes, table_shapes
-
-SIZES = MemorySizes(num_nodes=40, dim_memory=3, read_rows=25, write_rows=10)
-TIMEOUT_S = 20
-
-
-def request(replica, counter, part, kind):
-    """Nodes and rows of one request, anything from none to as many as fit, the same wherever they are drawn."""
-    rng = np.random.default_rng([replica, counter, part, kind])
-    room = SIZES.read_rows if kind == OperationKind.READ else SIZES.write_rows
-    nodes = rng.permutation(SIZES.num_nodes)[: rng.integers(0, room + 1)]
-    return nodes, rng.normal(size=(len(nodes), SIZES.dim_row)).astype(np.float32)
-
-
-def emulate(replica, shape, num_batches, steps):
-    """One replica in plain numpy: {(counter, part): rows read}, {counter: memory after its writes}."""
-    memory = np.zeros((SIZES.num_nodes, SIZES.dim_row), np.float32)
-    reads, states = {}, {}
-    for counter in range(steps):
-        if (counter + replica_offset(replica, shape, num_batches)) % num_batches == 0:
-            memory[:] = 0
-        for part in range(shape.minibatch):
-            reads[counter, part] = memory[request(replica, counter, part, OperationKind.READ)[0]]
-        for part in range(shape.minibatch):
-            nodes, rows = request(replica, counter, part, OperationKind.WRITE)
-            memory[nodes] = rows
-        states[counter] = memory.copy()
-    return reads, states
 
 
 def train(grid, memory, num_batches, steps, snapshots):
@@ -87,12 +60,6 @@ def train(grid, memory, num_batches, steps, snapshots):
     memory.close()
 
 
-def case(ranks, shape, num_nodes=1):
-    return pytest.param(
-        GridShape.parse(shape), num_nodes, marks=pytest.mark.ranks(ranks), id=f"{shape}-{num_nodes}"
-    )
-
-
 @pytest.mark.parametrize(
     ("shape", "num_nodes"),
     [
@@ -123,14 +90,14 @@ def run(comm, shape, num_nodes=1):
     grid = Grid.create(comm, shape, comm.Split(comm.rank * num_nodes // comm.size, comm.rank))
     if grid.is_daemon:
         record = {}
-        serve_memory(grid, SIZES, num_batches, steps, snapshots=snapshots, timeout_s=TIMEOUT_S, record=record)
+        serve_memory(grid, memory_run(num_batches, steps, snapshots=snapshots), record=record)
         for replica in grid.local_replicas:
             due = () if replica else snapshots
             order = replica_operations(replica, shape, num_batches, 0, steps, snapshots=due)
             assert record.pop(replica) == list(order)
         assert not record
     else:
-        memory = open_memory(grid, SIZES, num_batches, steps, snapshots=snapshots, timeout_s=TIMEOUT_S)
+        memory = open_memory(grid, memory_run(num_batches, steps, snapshots=snapshots))
         train(grid, memory, num_batches, steps, snapshots)
     grid.free()
 
@@ -151,9 +118,9 @@ def test_a_trainer_may_close_while_its_last_write_waits_for_another_slice(comm, 
     def body():
         grid = Grid.create(comm, GridShape(2, 1, 1))
         if grid.is_daemon:
-            serve_memory(grid, SIZES, 1, 1, timeout_s=TIMEOUT_S)
+            serve_memory(grid, memory_run(1, 1))
         else:
-            memory = open_memory(grid, SIZES, 1, 1, timeout_s=TIMEOUT_S)
+            memory = open_memory(grid, memory_run(1, 1))
             memory.post_read(0, np.arange(3))
             rows = memory.wait_read(0)
             if grid.trainer == 0:
@@ -250,9 +217,9 @@ def test_the_daemon_refuses_what_the_schedule_does_not_have(comm, on_all_ranks, 
         grid = Grid.create(comm)
         if grid.is_daemon:
             with pytest.raises(ProtocolError, match=words):
-                serve_memory(grid, SIZES, 4, 4, timeout_s=TIMEOUT_S)
+                serve_memory(grid, memory_run(4, 4))
         else:
-            memory = open_memory(grid, SIZES, 4, 4, timeout_s=TIMEOUT_S)
+            memory = open_memory(grid, memory_run(4, 4))
             misuse(memory, np.arange(3))
             memory._doorbell.close()
 
@@ -266,8 +233,8 @@ def test_pitfall_5_a_silent_trainer_and_a_silent_daemon_are_deadline_errors(comm
         if grid.is_daemon:
             words = r"waited 0\.2 s for .*replica 0: READ of batch 0, slice 0 from rank 0"
             with pytest.raises(DeadlineError, match=words):
-                serve_memory(grid, SIZES, 4, 4, timeout_s=0.2)
-        memory = None if grid.is_daemon else open_memory(grid, SIZES, 4, 4, timeout_s=0.2)
+                serve_memory(grid, memory_run(4, 4, timeout_s=0.2))
+        memory = None if grid.is_daemon else open_memory(grid, memory_run(4, 4, timeout_s=0.2))
         comm.barrier()
         if memory:
             memory.post_read(0, np.arange(3))
@@ -300,9 +267,9 @@ def test_an_evaluation_may_last_longer_than_any_deadline(comm, on_all_ranks, sha
     def body():
         grid = Grid.create(comm, shape, comm.Split(comm.rank * num_nodes // comm.size, comm.rank))
         if grid.is_daemon:
-            serve_memory(grid, SIZES, 2, 6, snapshots=snapshots, timeout_s=deadline_s)
+            serve_memory(grid, memory_run(2, 6, snapshots=snapshots, timeout_s=deadline_s))
         else:
-            memory = open_memory(grid, SIZES, 2, 6, snapshots=snapshots, timeout_s=TIMEOUT_S)
+            memory = open_memory(grid, memory_run(2, 6, snapshots=snapshots))
             for step in range(6):
                 take_step(grid, memory, step)
                 if step in snapshots:
@@ -321,9 +288,9 @@ def test_pitfall_5_a_step_after_an_evaluation_has_a_deadline_again(comm, on_all_
         grid = Grid.create(comm)
         if grid.is_daemon:
             with pytest.raises(DeadlineError, match=r"waited 0\.3 s for .*replica 0: WRITE of batch 3"):
-                serve_memory(grid, SIZES, 2, 6, snapshots=(1, 3, 5), timeout_s=0.3)
+                serve_memory(grid, memory_run(2, 6, snapshots=(1, 3, 5), timeout_s=0.3))
         else:
-            memory = open_memory(grid, SIZES, 2, 6, snapshots=(1, 3, 5), timeout_s=TIMEOUT_S)
+            memory = open_memory(grid, memory_run(2, 6, snapshots=(1, 3, 5)))
             for step in range(3):
                 take_step(grid, memory, step)
                 if step == 1:
@@ -338,9 +305,9 @@ def test_a_client_checks_what_only_it_can_know(comm, on_all_ranks):
     def body():
         grid = Grid.create(comm)
         if grid.is_daemon:
-            serve_memory(grid, SIZES, 4, 4, timeout_s=TIMEOUT_S)
+            serve_memory(grid, memory_run(4, 4))
         else:
-            memory = open_memory(grid, SIZES, 4, 4, timeout_s=TIMEOUT_S)
+            memory = open_memory(grid, memory_run(4, 4))
             with pytest.raises(ProtocolError, match="read of batch 0: 26 nodes, its slot holds 25"):
                 memory.post_read(0, np.arange(26))
             memory.post_read(0, np.arange(3))
@@ -366,7 +333,7 @@ def test_too_little_shared_memory_is_refused_on_all_ranks(comm, on_all_ranks, mo
         expected = (GridError, "--shm-size") if grid.node == 1 else (PeerError, "rank 2: .*--shm-size")
         opening = serve_memory if grid.is_daemon else open_memory
         with pytest.raises(expected[0], match=expected[1]):
-            opening(grid, SIZES, 4, 4, timeout_s=TIMEOUT_S)
+            opening(grid, memory_run(4, 4))
         grid.free()
 
     on_all_ranks(body)
@@ -382,10 +349,10 @@ def test_an_idle_daemon_sleeps(comm, on_all_ranks):
         if grid.is_daemon:
             started_s, started_cpu_s = time.monotonic(), time.process_time()
             with pytest.raises(DeadlineError):
-                serve_memory(grid, SIZES, 4, 4, timeout_s=1.0)
+                serve_memory(grid, memory_run(4, 4, timeout_s=1.0))
             assert time.process_time() - started_cpu_s < 0.1 * (time.monotonic() - started_s)
         else:
-            open_memory(grid, SIZES, 4, 4, timeout_s=1.0)._doorbell.close()
+            open_memory(grid, memory_run(4, 4, timeout_s=1.0))._doorbell.close()
 
     on_all_ranks(body)
 

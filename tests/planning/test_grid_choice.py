@@ -58,9 +58,9 @@ def test_a_calibration_looks_at_the_whole_stream(stream, monkeypatch):
     (record,) = calibration.calibrate(stream, CONFIG, [10], MPI.COMM_SELF)
     batches = record["grids"][0]["batches_per_sweep"]
     assert record["first_steps"] == [part * batches // 8 for part in (1, 3, 5, 7)]
-    assert calibration._places(100, 2) == (12, 37, 62, 87)
-    assert calibration._places(20, 9) == (2, 7, 11, 11), "within a sweep"
-    assert calibration._places(3, 9) == (0, 0, 0, 0)
+    assert calibration.first_batches(100, 2) == (12, 37, 62, 87)
+    assert calibration.first_batches(20, 9) == (2, 7, 11, 11), "within a sweep"
+    assert calibration.first_batches(3, 9) == (0, 0, 0, 0)
 
 
 def test_without_a_calibration_no_speed_is_predicted(stream):

@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 
 from disttgl_hpc.errors import GridError
 from disttgl_hpc.grid.schedule import GridShape
-from disttgl_hpc.planning.planner import Cluster, Losses, cautions, choose_grid, choose_local_batch, divisors
+from disttgl_hpc.planning.planner import (
+    Cluster,
+    GridRules,
+    Losses,
+    cautions,
+    choose_grid,
+    choose_local_batch,
+    divisors,
+)
 
 SHARES = {75: 0.8, 150: 0.75, 300: 0.6, 600: 0.5, 1200: 0.46, 2400: 0.4, 4800: 0.3}
 LOSSES = Losses(SHARES, 600)
@@ -17,15 +25,16 @@ def grids(
 ):
     """Candidates where a replica takes ``replica`` bytes of a node's."""
     cluster = Cluster(nodes=nodes, trainers_per_node=trainers_per_node, memory_per_node=memory)
-    return choose_grid(
-        cluster,
-        600,
-        losses,
-        lambda shape: shape.memory // nodes * replica,
+    rules = GridRules(
+        cluster=cluster,
+        local_batch=600,
+        losses=losses,
+        memory_of=lambda shape: shape.memory // nodes * replica,
         num_events=600 * batches,
         epochs=epochs,
         **options,
     )
+    return choose_grid(rules)
 
 
 def chosen(candidates):
@@ -99,21 +108,21 @@ def test_passes_and_steps_are_those_of_whole_sweeps():
         (4, 1, 10, ["whole sweeps of 4 passes", "10 gradient steps in all, fewer than 200"]),
     ],
 )
-def test_more_passes_than_epochs_and_few_steps_are_told(trainers, epochs, batches, expected):
+def test_plans_warn_of_more_passes_than_epochs_and_of_few_steps(trainers, epochs, batches, expected):
     one = chosen(grids(1, trainers, epochs=epochs, batches=batches, max_loss=0))
-    told = cautions(one, epochs)
-    assert len(told) == len(expected)
-    for text, part in zip(told, expected, strict=True):
+    found = cautions(one, epochs)
+    assert len(found) == len(expected)
+    for text, part in zip(found, expected, strict=True):
         assert part in text
         assert text.endswith("--scale-lr sqrt, fewer trainers, or more --epochs")
 
 
-def test_a_single_trainer_is_not_told_to_take_fewer():
+def test_a_single_trainer_is_not_advised_to_use_fewer():
     (caution,) = cautions(chosen(grids(1, 1, epochs=1, batches=50)), 1)
-    assert caution.endswith("take a smaller --local-batch, or more --epochs")
+    assert caution.endswith("a smaller --local-batch, or more --epochs")
 
 
-def test_speeds_are_told():
+def test_speeds_are_predicted():
     found = grids(1, 2, speed_of=lambda shape: 100.0 * shape.memory)
     assert [candidate.events_per_s for candidate in found] == [200, 100, 100]
     assert found[0].as_dict()["grid"] == "1x1x2"
@@ -156,7 +165,7 @@ def test_a_local_batch_is_the_smallest_that_is_nearly_the_fastest():
     batch, why = choose_local_batch(speeds, LOSSES)
     assert batch == 600
     assert why[2400] == "loses 20.0%, more than 10.0%"
-    assert why[300] == "the device is faster with larger ones"
+    assert why[300] == "larger ones are faster"
     assert why[1200] == "gains less than 5%"
     assert choose_local_batch(speeds, LOSSES, max_loss=0.5)[0] == 2400
     assert choose_local_batch({2400: 1.0, 4800: 2.0}, LOSSES)[0] == 2400, (

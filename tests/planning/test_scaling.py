@@ -9,7 +9,7 @@ from scaling_records import scaling_record
 from disttgl_hpc.errors import ConfigError, GridError
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.planning.costs import Costs, Machine
-from disttgl_hpc.planning.scaling import LOSSES, _Walk, doublings, forecast, grids_on_nodes, predict
+from disttgl_hpc.planning.scaling import LOSSES, Simulation, doublings, forecast, grids_on_nodes, predict
 
 STEADY = Costs.of(scaling_record([[0.06] * 10] * 2, daemon_us=0.0))
 FREE = {"cores": 10_000, "meeting_s": 0.0, "poll_s": 0.0, "local_bandwidth": 1e18, "crowding": 0.0}
@@ -114,10 +114,10 @@ def test_gradients_can_be_the_limit():
 def test_parts_of_a_step_are_the_step(shape, cores, storage, daemon_us):
     machine = Machine(cores=cores, storage_bandwidth=storage)
     costs = random_costs(daemon_us=daemon_us, edge_bytes=100)
-    walk = _Walk(costs, machine, shape, 1, np.random.default_rng(0))
+    walk = Simulation(costs, machine, shape, 1, np.random.default_rng(0))
     spent = np.array([walk.step(number) for number in range(40)])
     assert (spent >= -1e-12).all()
-    assert spent.sum() == pytest.approx(walk._clock.mean())
+    assert spent.sum() == pytest.approx(walk.clock.mean())
     found = predict(costs, machine, shape)
     assert found.step_s == pytest.approx(found.compute_s + sum(getattr(found, field) for field in LOSSES))
 
@@ -127,7 +127,7 @@ def test_parts_of_a_step_are_the_step(shape, cores, storage, daemon_us):
 def test_shared_cores_against_an_oracle(work, cores):
     costs = Costs.of(scaling_record([[0.06] * 4], daemon_us=0.0))
     machine = Machine(cores=cores, crowding=0.0)
-    walk = _Walk(costs, machine, GridShape(1, 1, len(work)), 1, np.random.default_rng(0))
+    walk = Simulation(costs, machine, GridShape(1, 1, len(work)), 1, np.random.default_rng(0))
     left, now, done = dict(enumerate(work)), 0.0, {}
     while left:
         speed = min(1.0, cores / len(left))
@@ -135,7 +135,7 @@ def test_shared_cores_against_an_oracle(work, cores):
         now += left[first] / speed
         left = {one: rest - left[first] for one, rest in left.items() if one != first}
         done[first] = now
-    assert walk._sharing_cores(np.array(work)) == pytest.approx([done[one] for one in range(len(work))])
+    assert walk.share_cores(np.array(work)) == pytest.approx([done[one] for one in range(len(work))])
 
 
 @settings(max_examples=40, deadline=None)
@@ -149,17 +149,17 @@ def test_shared_cores_against_an_oracle(work, cores):
 def test_daemons_against_a_queue(arrivals):
     """Two nodes of two replicas with two slices each, step after step."""
     costs = Costs.of(scaling_record([[0.06] * 4], daemon_us=200.0))
-    walk = _Walk(costs, IDEAL, GridShape(2, 1, 4), 2, np.random.default_rng(0))
+    walk = Simulation(costs, IDEAL, GridShape(2, 1, 4), 2, np.random.default_rng(0))
     free = [0.0, 0.0]
     for step in arrivals:
-        walk._serve(np.array(step).ravel())
+        walk.serve(np.array(step).ravel())
         served = {}
         for node, slices in enumerate(step):
             ready = {node * 2 + replica: max(slices[2 * replica : 2 * replica + 2]) for replica in range(2)}
             for replica in sorted(ready, key=ready.get):
                 free[node] = max(free[node], ready[replica]) + 2 * costs.daemon_s
                 served[replica] = free[node]
-        assert walk._served == pytest.approx([served[replica] for replica in range(4)])
+        assert walk.served == pytest.approx([served[replica] for replica in range(4)])
 
 
 def test_grids_of_more_and_more_trainers():

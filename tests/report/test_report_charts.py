@@ -4,13 +4,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_runs import facts, trace
+from scaling_records import scaling_record
 
-from disttgl_hpc.report.charts import REST, Line, LineChart, tick_texts, ticks
-from disttgl_hpc.report.drawn import save_chart
-from disttgl_hpc.report.figures import MOST_RANKS, curves, memory_chart, shown_ranks, timeline, work_chart
+from disttgl_hpc.planning.costs import Machine
+from disttgl_hpc.planning.scaling import doublings, forecast
+from disttgl_hpc.report.charts import REST, Line, LineChart
+from disttgl_hpc.report.drawing import draw, log_ticks, save_charts, tick_texts, ticks
+from disttgl_hpc.report.figures import (
+    MOST_RANKS,
+    captured_charts,
+    curves,
+    memory_chart,
+    prediction_charts,
+    shown_ranks,
+    timeline,
+    work_chart,
+)
 from disttgl_hpc.report.page import all_charts
 from disttgl_hpc.report.run_facts import group_runs
-from disttgl_hpc.report.svg import draw
 
 SVG = "{http://www.w3.org/2000/svg}"
 values = st.floats(-1e9, 1e9, allow_subnormal=False)
@@ -44,8 +55,8 @@ def parsed(text):
     return ET.fromstring(text)  # noqa: S314 - our own
 
 
-def parts(chart, tag, *, alone=False):
-    return list(parsed(draw(chart, alone=alone)).iter(SVG + tag))
+def parts(chart, tag, *, standalone=False):
+    return list(parsed(draw(chart, standalone=standalone)).iter(SVG + tag))
 
 
 def test_a_line_is_drawn_within_its_axes_and_says_its_values():
@@ -68,13 +79,56 @@ def test_a_flat_line_and_a_single_point_are_drawn(y):
     assert len(parts(chart, "circle")) == len(y)
 
 
-def test_a_chart_alone_brings_its_colours_and_legend_and_loads_nothing():
+def test_a_standalone_chart_brings_its_colours_and_legend_and_loads_nothing():
     chart = LineChart("MRR", "steps", [Line("one", [1], [0.1]), Line("two", [1], [0.2], 1)])
-    text = draw(chart, alone=True)
-    assert {"one", "two"} <= {part.text for part in parts(chart, "text", alone=True)}
+    text = draw(chart, standalone=True)
+    assert {"one", "two"} <= {part.text for part in parts(chart, "text", standalone=True)}
     assert "<style>" in text
     assert "prefers-color-scheme: dark" in text
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_logarithmic_axes_have_round_ticks_and_equal_ratios_are_equally_far_apart():
+    chart = LineChart("events/s", "trainers", [Line("a", [1, 10, 100], [3, 30, 300])], log_x=True, log_y=True)
+    xs, ys = ([float(point.get(name)) for point in parts(chart, "circle")] for name in ("cx", "cy"))
+    assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1], abs=0.11)
+    assert ys[0] - ys[1] == pytest.approx(ys[1] - ys[2], abs=0.11)
+    assert {"1", "10", "100"} <= {part.text for part in parts(chart, "text")}
+    assert log_ticks(1, 4096) == [1, 10, 100, 1000]
+    assert log_ticks(3, 30) == [5, 10, 20]
+    assert log_ticks(3, 4) == [3]
+
+
+def test_points_that_are_not_joined_have_no_line():
+    chart = LineChart("events/s", "trainers", [Line("a", [1, 2], [1, 2], is_joined=False)])
+    assert not [line for line in parts(chart, "path") if "curve" in line.get("class")]
+
+
+def predictions():
+    told = forecast(scaling_record([[0.05, 0.07]] * 2), Machine(cores=9), doublings(8, 32), epochs=10)
+    return prediction_charts(told)
+
+
+def captured(ages):
+    return {"batch": 600, "share": 0.5, "cold": 0.1, "age_events": ages}
+
+
+@pytest.mark.parametrize("ages", [{}, {"25 %": 1, "median": 3, "75 %": 9}])
+def test_charts_of_planning_are_drawn_by_both_renderers(tmp_path, ages):
+    pytest.importorskip("matplotlib")
+    for charts in (captured_charts({"stream": "x", "captured": [captured(ages)]}), predictions()):
+        save_charts(charts, tmp_path / "x.png")
+        assert (tmp_path / "x.png").read_bytes()[:4] == b"\x89PNG"
+        assert all(parsed(draw(chart, standalone=True)).get("aria-label") for chart in charts)
+
+
+def test_parts_of_a_predicted_step_add_up_to_it_and_its_bottleneck_is_named():
+    speed, steps, _ = predictions()
+    assert [line.name for line in speed.lines] == ["ideal", "predicted", "measured"]
+    assert [bar.label.split(" · ")[0] for bar in steps.bars] == ["1", "2", "4", "8", "16", "32"]
+    for bar in steps.bars:
+        assert sum(amount for _, amount in bar.parts) == pytest.approx(1)
+        assert bar.label.split(" · ")[1] in steps.part_names
 
 
 def test_bars_add_up_to_what_each_rank_spent():
@@ -151,6 +205,6 @@ def test_every_chart_is_a_file_of_its_own_as_well(tmp_path, file_type):
     charts = dict(all_charts([facts(trace=trace())]))
     assert len(charts) == 3 * 6 + 3
     for name in ("validation-mrr-by-time", "time-by-rank", "timeline"):
-        save_chart(charts[name], tmp_path / f"{name}.{file_type}")
+        save_charts([charts[name]], tmp_path / f"{name}.{file_type}")
         start = (tmp_path / f"{name}.{file_type}").read_bytes()[:4]
         assert start == (b"\x89PNG" if file_type == "png" else b"%PDF")

@@ -6,8 +6,7 @@ from run_helpers import SMALL, make_store
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.report.page import render_report
-from disttgl_hpc.report.run_files import read_run, read_runs
-from disttgl_hpc.report.tensorboard import write_tensorboard
+from disttgl_hpc.report.run_files import read_run, read_runs, write_tensorboard
 
 SWEEP = {"record": "sweep", "sweep": 1, "step": 4, "loss": 0.5, "validation": {"mrr": 0.25}}
 
@@ -44,7 +43,7 @@ def test_events_that_are_gone_leave_staleness_out(tmp_path, caplog):
     )
     assert run.captured == []
     assert "gone.events.h5" in caplog.text
-    assert "What the memory knows" not in render_report([run])
+    assert "Staleness of the memory" not in render_report([run])
 
 
 def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path):
@@ -65,14 +64,14 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path):
 def test_a_damaged_trace_is_refused_with_a_remedy(tmp_path, content):
     folder = write_run(tmp_path / "run", tmp_path / "gone")
     (folder / "trace.json").write_text(content)
-    with pytest.raises(StoreError, match=r"trace\.json: .* restore or delete it"):
+    with pytest.raises(StoreError, match=r"trace\.json: .*restore or delete"):
         read_run(folder, "run")
 
 
 @pytest.mark.parametrize("change", [{"loss": "low"}, {"validation": [1]}, {"timing": None}, {"sweep": {}}])
 def test_a_damaged_record_is_refused_with_a_remedy(tmp_path, change):
     folder = write_run(tmp_path / "run", tmp_path / "gone", [json.dumps(SWEEP | change) + "\n"])
-    with pytest.raises(StoreError, match=r"metrics\.jsonl: a record of a sweep is damaged"):
+    with pytest.raises(StoreError, match=r"metrics\.jsonl: .*damaged"):
         read_run(folder, "run")
 
 
@@ -86,8 +85,8 @@ def test_a_record_without_a_loss_or_with_none_that_is_a_number_has_no_point(tmp_
     assert "Validation MRR" in render_report([run])
 
 
-def test_what_is_no_run_is_refused(tmp_path):
-    with pytest.raises(StoreError, match="give a run directory"):
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path):
+    with pytest.raises(StoreError, match="run directory"):
         read_runs([tmp_path])
 
 

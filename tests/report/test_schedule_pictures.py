@@ -25,7 +25,8 @@ def elements(picture, tag):
     return list(ET.fromstring(picture).iter(SVG + tag))  # noqa: S314 - our own
 
 
-def test_the_documentation_has_the_pictures_that_the_code_makes():
+def test_readme_and_docs_have_the_table_and_the_pictures_that_the_code_makes():
+    assert schedule_table(GridShape(1, 2, 2), 6, 5) in (ROOT / "README.md").read_text(encoding="utf-8")
     page = (ROOT / "docs" / "parallel.md").read_text(encoding="utf-8")
     for name, picture in (
         ("schedule", schedule_picture(GridShape(1, 2, 2), 6, 7)),
@@ -33,7 +34,7 @@ def test_the_documentation_has_the_pictures_that_the_code_makes():
     ):
         assert f"(../jobs/pictures/{name}.svg)" in page
         made = (ROOT / "jobs" / "pictures" / f"{name}.svg").read_text(encoding="utf-8")
-        assert made == picture, "bash jobs/pictures/draw.sh"
+        assert made == picture, f"disttgl schedule makes another {name}.svg: replace it"
 
 
 @settings(max_examples=25, deadline=None)

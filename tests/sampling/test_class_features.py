@@ -21,8 +21,8 @@ from disttgl_hpc.sampling.class_features import (
     class_codes,
     class_facts,
     dim_facts,
+    encode_classes,
     forerunners,
-    told_classes,
 )
 from disttgl_hpc.sampling.neighbors import event_bounds
 
@@ -145,7 +145,7 @@ def test_few_classes_have_a_column_each_and_many_random_signs():
     assert alike.min() >= 4
     assert alike.max() <= 28
     several = np.array([[1, 0, 1], [0, 0, 0]], np.uint8)
-    assert told_classes(several, class_codes(3)).tolist() == several.tolist()
+    assert encode_classes(several, class_codes(3)).tolist() == several.tolist()
 
 
 @given(labelled())

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disttgl_hpc.errors import DeadlineError
-from disttgl_hpc.sampling.prefetch import prefetched
+from disttgl_hpc.sampling.local_batch import prefetched
 
 
 @settings(max_examples=50, deadline=None)
@@ -64,7 +64,7 @@ def test_an_item_that_never_comes_is_named():
 STUCK = """
 import threading
 from disttgl_hpc.errors import DeadlineError
-from disttgl_hpc.sampling.prefetch import prefetched
+from disttgl_hpc.sampling.local_batch import prefetched
 try:
     next(prefetched((threading.Event().wait() for _ in range(1)), 1, 0.05, "the next batch"))
 except DeadlineError as error:

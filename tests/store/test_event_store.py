@@ -190,7 +190,7 @@ def test_truncated_file_is_refused(path, share):
     path.write_bytes(data[: int(len(data) * share)])
     message = refusal(path)
     assert "cut short" in message
-    assert "anew" in message
+    assert "again" in message
 
 
 def test_empty_file_is_refused(tmp_path):

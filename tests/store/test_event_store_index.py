@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disttgl_hpc.events.tcsr import build_tcsr
-from disttgl_hpc.store.tcsr_writer import EventColumns, _room, _scatter, count_entries, tcsr_pieces
+from disttgl_hpc.store.event_writer import EventColumns, _room, _scatter, count_entries, tcsr_pieces
 
 pairs = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=50)
 

@@ -45,7 +45,7 @@ def test_values_that_no_stream_can_have_are_refused(path, monkeypatch, piece, na
     with h5py.File(path, "r+") as file:
         file[name][at] = value
     store = EventStore.open(path)
-    with pytest.raises(StoreError, match=rf"small\.events\.h5: must hold {name}: .*{rule}.*anew"):
+    with pytest.raises(StoreError, match=rf"small\.events\.h5: must hold {name}: .*{rule}.*again"):
         store.check_contents()
 
 

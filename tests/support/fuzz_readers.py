@@ -1,4 +1,4 @@
-"""Readers of files, fed damaged and absurd ones: they refuse, with an error of ours, or what they take is sound.
+"""Fuzzing: readers of damaged and absurd files refuse them with a DisttglError, or return valid contents.
 
 Run by test_fuzzing.py in a process of its own, because a reader may crash or eat all memory; or by hand for longer:
 
@@ -53,8 +53,8 @@ from disttgl_hpc.training.resume import find_start, resumed_config
 from disttgl_hpc.training.run_directory import RunDirectory, run_settings, saved_config
 
 CASES = int(os.environ.get("DISTTGL_FUZZ_CASES", "40"))
-ROOM_BYTES = 2 << 30  # of address space beyond what the process has when it begins
-CASE_S = 60  # compiling may be part of it
+ROOM_BYTES = 2 << 30  # of address space beyond that of the process at its start
+CASE_S = 60  # may include compiling
 COUNT = {"cases": 0, "refused": 0}
 
 fuzzed = settings(
@@ -68,7 +68,7 @@ fuzzed = settings(
 
 @pytest.fixture(scope="session", autouse=True)
 def _bounds():
-    """No more memory than a reader of these small files can want; a count at the end."""
+    """Limit memory to what readers of these small files may use; print the counts at the end."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     most = int(status["VmSize"].split()[0]) * 1024 + ROOM_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
@@ -78,7 +78,7 @@ def _bounds():
 
 @contextmanager
 def case():
-    """One case: it ends in time, and by an error of ours or none."""
+    """One case: it ends in time, without an error or with one of ours that has a remedy."""
 
     def give_up(*_):
         raise TimeoutError(f"a reader took more than {CASE_S} s")
@@ -86,9 +86,8 @@ def case():
     COUNT["cases"] += 1
     signal.signal(signal.SIGALRM, give_up)
     signal.alarm(CASE_S)
-    faulthandler.dump_traceback_later(
-        2 * CASE_S, exit=True
-    )  # a library that does not come back to the interpreter
+    # For a library that does not return to the interpreter.
+    faulthandler.dump_traceback_later(2 * CASE_S, exit=True)
     try:
         yield
     except (StoreError, InputError, ConfigError) as error:
@@ -124,7 +123,7 @@ def originals(folder):
 
 
 def damages():
-    """How to change bytes: where (as a share of the file) and to what; or where to cut."""
+    """Changes of bytes and words, at a share of the file, and where to cut it."""
     place = st.floats(0, 1, exclude_max=True)
     byte = st.tuples(place, st.sampled_from([0, 1, 127, 128, 255]))
     word = st.tuples(place, st.sampled_from([2**64 - 1, 2**63, 10**15, 2**32, 0]))
@@ -132,7 +131,7 @@ def damages():
 
 
 def damaged(original, path, damage):
-    """Write a damaged copy. Half of the changes go to its first kilobytes, which are structure and no values."""
+    """Write a damaged copy. Half of the changes are in its first kilobytes, which hold its structure."""
     content = bytearray(original.read_bytes())
     flips, words, cut = damage
 
@@ -149,7 +148,7 @@ def damaged(original, path, damage):
 
 
 def use_events(path):
-    """Open, check and walk an event store as training would; what is taken must be sound."""
+    """Open, check and walk an event store as training would; an accepted one must be valid."""
     store = EventStore.open(path)
     store.check_contents()
     stream = store.stream
@@ -209,7 +208,7 @@ def test_structure_of_an_event_store(originals, folder, data):
 
 
 def change_dataset(file, name, data):
-    """Give a dataset other values, another type, shape, or place."""
+    """Change values, type, shape or storage of a dataset."""
     values = file[name][:]
     what = data.draw(st.sampled_from(["values", "type", "shape", "huge", "group", "link", "none", "chunks"]))
     if what == "values":
@@ -260,7 +259,7 @@ def test_bytes_of_a_batch_store(originals, folder, damage):
 @fuzzed
 @given(st.data())
 def test_structure_of_a_batch_store(originals, folder, data):
-    """Among others: records whose checksums are right and whose contents are not."""
+    """Includes records with correct checksums and invalid contents."""
     path = folder / "absurd.batches.h5"
     shutil.copyfile(originals["batches"], path)
     with h5py.File(path, "r+") as file:
@@ -344,7 +343,7 @@ JSON = st.recursive(
 
 @pytest.fixture(scope="module")
 def run(originals, folder):
-    """A run directory with a checkpoint, and the settings it was made with."""
+    """A run directory with a checkpoint, and its settings."""
     store = EventStore.open(originals["events"])
     made = run_settings(store, TrainConfig(**SMALL), GridShape(1, 1, 1))
     directory = RunDirectory(folder / "run")
@@ -384,7 +383,7 @@ def test_files_of_a_run(run, folder, data):
 
 
 def changed_json(whole, data):
-    """Other bytes, or other values with a manifest's checksum set right."""
+    """Changed bytes, or changed values with a correct checksum in a manifest."""
     if data.draw(st.booleans()):
         at = data.draw(st.integers(0, len(whole) - 1))
         end = at + data.draw(st.integers(0, 9))
@@ -526,7 +525,7 @@ def test_arrays(folder, data, bipartite):
 
 @pytest.fixture(scope="module")
 def folders():
-    """Files of whole inputs, by format."""
+    """Files of complete inputs, by format."""
     contents = {}
     for name in ("src", "edge_features", "node_features"):
         contents[name], contents[f"{name}.npy"] = io.BytesIO(), io.BytesIO()
@@ -580,7 +579,7 @@ def test_bytes_of_arrays_and_folders(folder, folders, data, damage):
 
 
 def prepared(folder, name, content, **options):
-    """Prepare raw input, a file or a folder. What becomes a store is sound; nothing is left of what does not."""
+    """Prepare raw input, a file or a folder: a store must be valid, and refused input must leave no files."""
     inputs, made = folder / "raw", folder / "made"
     for place in (inputs, made):
         shutil.rmtree(place, ignore_errors=True)
@@ -598,5 +597,5 @@ def prepared(folder, name, content, **options):
             use_events(made / "out.events.h5")
             return
     except DisttglError:
-        raise AssertionError("an error of another kind than of input") from None
+        raise AssertionError("an error of ours that is not about input") from None
     assert not list(made.iterdir())

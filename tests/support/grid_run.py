@@ -1,13 +1,17 @@
-"""Started under mpiexec: a run of one grid, compared with the emulation and with the schedule.
+"""Started under mpiexec: runs of grids, each compared with the emulation and with the schedule.
 
-python -m mpi4py grid_run.py FOLDER IxJxK [co-trained | TASK]
+python -m mpi4py grid_run.py FOLDER IxJxK[:co-trained | :TASK]…
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
+from cases import run_cases
 from emulation import emulate
 from mpi4py import MPI
 from run_helpers import SMALL, assert_same_weights, make_store
@@ -24,9 +28,9 @@ from disttgl_hpc.training.run_events import with_task
 from disttgl_hpc.training.trainer import Trainer
 
 
-def main(folder: Path, grid: str, variant: str = "") -> None:
+def compare(world: MPI.Comm, folder: Path, grid: str, variant: str) -> None:
     """Train on all ranks; compare the daemon's order with the schedule, all else with one process taking turns."""
-    world, shape = MPI.COMM_WORLD, GridShape.parse(grid)
+    shape = GridShape.parse(grid)
     static, task = (variant, "link") if variant == CO_TRAINED else ("", variant or "link")
     if world.rank == 0:
         make_store(folder, dim_edge=2, num_classes=3)
@@ -39,8 +43,8 @@ def main(folder: Path, grid: str, variant: str = "") -> None:
     settings |= {"class_features": task == "edge", "class_balance": 0.5}
     config = TrainConfig(**{**SMALL, "dropout": 0.0, "grid": grid, **settings})
     run = RunDirectory(folder / "run")
-    own_losses, own_orders = recorded_losses(), recorded_orders()
-    training.train(store, config, run, world)
+    with recorded_losses() as own_losses, recorded_orders() as own_orders:
+        training.train(store, config, run, world)
     by_rank, orders = world.gather(own_losses), world.gather(own_orders)
     if by_rank is None:
         return
@@ -62,10 +66,10 @@ def main(folder: Path, grid: str, variant: str = "") -> None:
         assert table.any()
         assert np.allclose(table, model.table, atol=1e-4)
     assert np.allclose(totals[:, 0] / totals[:, 1], losses, atol=1e-5)
-    (folder / "equal").touch()
 
 
-def recorded_losses() -> list[tuple[float, int]]:
+@contextmanager
+def recorded_losses() -> Iterator[list[tuple[float, int]]]:
     """A list that will hold (summed loss, number of events) of every step of this rank's trainer."""
     losses: list[tuple[float, int]] = []
     take_step = Trainer.step
@@ -74,15 +78,17 @@ def recorded_losses() -> list[tuple[float, int]]:
         losses.append(take_step(self, number))
         return losses[-1]
 
-    Trainer.step = step
-    return losses
+    with mock.patch.object(Trainer, "step", step):
+        yield losses
 
 
-def recorded_orders() -> dict[int, list[Operation]]:
+@contextmanager
+def recorded_orders() -> Iterator[dict[int, list[Operation]]]:
     """What this rank will do to each replica's memory, in its order; a trainer does nothing to it."""
     orders: dict[int, list[Operation]] = {}
-    training.serve_memory = partial(training.serve_memory, record=orders)
-    return orders
+    recording = partial(training.serve_memory, record=orders)
+    with mock.patch.object(training, "serve_memory", recording):
+        yield orders
 
 
 def expected_orders(shape: GridShape, num_batches: int, steps: int) -> dict[int, list[Operation]]:
@@ -97,4 +103,4 @@ def expected_orders(shape: GridShape, num_batches: int, steps: int) -> dict[int,
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    run_cases(compare, Path(sys.argv[1]), sys.argv[2:])

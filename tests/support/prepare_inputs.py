@@ -1,4 +1,4 @@
-"""Preparing small files that a test writes, and where real streams may lie."""
+"""Preparing small files that a test writes, and the folder of real streams."""
 
 import os
 from pathlib import Path
@@ -27,7 +27,7 @@ def run_text(tmp_path, text, name="in.csv", **options):
 
 
 def refusal(tmp_path, text, name="in.csv", **options):
-    """The message of a refused input; whatever was begun must be gone."""
+    """The message of a refused input, which must leave no other files behind."""
     with pytest.raises(InputError) as refused:
         run_text(tmp_path, text, name, **options)
     assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -14,9 +14,9 @@ from run_records import records
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.grid.job import StopRequest
 from disttgl_hpc.store.event_store import EventStore
-from disttgl_hpc.training.final_results import evaluate_run
 from disttgl_hpc.training.resume import resumed_config
 from disttgl_hpc.training.run_directory import RunDirectory
+from disttgl_hpc.training.sweep_ends import evaluate_run
 from disttgl_hpc.training.train import train
 
 BATCHES = 7

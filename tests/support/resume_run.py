@@ -1,12 +1,14 @@
-"""Started under mpiexec: a run that stops after every step and is resumed, compared with one that never stops.
+"""Started under mpiexec: runs that stop after every step and are resumed, compared with ones that never stop.
 
-python -m mpi4py resume_run.py FOLDER IxJxK [co-trained]
+python -m mpi4py resume_run.py FOLDER IxJxK[:co-trained]…
 """
 
 import itertools
 import sys
 from pathlib import Path
+from unittest import mock
 
+from cases import run_cases
 from mpi4py import MPI
 from run_helpers import SMALL, make_store
 from run_records import records
@@ -20,9 +22,9 @@ from disttgl_hpc.training import train as training
 from disttgl_hpc.training.run_directory import RunDirectory
 
 
-def main(folder: Path, grid: str, static: str = "") -> None:
+def compare(world: MPI.Comm, folder: Path, grid: str, static: str) -> None:
     """Two sweeps: once in a go, once in jobs each of which one rank, in turn, has stop as soon as it can."""
-    world, shape = MPI.COMM_WORLD, GridShape.parse(grid)
+    shape = GridShape.parse(grid)
     if world.rank == 0:
         make_store(folder, dim_edge=2)
     world.barrier()
@@ -31,10 +33,9 @@ def main(folder: Path, grid: str, static: str = "") -> None:
     config = TrainConfig(**{**SMALL, "grid": grid, "epochs": epochs, "static": static, "static_dropout": 0.2})
     whole, pieces = RunDirectory(folder / "whole"), RunDirectory(folder / "pieces")
     assert training.train(store, config, whole, world)
-    is_complete = False
     for job in itertools.count():
-        StopRequest.is_made = lambda _, job=job: world.rank == job % world.size
-        is_complete = training.train(store, config, pieces, world, resume=job > 0)
+        with mock.patch.object(StopRequest, "is_made", lambda _, job=job: world.rank == job % world.size):
+            is_complete = training.train(store, config, pieces, world, resume=job > 0)
         if is_complete:
             break
     world.barrier()
@@ -45,8 +46,7 @@ def main(folder: Path, grid: str, static: str = "") -> None:
         )  # a daemon's word reaches its trainers a step or two later
         assert records(pieces.path) == records(whole.path)
         assert_same_state(pieces, whole)
-        (folder / "equal").touch()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    run_cases(compare, Path(sys.argv[1]), sys.argv[2:])

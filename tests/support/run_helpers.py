@@ -20,7 +20,7 @@ SMALL = {
 }
 """Settings of a run of a second.
 
-The time unit is fixed: the one chosen for a stream of four minutes makes phases of millions of radians, in which one
+The time unit is fixed: the one chosen for a stream of four minutes makes phases of millions of radians, where one
 rounding of a weight is visible, and comparisons of two implementations fail or pass by the processor's rounding.
 """
 

@@ -14,6 +14,8 @@ from watched_job import WatchedJob, needs_proc, wait_for
 from disttgl_hpc.training.resume import _newest_whole
 from disttgl_hpc.training.run_directory import RunDirectory
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_kill_at_any_operation_leaves_a_whole_checkpoint(tmp_path):
     script = Path(__file__).parents[1] / "support" / "checkpoint_kills.py"

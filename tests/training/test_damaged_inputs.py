@@ -14,8 +14,8 @@ from disttgl_hpc.errors import StoreError
 from disttgl_hpc.sampling.graph_records import Record, check_records
 from disttgl_hpc.sampling.presample import sample
 from disttgl_hpc.store.event_store import EventStore
-from disttgl_hpc.training.final_results import evaluate_run
 from disttgl_hpc.training.run_directory import RunDirectory
+from disttgl_hpc.training.sweep_ends import evaluate_run
 from disttgl_hpc.training.train import train
 
 

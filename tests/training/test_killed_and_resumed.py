@@ -8,6 +8,8 @@ from kill_and_resume import assert_equal, killed_and_resumed, undisturbed
 from run_helpers import make_store
 from watched_job import needs_proc
 
+pytestmark = pytest.mark.slow
+
 
 @needs_proc
 @pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")

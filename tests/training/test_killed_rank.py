@@ -11,6 +11,7 @@ from run_helpers import make_store, small_options
 from watched_job import WatchedJob, needs_proc, wait_for
 
 pytestmark = [
+    pytest.mark.slow,
     needs_proc,
     pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher"),
 ]

@@ -19,9 +19,9 @@ from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.model.input_builder import build_model
 from disttgl_hpc.store.node_rows import StaticOrigin, write_static_store
 from disttgl_hpc.training.checkpoints import load_memory, load_static, load_weights
-from disttgl_hpc.training.final_results import evaluate_run
 from disttgl_hpc.training.resume import resumed_config
 from disttgl_hpc.training.run_directory import RunDirectory
+from disttgl_hpc.training.sweep_ends import evaluate_run
 from disttgl_hpc.training.train import train
 
 BATCHES = 7  # of a sweep

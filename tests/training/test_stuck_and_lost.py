@@ -13,6 +13,7 @@ from disttgl_hpc.store.checkpoint_files import read_manifest, verify_parts
 from disttgl_hpc.training.run_directory import RunDirectory
 
 pytestmark = [
+    pytest.mark.slow,
     needs_proc,
     pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher"),
 ]

@@ -7,7 +7,7 @@ from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.grid.spans import Span
 from disttgl_hpc.planning.run_plan import RunPlan
-from disttgl_hpc.training.sweep_ends import Course
+from disttgl_hpc.training.sweep_ends import LossCurve
 from disttgl_hpc.training.timeline import trace_events, traced_steps
 
 
@@ -49,7 +49,7 @@ def test_events_of_a_trace_are_on_the_first_nodes_clock():
 
 @pytest.mark.parametrize("num_batches", [1, 39, 40, 41, 1000])
 def test_the_course_of_a_sweep_has_few_points_that_cover_it(num_batches):
-    course = Course(num_batches)
+    course = LossCurve(num_batches)
     for sweep in range(2):
         steps = range(sweep * num_batches, (sweep + 1) * num_batches)
         for step in steps:

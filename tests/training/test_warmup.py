@@ -16,12 +16,13 @@ from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.memory.client import open_memory
+from disttgl_hpc.memory.node_memory import MemoryRun
 from disttgl_hpc.planning.run_plan import RunPlan
 from disttgl_hpc.training.trainer import Trainer, compile_once
 
 COLD = """
 import numpy as np
-from disttgl_hpc.model.loops.update_loops import read_mail
+from disttgl_hpc.model.loops import read_mail
 zero, mail = np.zeros(1, np.int64), np.empty((1, 6), np.float32)
 times = np.zeros(1, np.float32), np.zeros(1), np.zeros(1)
 features = np.arange(3, dtype=np.int8)[np.newaxis], zero, np.full(3, 0.5, np.float32)
@@ -55,7 +56,8 @@ def trainer(tmp_path):
     stream, config = make_store(tmp_path, dim_edge=2).stream, TrainConfig(**SMALL, dropout=0.1)
     grid = Grid.create(MPI.COMM_SELF, GridShape(1, 1, 1))
     plan = RunPlan.of(stream, config, grid.shape, 4)
-    memory = open_memory(grid, plan.sizes, plan.num_batches, plan.num_steps, timeout_s=20)
+    run = MemoryRun(sizes=plan.sizes, num_batches=plan.num_batches, num_steps=plan.num_steps, timeout_s=20)
+    memory = open_memory(grid, run)
     return Trainer(stream, config, plan, grid, memory)
 
 

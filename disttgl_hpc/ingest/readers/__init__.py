@@ -1,1 +1,1 @@
-"""Readers of raw input, one module per format; each yields chunks of events."""
+"""Readers of raw input, by format; each yields chunks of events."""

@@ -1,6 +1,6 @@
-"""Arrays of NumPy's files, ``.npy`` mapped and ``.npz`` read; never a pickle.
+"""Arrays from files of NumPy (``.npy`` mapped, ``.npz`` read) and tensors from files of torch; never a pickle.
 
-Tensors of torch's files as arrays: the only module of this part that loads torch, and only when it is asked.
+The only module of ``ingest`` that imports torch, and only for files that need it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.errors import InputError
 
-# What NumPy and zipfile raise for damaged files depends on which byte is wrong.
+# The error of NumPy and zipfile for a damaged file depends on which byte is wrong.
 _DAMAGE = (
     OSError,
     EOFError,
@@ -37,11 +37,12 @@ _DAMAGE = (
     zlib.error,
     zipfile.BadZipFile,
 )
+_REMEDY = "save plain tensors, or a dict of them, with torch.save"
 
 
 @contextmanager
 def readable(path: Path, kind: str) -> Iterator[None]:
-    """Complaints about a damaged file in our words."""
+    """Turn errors of a damaged file into InputError."""
     try:
         yield
     except InputError:
@@ -49,7 +50,7 @@ def readable(path: Path, kind: str) -> Iterator[None]:
     except _DAMAGE as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise InputError(
-            f"{path}: must be a whole {kind} without pickled objects ({reason}): write it anew"
+            f"{path}: must be a complete {kind} without pickled objects ({reason}): write it again"
         ) from None
 
 
@@ -61,27 +62,24 @@ def map_array(path: Path) -> NDArray[Any]:
 
 
 def read_arrays(path: Path, known: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    """The arrays of a ``.npz`` file by name, in memory. Raises InputError; unknown names are refused."""
-    # Opened here: what NumPy opens it does not close if the file is damaged.
+    """The arrays of a ``.npz`` file by name, in memory. Raises InputError, for unknown names too."""
+    # Opened here, because NumPy does not close a damaged file that it opened.
     with readable(path, ".npz file"), path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         unknown = sorted(set(file.files).difference(known))
         if unknown:
             raise InputError(
-                f"{path}: arrays must be named {', '.join(known)}, found {', '.join(unknown[:5])}: rename or leave "
-                "them out"
+                f"{path}: arrays must be named {', '.join(known)}, found {', '.join(unknown[:5])}: rename or omit "
+                "them"
             )
         return {name: np.asarray(file[name]) for name in file.files}
 
 
-_REMEDY = "save plain tensors, or a dict of them, with torch.save"
-
-
 def load_tensors(path: Path) -> Any:
-    """What ``torch.save`` wrote, tensors and plain containers only: ``weights_only``, so that no code is run.
+    """Tensors and plain containers from a file of ``torch.save``, by ``weights_only``, so that no code is run.
 
-    Tensors are maps of the file where its layout allows. Raises InputError.
+    Tensors are maps of the file if its layout allows. Raises InputError.
     """
-    import torch  # noqa: PLC0415 (seconds that other formats need not pay)
+    import torch  # noqa: PLC0415 (takes seconds, which other formats do not need)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -90,12 +88,11 @@ def load_tensors(path: Path) -> Any:
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             except RuntimeError:  # files of before torch 1.6 cannot be mapped
                 return torch.load(path, map_location="cpu", weights_only=True)
-        # A damaged file raises whatever its bytes happen to stand for.
+        # A damaged file can raise any exception.
         except Exception as error:
             reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
             raise InputError(
-                f"{path}: must be a whole file of torch.save, without other objects than tensors ({reason}): "
-                f"{_REMEDY}"
+                f"{path}: must be a complete file of torch.save with tensors only ({reason}): {_REMEDY}"
             ) from None
 
 
@@ -104,14 +101,14 @@ def load_array(path: Path) -> NDArray[Any]:
     return as_array(load_tensors(path), path)
 
 
-def as_array(value: Any, place: Path | str, name: str = "it") -> NDArray[Any]:
+def as_array(value: Any, place: Path | str, name: str = "contents") -> NDArray[Any]:
     """A tensor, or an array, as an array; bfloat16 becomes float32. Raises InputError for anything else."""
     if isinstance(value, np.ndarray):
         return value
     import torch  # noqa: PLC0415
 
     if not isinstance(value, torch.Tensor):
-        raise InputError(f"{place}: {name} must be a tensor, it is {type(value).__name__}: {_REMEDY}")
+        raise InputError(f"{place}: {name} must be a tensor, found {type(value).__name__}: {_REMEDY}")
     try:
         tensor = value.detach().cpu()
         return np.asarray((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())

@@ -1,4 +1,4 @@
-"""Folders as DyGLib has them: ml_NAME.csv, ml_NAME.npy (edge features), ml_NAME_node.npy (node features)."""
+"""Folders of DyGLib: ml_NAME.csv, ml_NAME.npy (edge features), ml_NAME_node.npy (node features)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from disttgl_hpc.errors import InputError
 from disttgl_hpc.ingest.columns import Columns
 from disttgl_hpc.ingest.raw_events import exact_numbers, feature_rows, raw_events
 from disttgl_hpc.ingest.readers.array_files import map_array
-from disttgl_hpc.ingest.readers.text_files import TextLayout, header_names, read_text
+from disttgl_hpc.ingest.readers.text_files import TextLayout, header_names, read_text, require_columns
 from disttgl_hpc.ingest.source import Chunks, NodeTable, RawInput
 from disttgl_hpc.log import get_logger
 
@@ -24,29 +24,24 @@ _PIECE = 1 << 16
 
 
 def is_dyglib(folder: Path) -> bool:
-    """Whether a folder looks like one of DyGLib's."""
+    """Whether a folder looks like DyGLib's."""
     return any(folder.glob("ml_*.csv"))
 
 
 def read_dyglib(path: Path, chunk_events: int) -> RawInput:
-    """A folder with one dataset, or its ``ml_NAME.csv``; arrays where they are there and not all zeros.
+    """A folder with one dataset, or its ``ml_NAME.csv``; arrays are optional, and dropped if all zeros.
 
-    Column idx names an event's row of edge features, a node's id its row of node features; row 0 of both is
-    padding. Column label is a label of the source at that time. Raises InputError.
+    Column idx is an event's row of edge features, a node's id its row of node features; row 0 of both is padding.
+    Column label is a label of the source at that time. Raises InputError.
     """
     file = _table(path)
-    edges, nodes = (_array(file.with_name(f"{file.stem}{ending}.npy")) for ending in ("", "_node"))
+    edges, nodes = (_array(path) for path in _array_names(file))
     names = header_names(file)
     wanted = [*_COLUMNS.wanted, "idx"]
-    missing = [name for name in wanted if names.count(name) != 1]
-    if missing:
-        raise InputError(
-            f"{file}, line 1: must name the columns {', '.join(wanted)} once each, found "
-            f"{', '.join(names[:20])}: rename them, or choose another --format"
-        )
-    there = tuple(one for one in (file, *_array_names(file)) if one.is_file())
-    table = None if nodes is None else NodeTable(file.with_name(f"{file.stem}_node.npy"), nodes)
-    return RawInput(there, _events(file, names, wanted, edges, chunk_events), table)
+    require_columns(file, names, wanted)
+    present = tuple(one for one in (file, *_array_names(file)) if one.is_file())
+    table = None if nodes is None else NodeTable(_array_names(file)[1], nodes)
+    return RawInput(present, _events(file, names, wanted, edges, chunk_events), table)
 
 
 def _table(path: Path) -> Path:
@@ -56,7 +51,7 @@ def _table(path: Path) -> Path:
     files = sorted(path.glob("ml_*.csv"))
     if len(files) != 1:
         raise InputError(
-            f"{path}: a DyGLib folder has one file ml_NAME.csv, found {len(files)}: name the one to prepare"
+            f"{path}: a DyGLib folder must have one file ml_NAME.csv, found {len(files)}: name the one to prepare"
         )
     return files[0]
 
@@ -66,7 +61,7 @@ def _array_names(file: Path) -> tuple[Path, Path]:
 
 
 def _array(path: Path) -> NDArray[Any] | None:
-    """An array that is there and holds something: streams without features come with zeros in their place."""
+    """The array of a file, or None if it is missing or all zeros, as in streams without features."""
     if not path.is_file():
         return None
     rows = map_array(path)
@@ -74,8 +69,8 @@ def _array(path: Path) -> NDArray[Any] | None:
         raise InputError(
             f"{path}: features must be numbers (rows, columns), found {rows.shape} {rows.dtype}: convert them"
         )
-    if not any(rows[begin : begin + _PIECE].any() for begin in range(0, len(rows), _PIECE)):
-        log.info("%s holds zeros only, and is left out", path)
+    if not any(rows[start : start + _PIECE].any() for start in range(0, len(rows), _PIECE)):
+        log.info("%s has only zeros and is ignored", path)
         return None
     return rows
 
@@ -93,7 +88,7 @@ def _events(
                 row = int(wrong[0])
                 raise origin.error(
                     row,
-                    f"column 'idx' must name one of the {len(features):,} rows of {_array_names(file)[0].name}, "
+                    f"column 'idx' must be one of the {len(features):,} rows of {_array_names(file)[0].name}, "
                     f"found {rows[row]}: get the two files of one dataset",
                 )
             raw = replace(raw, features=feature_rows(features[rows.astype(np.int64)], origin))

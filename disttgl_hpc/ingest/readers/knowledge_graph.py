@@ -27,7 +27,7 @@ def is_knowledge_graph(folder: Path) -> bool:
 
 
 def read_knowledge_graph(path: Path, chunk_events: int) -> RawInput:
-    """A file of facts, or a folder with train.txt, valid.txt and test.txt, which are the split.
+    """A file of facts, or a folder whose train.txt, valid.txt and test.txt are the split.
 
     In a folder, entity2id.txt and relation2id.txt name nodes and edge classes. Raises InputError.
     """
@@ -37,8 +37,8 @@ def read_knowledge_graph(path: Path, chunk_events: int) -> RawInput:
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise InputError(
-            f"{path}: a knowledge graph's folder has {', '.join(_SPLITS)}, missing {', '.join(missing)}: name "
-            "single files to prepare them as one stream"
+            f"{path}: a knowledge graph's folder must have {', '.join(_SPLITS)}, missing {', '.join(missing)}: "
+            "name single files to prepare them as one stream"
         )
     names = [path / name for name in (_ENTITIES, _RELATIONS) if (path / name).is_file()]
     entities, relations = (
@@ -62,7 +62,7 @@ def read_knowledge_graph(path: Path, chunk_events: int) -> RawInput:
 
 
 def _facts(path: Path, chunk_events: int) -> Chunks:
-    """Rows of a file, further columns ignored."""
+    """Facts of a file as events; further columns are ignored."""
     width = len(first_line(path, 0).split("\t"))
     if width < 4:
         raise InputError(
@@ -86,8 +86,9 @@ def _names(path: Path) -> dict[int, str]:
     names = dict(zip(numbers, texts, strict=True))
     if not names or len(names) < len(numbers) or len(set(texts)) < len(texts) or "" in texts:
         raise InputError(
-            f"{path}: must give each number one name of its own, {len(numbers):,} lines have {len(names):,} "
-            f"numbers and {len(set(texts)):,} names: correct it, or remove the file to keep numbers"
+            f"{path}: must have one name per number and one number per name, {len(numbers):,} lines have "
+            f"{len(names):,} numbers and {len(set(texts)):,} names: correct it, or remove the file to "
+            "keep the numbers"
         )
     return names
 
@@ -95,7 +96,7 @@ def _names(path: Path) -> dict[int, str]:
 def _named(
     raw: RawEvents, origin: Origin, entities: dict[int, str] | None, relations: dict[int, str] | None
 ) -> RawEvents:
-    """Facts with the names of their nodes, and relations as the numbers of classes that have names."""
+    """Facts with nodes replaced by their names, and relations as class numbers."""
     if entities is not None:
         raw = replace(
             raw, src=_looked_up(raw.src, entities, origin), dst=_looked_up(raw.dst, entities, origin)
@@ -107,13 +108,13 @@ def _named(
 
 
 def _looked_up(values: pa.Array, names: dict[int, str], origin: Origin) -> pa.Array:
-    """Names (n,) of numbers written as text. Raises InputError at the first that has none."""
+    """Names (n,) of numbers written as text. Raises InputError at the first number without a name."""
     index = pc.index_in(values, pa.array([str(number) for number in names]).cast(values.type))
     row = first_true(index.is_null())
     if row is not None:
         raise origin.error(
             row,
-            f"'{values[row].as_py()}' must have a name in {_ENTITIES} or {_RELATIONS}, it has none: get the files "
-            "of one dataset, or remove those of names",
+            f"'{values[row].as_py()}' must have a name in {_ENTITIES} or {_RELATIONS}: get the files of one "
+            "dataset, or remove these two",
         )
     return pa.array(list(names.values())).take(index)

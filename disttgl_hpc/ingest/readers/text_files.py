@@ -1,4 +1,4 @@
-"""Text files of events, compressed or not, read in chunks; every complaint names file and line."""
+"""Text files of events, compressed or not, read in chunks; every error names file and line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,13 +21,14 @@ from disttgl_hpc.log import get_logger
 log = get_logger(__name__)
 _BLOCK_BYTES = 2 << 20
 _CHUNK_BYTES = 256 << 20
+# From messages: pyarrow's invalid_row_handler fails for rows that are not UTF-8, and values have no handler.
 _WIDTH_ERROR = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
 _VALUE_ERROR = re.compile(r"In CSV column #(\d+): Row #(\d+): CSV conversion error to (\w+):(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class TextLayout:
-    """How a text file is laid out: delimiter, column names, a header in line 1, '#' lines to skip, quotes."""
+    """Layout of a text file: delimiter, column names, header in line 1, '#' comment lines, quotes."""
 
     delimiter: str
     names: tuple[str, ...]
@@ -39,24 +40,22 @@ class TextLayout:
 def open_text(path: Path, *, comments: bool = False) -> Any:
     """Decompressed bytes of a file (gz, bz2, zstd, lz4 by suffix; the one member of a zip).
 
-    With ``comments`` lines that begin with '#' are left out and runs of blanks become one space.
+    With ``comments``, lines that start with '#' are skipped and runs of blanks become one space. Raises InputError.
     """
     try:
         zipped = path.suffix == ".zip"
         stream = _only_member(path) if zipped else pa.input_stream(str(path), compression="detect")
     except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(
-            f"{path}: cannot be opened ({error}): check the name and that you may read it"
-        ) from None
+        raise InputError(f"{path}: cannot be opened ({error}): check the name and its permissions") from None
     return _Tidied(stream) if comments else stream
 
 
 def read_text(
     path: Path, layout: TextLayout, wanted: list[str], kinds: dict[str, pa.DataType], chunk_events: int
 ) -> Iterator[tuple[pa.Table, Origin]]:
-    """Tables of about ``chunk_events`` rows with the wanted columns; ``kinds`` gives their arrow types.
+    """Tables of about ``chunk_events`` rows with the wanted columns, of the Arrow types ``kinds``.
 
-    Raises InputError at a row of another width, a value of another kind, or where the file was cut short.
+    Raises InputError for a row of another width, a value of another type, or a file that was cut short.
     """
     _warn_of_open_end(path)
     first_row = 0
@@ -68,7 +67,7 @@ def read_text(
     try:
         reader = pa_csv.open_csv(
             open_text(path, comments=layout.comments),
-            # One thread: only then do the reader's complaints come with a row number.
+            # One thread: only then do the reader's errors have a row number.
             pa_csv.ReadOptions(
                 use_threads=False, block_size=_BLOCK_BYTES, column_names=layout.names, skip_rows=header
             ),
@@ -79,7 +78,7 @@ def read_text(
             yield table, Origin(path, first_row, place)
             first_row += len(table)
     except (pa.ArrowInvalid, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise _readable(error, path, layout) from None
+        raise _refusal(error, path, layout) from None
 
 
 def _tables(batches: Any, chunk_events: int) -> Iterator[pa.Table]:
@@ -97,18 +96,18 @@ def _tables(batches: Any, chunk_events: int) -> Iterator[pa.Table]:
 
 
 def _warn_of_open_end(path: Path) -> None:
-    """A plain file cut within its last number looks whole but for the missing line end; compressed ones do not."""
+    """A plain file cut within its last number lacks only the last line end; compressed ones fail to decompress."""
     if path.suffix in {".csv", ".tsv", ".txt"} and path.is_file() and path.stat().st_size:
         with path.open("rb") as file:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 log.warning(
-                    "%s does not end with a line end: if it was cut short, its last row is wrong", path
+                    "%s does not end with a newline: if it was cut short, its last row is wrong", path
                 )
 
 
 def first_line(path: Path, number: int, *, comments: bool = False) -> str:
-    """Row ``number`` (from 0) of a text file that is not blank. Raises InputError if there is none."""
+    """Row ``number`` (from 0) of a text file, blank lines not counted. Raises InputError if it does not exist."""
     try:
         for row, (_, line) in enumerate(_rows(path, comments=comments)):
             if row == number:
@@ -118,19 +117,28 @@ def first_line(path: Path, number: int, *, comments: bool = False) -> str:
     raise InputError(f"{path}: is empty, at least one event is needed: check the file and --format")
 
 
+def require_columns(path: Path, names: Sequence[str], wanted: Sequence[str]) -> None:
+    """Raise InputError unless each wanted column is named once in a file's header."""
+    if any(names.count(name) != 1 for name in wanted):
+        raise InputError(
+            f"{path}, line 1: must name the columns {', '.join(wanted)} once each, found "
+            f"{', '.join(names[:20])}: rename them, or choose another --format"
+        )
+
+
 def header_names(path: Path, delimiter: str = ",") -> tuple[str, ...]:
     """Column names of a text file's first line. Raises InputError."""
     try:
         row = next(csv.reader([first_line(path, 0).lstrip("\ufeff")], delimiter=delimiter), [])
     except csv.Error as error:
         raise InputError(
-            f"{path}, line 1: must name the columns ({error}): is it text? check --format"
+            f"{path}, line 1: must name the columns ({error}): check that it is text, and --format"
         ) from None
     return tuple(name.strip() for name in row)
 
 
 def line_of_row(path: Path, number: int, *, comments: bool = False) -> int:
-    """Line, from 1 as an editor counts, of row ``number`` (from 0): blank lines and comments are no rows."""
+    """Line, from 1 as in an editor, of row ``number`` (from 0); blank lines and comments are not rows."""
     for row, (line_number, _) in enumerate(_rows(path, comments=comments)):
         if row == number:
             return line_number
@@ -155,7 +163,7 @@ def _lines(stream: Any) -> Iterator[bytes]:
 
 
 class _Tidied:
-    """A readable stream of whole lines, comments left out, single spaces between columns."""
+    """A readable stream of whole lines without comments, with single spaces between columns."""
 
     closed = False
 
@@ -176,7 +184,7 @@ class _Tidied:
         return given
 
     def close(self) -> None:
-        """Close the stream beneath."""
+        """Close the underlying stream."""
         self._stream.close()
         self.closed = True
 
@@ -194,15 +202,15 @@ def _only_member(path: Path) -> IO[bytes]:
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile:
-        raise InputError(f"{path}: is no zip file or was cut short: get a complete copy") from None
+        raise InputError(f"{path}: not a zip file, or cut short: get a complete copy") from None
     members = archive.namelist()
     if len(members) != 1:
         raise InputError(f"{path}: a zip must hold one file, {len(members)} found: unpack it")
     return archive.open(members[0])
 
 
-def _readable(error: Exception, path: Path, layout: TextLayout) -> InputError:
-    """The reader's complaint as file, line, rule, value and remedy."""
+def _refusal(error: Exception, path: Path, layout: TextLayout) -> InputError:
+    """The reader's error as file, line, rule, value and remedy."""
     text = str(error)
     if width := _WIDTH_ERROR.search(text):
         row, expected, columns = width.groups()

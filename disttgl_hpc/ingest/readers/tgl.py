@@ -1,4 +1,4 @@
-"""Folders as TGL and DistTGL have them: edges.csv, edge_features.pt, node_features.pt, labels.csv."""
+"""Folders of TGL and DistTGL: edges.csv, edge_features.pt, node_features.pt, labels.csv."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from disttgl_hpc.events.tcsr import Times
 from disttgl_hpc.ingest.columns import Columns
 from disttgl_hpc.ingest.raw_events import RawEvents, exact_numbers, feature_rows, raw_events
 from disttgl_hpc.ingest.readers.array_files import load_array
-from disttgl_hpc.ingest.readers.text_files import TextLayout, header_names, read_text
+from disttgl_hpc.ingest.readers.text_files import TextLayout, header_names, read_text, require_columns
 from disttgl_hpc.ingest.source import Chunks, NodeTable, RawInput, split_rows
 from disttgl_hpc.log import get_logger
 
 log = get_logger(__name__)
 _EVENTS, _EDGES, _NODES, _LABELS = "edges.csv", "edge_features.pt", "node_features.pt", "labels.csv"
 NO_LABEL = -1
-"""Node label of an event whose source has none at that time."""
+"""Node label of an event whose source has no label at that time."""
 
 
 def is_tgl(folder: Path) -> bool:
-    """Whether a folder looks like one of TGL's."""
+    """Whether a folder looks like TGL's."""
     return (folder / _EVENTS).is_file()
 
 
 def read_tgl(folder: Path, chunk_events: int) -> RawInput:
-    """``edges.csv`` with src, dst, time and, for the split, ext_roll; the other files where they are there.
+    """``edges.csv`` with src, dst, time and, for the split, ext_roll; the other files are optional.
 
-    Row r of edge features is that of the r-th event, row v of node features that of node v. Raises InputError.
+    Row r of edge features belongs to the r-th event, row v of node features to node v. Raises InputError.
     """
     files = [folder / name for name in (_EVENTS, _EDGES, _NODES, _LABELS)]
     if not files[0].is_file():
-        raise InputError(f"{folder}: a TGL folder has a file {_EVENTS}, there is none: check the path")
+        raise InputError(f"{folder}: a TGL folder must have a file {_EVENTS}: check the path")
     there = tuple(file for file in files if file.is_file())
     features = load_array(files[1]) if files[1] in there else None
     nodes = NodeTable(files[2], load_array(files[2])) if files[2] in there else None
@@ -70,20 +70,15 @@ def _events(
             f"{first:,} events found: get the two files of one dataset"
         )
     if labels is not None:
-        labels.tell_unused()
+        labels.warn_of_unused()
 
 
 def _rows(path: Path, columns: Columns, chunk_events: int, *, split: str | None = None) -> Chunks:
-    """Rows as events, with their part from the column ``split`` where there is one."""
+    """Rows as events, with their part from the column ``split`` if the file has it."""
     names = header_names(path)
     split = split if split in names else None
     wanted = [*columns.wanted, *([split] if split else [])]
-    missing = [name for name in columns.wanted if names.count(name) != 1]
-    if missing:
-        raise InputError(
-            f"{path}, line 1: must name the columns {', '.join(columns.wanted)} once each, found "
-            f"{', '.join(names[:20])}: rename them, or choose another --format"
-        )
+    require_columns(path, names, columns.wanted)
     for table, origin in read_text(
         path, TextLayout(",", names, header=True), wanted, dict.fromkeys(wanted, pa.string()), chunk_events
     ):
@@ -99,7 +94,7 @@ class _Labels:
     """Labels of nodes at times, looked up by the events.
 
     ids, times: known nodes and times, ascending. keys (L,): (node, time) as one number, ascending; labels (L,), in
-    the file's order within a key. taken (L,): at the first row of a key, how many events it has labelled.
+    the file's order within a key. taken (L,): at the first row of a key, the number of events it has labelled.
     """
 
     path: Path
@@ -125,9 +120,9 @@ class _Labels:
         return cls(path, ids, times, keys[order], labels[order], np.zeros(len(keys), np.int64))
 
     def of(self, raw: RawEvents) -> NDArray[np.int64]:
-        """Labels (n,) of the sources of the next events, at their times; −1 where there is none.
+        """Labels (n,) of the sources of the next events at their times; −1 without a label.
 
-        The k-th event of a node at a time gets its k-th label of that time, and the last one if there are fewer.
+        The k-th event of a node at a time gets its k-th label of that time, or the last one if there are fewer.
         """
         nodes = _numbers(raw.src, self.path)
         node_code = np.minimum(np.searchsorted(self.ids, nodes), len(self.ids) - 1)
@@ -138,22 +133,22 @@ class _Labels:
         rows = np.flatnonzero(known)
         rows = rows[np.argsort(keys[rows], kind="stable")]
         group = first[rows]
-        begins = np.concatenate([[0], np.flatnonzero(np.diff(group)) + 1]) if len(rows) else np.empty(0, int)
-        counts = np.diff(np.append(begins, len(rows)))
-        turn = np.arange(len(rows)) - np.repeat(begins, counts) + self.taken[group]
+        starts = np.concatenate([[0], np.flatnonzero(np.diff(group)) + 1]) if len(rows) else np.empty(0, int)
+        counts = np.diff(np.append(starts, len(rows)))
+        turn = np.arange(len(rows)) - np.repeat(starts, counts) + self.taken[group]
         labels = np.full(len(nodes), NO_LABEL, np.int64)
         labels[rows] = self.labels[np.minimum(group + turn, end[rows] - 1)]
-        self.taken[group[begins]] += counts
+        self.taken[group[starts]] += counts
         return labels
 
-    def tell_unused(self) -> None:
-        """Warn of labels of nodes that are the source of no event at that time: there is no place for them."""
-        begins = np.flatnonzero(np.diff(self.keys, prepend=-1))
-        sizes = np.diff(np.append(begins, len(self.keys)))
-        unused = len(self.keys) - int(np.minimum(self.taken[begins], sizes).sum())
+    def warn_of_unused(self) -> None:
+        """Warn of labels whose node is the source of no event at that time: a store cannot hold them."""
+        starts = np.flatnonzero(np.diff(self.keys, prepend=-1))
+        sizes = np.diff(np.append(starts, len(self.keys)))
+        unused = len(self.keys) - int(np.minimum(self.taken[starts], sizes).sum())
         if unused:
             log.warning(
-                "%s: %s of %s labels are of nodes that are the source of no event at that time, and are left out",
+                "%s: dropped %s of %s labels, whose nodes are the source of no event at that time",
                 self.path,
                 f"{unused:,}",
                 f"{len(self.keys):,}",
@@ -164,6 +159,4 @@ def _numbers(ids: pa.Array, path: Path) -> NDArray[np.int64]:
     try:
         return np.asarray(ids.cast(pa.int64()))
     except pa.ArrowInvalid as error:
-        raise InputError(
-            f"{path}: labels are looked up by node number, found others ({error}): number the nodes"
-        ) from None
+        raise InputError(f"{path}: labels need integer node ids ({error}): number the nodes") from None

@@ -1,8 +1,6 @@
-"""Tables of planning: what is not seen through the commands."""
+"""Tables of measurements and plans: what the tests of the commands do not see."""
 
-import pytest
-
-from disttgl_hpc.planning.planning_tables import captured_table, duration
+from disttgl_hpc.report.measurement_tables import captured_table
 
 
 def captured(ages, **more):
@@ -20,14 +18,6 @@ def test_ages_of_fractions_of_a_unit_are_seen():
     ]
 
 
-def test_a_sample_of_ages_is_told():
+def test_a_sample_of_ages_is_named():
     assert "sample" not in captured([1, 2, 3, 4])
-    assert "Ages are from a sample, every 16th mail's" in captured([1, 2, 3, 4], age_stride=16)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.04, "0.0 s"), (119, "119.0 s"), (120, "2.0 min"), (7200, "2.0 h"), (30 * 86400, "30.0 d")],
-)
-def test_lengths_of_time(seconds, text):
-    assert duration(seconds) == text
+    assert "sample, every 16th mail" in captured([1, 2, 3, 4], age_stride=16)

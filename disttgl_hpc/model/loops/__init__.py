@@ -1,1 +1,0 @@
-"""The compiled forms of the model for the CPU, but for its matrix products."""
