@@ -13,6 +13,7 @@ from disttgl_hpc.report.schedule_pictures import (
     grid_picture,
     picture_steps,
     schedule_picture,
+    schedule_table,
     trainers_of,
 )
 
