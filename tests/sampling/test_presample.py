@@ -174,7 +174,7 @@ def test_a_store_of_other_events_is_refused(tmp_path, events):
     sampled(events, output)
     (tmp_path / "other").mkdir()
     other = make_store(tmp_path / "other", seed=1)
-    with pytest.raises(StoreError, match=r"x\.batches\.h5: .* differ in events"):
+    with pytest.raises(StoreError, match=r"x\.batches\.h5: .*events"):
         StoredGraphs.open(output, other, TrainConfig(**SETS), 1)
 
 
@@ -184,7 +184,7 @@ def test_an_output_is_not_replaced_unasked(tmp_path, events):
     with pytest.raises(ConfigError, match=r"already exists.*--force"):
         sampled(events, output)
     assert sampled(events, output, force=True, seed=3).key.seed == 3
-    with pytest.raises(ConfigError, match="is no batch store"):
+    with pytest.raises(ConfigError, match="batch store"):
         sampled(events, events.path, force=True)
     with pytest.raises(ConfigError, match="folder"):
         sampled(events, tmp_path / "none" / "x.batches.h5")
@@ -198,14 +198,14 @@ def test_fresh_sets_cannot_be_sampled_beforehand(tmp_path, events):
 def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, events, monkeypatch):
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(sampling.shutil, "disk_usage", lambda _: usage(1_000))
-    with pytest.raises(StoreError, match=r"are free: make room"):
+    with pytest.raises(StoreError, match=r"are free"):
         sampled(events, tmp_path / "x.batches.h5")
     assert [path.name for path in tmp_path.iterdir()] == ["random.events.h5"]
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path, events):
     (tmp_path / ".x.batches.h5.parts").write_text("a file in the way")
-    with pytest.raises(StoreError, match=r"\.parts: cannot be made \(File exists\): choose another output"):
+    with pytest.raises(StoreError, match=r"\.parts: .*File exists"):
         sampled(events, tmp_path / "x.batches.h5")
 
 

@@ -100,7 +100,7 @@ def test_a_changed_configuration_or_other_events_are_refused(tmp_path, store):
     for name, value in (("dropout", 0.5), ("checksum", "0" * 64)):
         run.config_file.write_text(json.dumps({**json.loads(text), name: value}))
         other = make_store(tmp_path, seed=1) if name == "checksum" else store
-        with pytest.raises(StoreError, match=r"config\.json .*restore it"):
+        with pytest.raises(StoreError, match=r"config\.json.*restore it"):
             job(run.path, other, resume=True)
 
 

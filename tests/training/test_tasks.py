@@ -84,7 +84,7 @@ def test_training_events_without_any_label_are_refused(store):
 
 
 def test_options_without_anything_to_work_on_are_refused(store, tmp_path):
-    with pytest.raises(ConfigError, match="the task tells no classes"):
+    with pytest.raises(ConfigError, match="the task has no classes"):
         with_task(store, config_of(class_features=True))
     with pytest.raises(ConfigError, match="the events have no features"):
         with_task(make_store(tmp_path, num_classes=2), config_of(task="edge", class_features=True))
