@@ -20,7 +20,7 @@ RUN_ELSEWHERE = ("bash jobs/", "EVENTS=", "pip ")
 def test_the_page_is_short():
     lines = README.splitlines()
     assert len(lines) <= 250
-    assert [line for line in lines if len(line) > 100] == []
+    assert [line for line in lines if len(line) > 100 and not line.startswith("|")] == [], "tables aside"
 
 
 def test_nothing_is_left_to_fill_in():

@@ -140,7 +140,7 @@ def test_mistakes_are_told_once(tmp_path, events):
             "static-gnn",
             "--grid",
             "1x1x1",
-        ): "grid: without effect",
+        ): "grid: no effect",
     }
     for words, complaint in mistakes.items():
         # Under mpiexec what all ranks open, and what they train; the others are found by each rank for itself.

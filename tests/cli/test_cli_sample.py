@@ -67,10 +67,10 @@ def test_a_store_of_other_settings_is_refused_with_all_that_differs(tmp_path, ev
     done = disttgl("train", events, *options, ranks=ranks, check=False)
     assert done.returncode == 1
     for text in (
-        "local_batch 30 there, 600 here",
-        "negative_sets 3 there, 0 here",
-        "negative_strategy 'historical' there, 'random' here",
-        "seed 7 there, 0 here",
+        "local_batch 30",
+        "negative_sets 3",
+        "negative_strategy 'historical'",
+        "seed 7",
         "r.batches.h5",
         "--batches",
     ):

@@ -107,9 +107,7 @@ def test_scores_keep_the_order_of_the_pairs(tmp_path, shop):
 def test_pairs_that_cannot_be_scored(tmp_path, shop):
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("src,dst\nu1,3\nnobody,4\n")
-    with pytest.raises(
-        InputError, match="none of nobody: append the events that bring them, or --skip-unknown"
-    ):
+    with pytest.raises(InputError, match="nobody.*--skip-unknown"):
         said("score", shop / "run", pairs)
     rows = table(said("score", shop / "run", pairs, "--skip-unknown"))
     assert [bool(row["logit"]) for row in rows] == [True, False]
@@ -158,7 +156,7 @@ def test_append_and_update_give_what_preparing_everything_does(tmp_path, shop):
 
 def test_what_is_asked_wrongly_is_told(tmp_path, shop):
     cases = {
-        ("embed", shop / "run", tmp_path / "x.txt"): "the name must end in one of .h5, .parquet, .npy",
+        ("embed", shop / "run", tmp_path / "x.txt"): "name must end in one of .h5, .parquet, .npy",
         ("embed", shop / "run", tmp_path / "no" / "x.h5"): "folder",
         (
             "embed",
@@ -170,7 +168,7 @@ def test_what_is_asked_wrongly_is_told(tmp_path, shop):
         ("embed", shop / "run", tmp_path / "x.h5", "--at", "1.5"): "integer times, found 1.5",
         ("embed", tmp_path, tmp_path / "x.h5"): "no run's configuration: give a run directory",
         ("recommend", shop / "run", "--nodes", "u1,u999"): "unknown node id u999",
-        ("recommend", shop / "run", "-o", tmp_path / "x.txt"): "the name must end in one of .csv, .parquet",
+        ("recommend", shop / "run", "-o", tmp_path / "x.txt"): "name must end in one of .csv, .parquet",
         (
             "append",
             shop / "all.events.h5",
