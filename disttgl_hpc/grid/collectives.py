@@ -1,8 +1,8 @@
 """Collective operations and waits that sleep, have a deadline and have a name.
 
-MPI libraries spin in their blocking calls. Here a waiting rank leaves its core to one that works: every wait is a
-non-blocking call that is tested between sleeps, and an error names what a wait that lasts too long was for. An
-error on one rank becomes an error on all of them, instead of a hang.
+MPI libraries spin in their blocking calls. Here a waiting rank leaves its core to one that works: every wait
+is a non-blocking call that is tested between sleeps, and an error names what a wait that lasts too long was
+for. An error on one rank becomes an error on all of them, instead of a hang.
 """
 
 from __future__ import annotations
@@ -219,8 +219,8 @@ def free(comms: Sequence[Communicator], timeout_s: float, what: str) -> None:
 def free_window(comm: Communicator, window: MPI.Win, what: str) -> None:
     """Release a window of shared memory, locked for all, once all ranks of ``comm`` are here. Collective.
 
-    Releasing it waits for all ranks and spins, so they meet asleep first. That wait has no deadline: a rank that is
-    not here yet may be evaluating for any time, and the launcher ends the job if a rank dies.
+    Releasing it waits for all ranks and spins, so they meet asleep first. That wait has no deadline: a rank
+    that is not here yet may be evaluating for any time, and the launcher ends the job if a rank dies.
     """
     barrier(comm, math.inf, what)
     window.Unlock_all()

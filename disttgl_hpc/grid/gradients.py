@@ -1,16 +1,13 @@
 """Gradients of all trainers, summed and divided by the events of the step.
 
-All gradients of a rank lie in one flat tensor together with its number of events, so that a step is one sum. What
-else all ranks must agree on in a step travels along: whether to stop or to keep a checkpoint, and whether a loss or
-a gradient is NaN or infinite.
-Run on processors only so far: the two device paths (a CUDA-aware library, pinned staging) follow the
-documentation of torch and mpi4py, and have not met a GPU.
+All gradients of a rank are in one flat tensor together with its number of events, so that a step needs one
+sum. It also carries what ranks agree on in a step: whether to stop or to take a checkpoint, and whether a
+loss or a gradient is NaN or infinite. The two GPU paths (a CUDA-aware MPI library, pinned staging) have not
+been run on a GPU.
 
-One vector for each rank, summed over all ranks: within a node through shared memory, between nodes by MPI.
-
-A rank's vector lies in memory that its node shares. Each rank of a node adds up its share of all their vectors
-and exchanges that share with the ranks of its number on the other nodes. So within a node nothing is sent or
-copied, and between nodes every number is summed once.
+``VectorSum`` sums the vectors of all ranks. They are in shared memory within a node: each rank sums its share
+of them and exchanges it with the ranks of the same number on other nodes. Within a node nothing is copied or
+sent, and between nodes every number is summed once.
 """
 
 from __future__ import annotations
@@ -43,10 +40,10 @@ _BYTES = np.dtype(np.float32).itemsize
 class VectorSum:
     """Vectors (size,) float32 of the ranks of ``comm``, and their sum. Collective, as all methods are.
 
-    own: this rank's vector, zeros at first; no other rank writes it. total: the sum, one copy a node, valid from
-    :meth:`sum` on until any rank calls it again. what: names what is waited for in errors.
-    sent_bytes: how much this rank has handed to sums between nodes so far.
-    Raises GridError unless all nodes have the same number of ranks.
+    own: this rank's vector, zeros at first; no other rank writes it. total: the sum, one copy a node, valid
+    from :meth:`sum` on until any rank calls it again. what: names what is waited for in errors. sent_bytes:
+    how much this rank has handed to sums between nodes so far. Raises GridError unless all nodes have the
+    same number of ranks.
     """
 
     def __init__(self, size: int, comm: Communicator, timeout_s: float, what: str) -> None:
@@ -107,11 +104,11 @@ class GradientSum:
     start: clear them with :meth:`zero` or ``zero_grad(set_to_none=False)``; a gradient that was replaced by
     another tensor is copied back. An idle trainer takes part with zero gradients and zero events.
 
-    wants_stop, wants_checkpoint: set by a rank before a sum; afterwards set on all ranks if they were on one.
-    is_own_finite, is_finite: whether this rank's gradients and loss were numbers in the last sum, and all ranks'.
-    waited_s: seconds this rank has spent in sums so far, for the others and for the exchange itself.
-    mean_loss: of the last step, over all its events.
-    Collective over the communicator, as ``sum`` and ``free`` are.
+    asks_stop, asks_checkpoint: set by a rank before a sum. is_stop_agreed, is_checkpoint_agreed: set on all
+    ranks by the sum, if at least one rank asked. is_own_finite, is_finite: whether this rank's gradients and
+    loss were numbers in the last sum, and all ranks'. waited_s: seconds this rank has spent in sums so far,
+    for the others and for the exchange itself. mean_loss: of the last step, over all its events. Collective
+    over the communicator, as ``sum`` and ``free`` are.
     """
 
     def __init__(
@@ -123,7 +120,8 @@ class GradientSum:
         self._parameters = list(parameters)
         self._comm = comm
         self._timeout_s = timeout_s
-        self.wants_stop = self.wants_checkpoint = False
+        self.asks_stop = self.asks_checkpoint = False
+        self.is_stop_agreed = self.is_checkpoint_agreed = False
         self.is_own_finite = self.is_finite = True
         self.mean_loss, self.waited_s, self._bytes = 0.0, 0.0, 0
         sizes = [parameter.numel() for parameter in self._parameters]
@@ -154,14 +152,15 @@ class GradientSum:
     def sum(self, num_events: int, loss: float = 0.0) -> int:
         """Replace gradients of the summed loss by their sum over trainers, divided by all their events.
 
-        num_events, loss: of this rank, what its gradients are of. Returns the events of the step over all ranks.
-        Collective over the communicator. Raises DeadlineError, ValueError for a step without any event.
+        num_events, loss: of this rank, what its gradients are of. Returns the events of the step over all
+        ranks. Collective over the communicator. Raises DeadlineError, ValueError for a step without any
+        event.
         """
         for parameter, view in zip(self._parameters, self._views, strict=True):
             if parameter.grad is not view:
                 view.zero_() if parameter.grad is None else view.copy_(parameter.grad)
                 parameter.grad = view
-        tail = [float(self.wants_stop), float(self.wants_checkpoint), loss, float(num_events)]
+        tail = [float(self.asks_stop), float(self.asks_checkpoint), loss, float(num_events)]
         self._flat[-_TAIL:] = torch.tensor(tail)
         self.is_own_finite = math.isfinite(self._flat.sum().item())
         summed = self._flat
@@ -171,7 +170,7 @@ class GradientSum:
             self.waited_s += time.perf_counter() - started_s
         self.is_finite = math.isfinite(summed.sum().item())
         stop, checkpoint, total_loss, events = summed[-_TAIL:].tolist()
-        self.wants_stop, self.wants_checkpoint, total = stop > 0, checkpoint > 0, int(events)
+        self.is_stop_agreed, self.is_checkpoint_agreed, total = stop > 0, checkpoint > 0, int(events)
         if total == 0:
             raise ValueError("a step has at least one event, got none on any trainer")
         self.mean_loss = total_loss / total

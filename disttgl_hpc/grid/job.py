@@ -1,10 +1,11 @@
 """The job's ranks by name, and the first of a node's that dies.
 
-Launchers end a job when one of its processes dies, but not all can say which: MPICH's kills the others before it
-asks, and may name one of those. So every rank holds a robust mutex in memory that its node shares, and another one
-waits for it: when an owner dies the kernel hands its mutex on first of all, while the launcher only notices once
-the dead process' memory has been taken apart. That leaves some milliseconds for a line, so whoever waits does so
-in machine code, with the line ready: it needs neither the interpreter's lock nor the log.
+Launchers end a job when one of its processes dies, but not all can say which: MPICH's kills the others before
+it asks, and may name one of those. So every rank holds a robust mutex in memory that its node shares, and
+another one waits for it: when an owner dies the kernel hands its mutex on first of all, while the launcher
+only notices once the dead process' memory has been taken apart. That leaves some milliseconds for a line, so
+whoever waits does so in machine code, with the line ready: it needs neither the interpreter's lock nor the
+log.
 
 Requests to stop: a scheduler's signal before the time limit, or Ctrl-C.
 
@@ -49,8 +50,9 @@ _SHARED, _ROBUST = 1, 1
 def watching(world: Communicator, role: str, timeout_s: float) -> Iterator[list[str]]:
     """Watch the ranks of each node while the context lasts; gives one line about each rank of ``world``, in order.
 
-    role: what this rank does. A node's last rank watches the others, and its first one the last. A rank that fails
-    with an error is not reported: it speaks for itself. Collective, at the end too unless it ends with an error.
+    role: what this rank does. A node's last rank watches the others, and its first one the last. A rank that
+    fails with an error is not reported: it speaks for itself. Collective, at the end too unless it ends with
+    an error.
     """
     own = f"rank {world.rank}: {role}, process {getpid()} on {MPI.Get_processor_name()}"
     what, node_comm = "the other ranks' roles", node_comm_of(world)
@@ -178,8 +180,9 @@ def drop_names_of_segments(world: Communicator) -> None:
     """Unlink the segments through which MPICH's ranks of a node talk; they live on for those who have them mapped.
 
     MPICH unlinks them when the job ends regularly, so a rank that is killed would leave one behind for good.
-    Collective over all ranks of the job, which have mapped theirs since MPI's start. Windows need no such care
-    (MPICH and UCX unlink theirs at once), and other libraries' files are left alone: they may be opened later.
+    Collective over all ranks of the job, which have mapped theirs since MPI's start. Windows need no such
+    care (MPICH and UCX unlink theirs at once), and other libraries' files are left alone: they may be opened
+    later.
     """
     node_comm = node_comm_of(world)
     is_first = node_comm.rank == 0

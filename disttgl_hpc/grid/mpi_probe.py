@@ -60,9 +60,9 @@ _SHORT_S = 20e-6
 def clock_offsets(comm: MPI.Intracomm, timeout_s: float) -> list[tuple[float, float]]:
     """Seconds by which each rank's ``time.perf_counter`` is ahead of rank 0's, and how well that is known.
 
-    Told to rank 0 only, an empty list on the others. Of several exchanges of a message the shortest counts: the
-    other's clock was read within it, so half of it, some 0.1 ms between nodes, is the error. Collective. Raises
-    DeadlineError.
+    Told to rank 0 only, an empty list on the others. Of several exchanges of a message the shortest counts:
+    the other's clock was read within it, so half of it, some 0.1 ms between nodes, is the error. Collective.
+    Raises DeadlineError.
     """
     offsets = [(0.0, 0.0)]
     for other in range(1, comm.size):

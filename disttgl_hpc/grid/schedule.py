@@ -7,7 +7,7 @@ batch c in step c, reads the memory once, trains j passes on that one snapshot i
 the memory in the first of them. So a replica's memory sees R(0) W(0) R(1) W(1) …, one of each a step, and a
 wait only ever points to an earlier counter: no shape can wait for itself.
 
-How a sweep cuts the stream into batches.
+``Batching`` defines how a sweep cuts the stream into batches.
 """
 
 from __future__ import annotations
@@ -134,7 +134,8 @@ def assignment(
 ) -> Assignment | None:
     """What the trainer at ``coords`` does in ``step``; None for lanes 1 … j−1 that have no batch yet.
 
-    sweeps_before: sweeps that a run had trained on another grid before this one's step 0; numbers continue from there.
+    sweeps_before: sweeps that a run had trained on another grid before this one's step 0; numbers continue
+    from there.
     """
     pass_index = (step - coords.epoch) % shape.epoch
     counter = step - pass_index
@@ -182,10 +183,10 @@ def replica_operations(
 ) -> Iterator[Operation]:
     """The order in which a replica's memory is used in steps [first_step, end_step).
 
-    Per counter c: RESET where a sweep begins, R(c) of slices 0 … i−1, W(c) of slices 0 … i−1, and SNAPSHOT
-    if c is in ``snapshots``. A run from step 0 begins with a RESET wherever the replica starts, so that its
-    state is zero; a run that continues from a later step keeps its initial state, and first repeats the SNAPSHOT
-    of the step before if that had one.
+    Per counter c: RESET where a sweep begins, R(c) of slices 0 … i−1, W(c) of slices 0 … i−1, and SNAPSHOT if
+    c is in ``snapshots``. A run from step 0 begins with a RESET wherever the replica starts, so that its
+    state is zero; a run that continues from a later step keeps its initial state, and first repeats the
+    SNAPSHOT of the step before if that had one.
     """
     offset = replica_offset(replica, shape, num_batches)
     if first_step - 1 in snapshots:

@@ -16,7 +16,8 @@ from typing import NamedTuple
 class Span(NamedTuple):
     """A stretch of work, in seconds of a clock that all processes of a node share (``time.perf_counter``).
 
-    counter: of the batch it is for, −1 for none. replica, minibatch: whose it is, for those who serve several.
+    counter: of the batch it is for, −1 for none. replica, minibatch: whose it is, for those who serve
+    several.
     """
 
     name: str

@@ -1,8 +1,8 @@
 """The daemon's part in checkpoints: a copy of the memory between two steps, which a side thread writes.
 
-Every trainer asks for the checkpoint after batch c before it writes batch c+1, on one channel: so when a write of
-batch c+1 has arrived, the daemon knows whether it must copy first. Trainers do not wait; the disk is waited for
-only when a checkpoint is due while the one before is still being written.
+Every trainer asks for the checkpoint after batch c before it writes batch c+1, on one channel: so when a
+write of batch c+1 has arrived, the daemon knows whether it must copy first. Trainers do not wait; the disk is
+waited for only when a checkpoint is due while the one before is still being written.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from disttgl_hpc.memory.requests import CHECKPOINT, PART_WRITTEN
 class CheckpointKeeper:
     """Takes the checkpoints of one node; the first node's keeper makes them valid when all nodes have theirs.
 
-    state: (replicas, N, 2·d), the node's memory. wake: called from the side thread when it has written something.
+    state: (replicas, N, 2·d), the node's memory. wake: called from the side thread when it has written
+    something.
     """
 
     def __init__(

@@ -28,8 +28,8 @@ from disttgl_hpc.memory.shared_tables import SharedTables, close_tables, open_ta
 def open_memory(grid: Grid, run: MemoryRun) -> MemoryService:
     """Node memory of this trainer's replica for the steps of a run.
 
-    Collective with the daemons' ``serve_memory``. A single process gets the serial service, with the same numbers.
-    Raises GridError or PeerError if shared memory is too small.
+    Collective with the daemons' ``serve_memory``. A single process gets the serial service, with the same
+    numbers. Raises GridError or PeerError if shared memory is too small.
     """
     if grid.is_serial:
         memory = NodeMemory.zeros(run.sizes.num_nodes, run.sizes.dim_memory)

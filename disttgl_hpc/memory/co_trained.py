@@ -1,14 +1,14 @@
 """A co-trained static node memory: one table a node in a shared window, its rows updated as gradients are.
 
-A step touches the rows of its batch. Each trainer hands over the gradients of those it has used. Each trainer of a
-node then adds up its share of all rows, exchanges that share's sums with the trainers of its number on the other
-nodes, and updates those rows of its node's table: so every node computes the same table, bit for bit, and
-between nodes no row is sent twice.
+A step touches the rows of its batch. Each trainer hands over the gradients of those it has used. Each trainer
+of a node then adds up its share of all rows, exchanges that share's sums with the trainers of its number on
+the other nodes, and updates those rows of its node's table: so every node computes the same table, bit for
+bit, and between nodes no row is sent twice.
 
 Adam for tables of which a step touches few rows: sums of row gradients, and the update of just those rows.
 
-The cost of a step follows the rows that it touches and not the table (lazy Adam): a row that is not touched keeps
-its value and its moments, and its bias correction counts the steps that have touched it.
+The cost of a step follows the rows that it touches and not the table (lazy Adam): a row that is not touched
+keeps its value and its moments, and its bias correction counts the steps that have touched it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ _FIRST_DECAY, _SECOND_DECAY, _EPSILON = 0.9, 0.999, 1e-8  # as in torch.optim.Ad
 class RowTable:
     """A table of rows that are learned, with Adam's state; all arrays are updated in place.
 
-    rows, first_moment, second_moment: (N, d) float32. touched: (N,) int64, how many steps have changed each row.
+    rows, first_moment, second_moment: (N, d) float32. touched: (N,) int64, how many steps have changed each
+    row.
     """
 
     rows: Rows

@@ -35,10 +35,10 @@ def serve_memory(
 
     Collective with the trainers' ``open_memory`` and ``close``. is_stop_asked: called with every request; its
     answer is passed on to the trainers. record: filled with the operations done, in their order, by replica.
-    Returns whether the trainers reached the schedule's end. Raises StoreError if a checkpoint cannot be written,
-    ProtocolError for a request that is out of order, and DeadlineError when no request arrives within the run's
-    ``timeout_s`` during a step. There is no deadline while trainers evaluate, between a step with a snapshot and
-    the next one and after the last step.
+    Returns whether the trainers reached the schedule's end. Raises StoreError if a checkpoint cannot be
+    written, ProtocolError for a request that is out of order, and DeadlineError when no request arrives
+    within the run's ``timeout_s`` during a step. There is no deadline while trainers evaluate, between a step
+    with a snapshot and the next one and after the last step.
     """
     tables = open_tables(grid, run)
     tables.stop[0] = 0
@@ -151,8 +151,8 @@ class _Daemon:
     def _is_between_steps(self) -> bool:
         """Whether trainers have a reason to be silent: the step in hand is done, and evaluation follows.
 
-        Reads of the next steps may have been served by then, so what is due says nothing. Nodes without replica
-        0 have the same rest, though no snapshot is asked of them.
+        Reads of the next steps may have been served by then, so what is due says nothing. Nodes without
+        replica 0 have the same rest, though no snapshot is asked of them.
         """
         is_done = all(memory.next is None or memory.next.counter > self._begun for memory in self._replicas)
         return is_done and (self._begun in self._run.snapshots or self._begun == self._run.num_steps - 1)

@@ -1,12 +1,11 @@
-"""Node memory of one replica, and the service that hands it out in the schedule's order.
+"""Node memory of one replica: its rows, the order of operations on it, and the service that trainers use.
 
-A row is (memory ‖ peer), 2·d floats: the node's own memory and that of the partner of its last event. With
-the event's features that is the node's mail, whose first half would only repeat the memory (TGN, eq. 1).
+A row is (memory ‖ peer), 2·d floats: the node's own memory and that of the partner in its last event. With
+the event's features this is the node's mail, whose first half would only repeat the memory (TGN, eq. 1).
 
-What lets a run outlive its processes: where it begins, and where the parts of its checkpoints go.
-
-A checkpoint is taken between two steps: after all writes of batch c and before any of batch c+1. There the state of
-a run is its weights and optimiser, the memory of every replica, and what each trainer has in hand.
+A checkpoint is taken between two steps, after all writes of batch c and before any write of batch c+1. The
+state of a run is then its weights and optimiser, the memory of every replica, and the memory that trainers
+hold for further passes.
 """
 
 from __future__ import annotations
@@ -91,7 +90,7 @@ class MemorySizes:
         """Sizes for slices of b events: b·(2 + j·m)·(1 + K) nodes read, 2·b written, never more than N.
 
         One read serves all j passes, so the roots are sources, destinations and j sets of negatives.
-        other_partners: the most nodes that are read besides, see ``comb.graph_with_partners``.
+        other_partners: the most nodes that are read besides, see ``sampling.mail.graph_with_partners``.
         """
         roots = local_batch * (2 + epoch * negatives_per_event)
         return cls(
@@ -111,9 +110,9 @@ class MemorySizes:
 class MemoryRun:
     """What trainers and daemons agree on before they open the node memory of a run; equal on all ranks.
 
-    num_batches: L, global batches of a sweep. num_steps: the step before which the run ends. snapshots: counters
-    after which replica 0's memory is copied for evaluation. traced: counters whose reads and writes the daemon
-    records one by one. timeout_s: deadline of every wait for another rank, in seconds.
+    num_batches: L, global batches of a sweep. num_steps: the step before which the run ends. snapshots:
+    counters after which replica 0's memory is copied for evaluation. traced: counters whose reads and writes
+    the daemon records one by one. timeout_s: deadline of every wait for another rank, in seconds.
     """
 
     sizes: MemorySizes
@@ -290,8 +289,9 @@ class MemoryService(Protocol):
     def checkpoint(self, counter: int, own: Arrays) -> None:
         """Keep every replica's memory after W(counter) with ``own``, this trainer's share of the checkpoint.
 
-        Collective over all trainers, for any counter, after this step's gradients are summed and before the next
-        write. Returns before the checkpoint is on disk. Raises StoreError if an earlier one could not be written.
+        Collective over all trainers, for any counter, after this step's gradients are summed and before the
+        next write. Returns before the checkpoint is on disk. Raises StoreError if an earlier one could not be
+        written.
         """
 
     def flush(self) -> None:

@@ -125,7 +125,8 @@ class Doorbell:
     def _try(self, node_comm: Communicator, timeout_s: float) -> int:
         """Ring once on every rank but the last, in turns; returns how many rings arrived here.
 
-        A socket keeps about ten rings and drops what comes on top: enough to wake, too few to be counted at once.
+        A socket keeps about ten rings and drops what comes on top: enough to wake, too few to be counted at
+        once.
         """
         heard = 0
         for turn in range(node_comm.size - 1):

@@ -1,4 +1,4 @@
-"""The batch store: presampled message flow graphs in one memory-mapped HDF5 file (DESIGN §5).
+"""The batch store: presampled message flow graphs in one memory-mapped HDF5 file (schema: docs/files.md).
 
 Each slice of a global batch has 1 + S adjacent records: one for its positives, then one for each negative set
 (see :mod:`~.sampling.graph_records`). Records depend only on :class:`BatchKey`. Mail depends on where a sweep

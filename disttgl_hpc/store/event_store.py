@@ -1,4 +1,4 @@
-"""The event store: an event stream in one memory-mapped HDF5 file (DESIGN §5).
+"""The event store: an event stream in one memory-mapped HDF5 file (schema: docs/files.md).
 
 Opening a store checks its schema; :meth:`EventStore.check_contents` checks ids, times and the index, and
 :meth:`EventStore.verify` compares all arrays with the checksum.

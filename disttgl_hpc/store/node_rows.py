@@ -1,4 +1,4 @@
-"""HDF5 files with one row per node and the origin of these rows (DESIGN §5).
+"""HDF5 files with one row per node and the origin of these rows (schema: docs/files.md).
 
 Static stores hold pre-trained static memory, kept memories the node memory of a run after new events, and
 embedding files what other programs read.

@@ -160,6 +160,10 @@ class Start(Beginning):
     is_tested: bool = False
     is_validated: bool = False
 
+    def leaves_nothing_of(self, plan: RunPlan) -> bool:
+        """Whether all steps of ``plan`` and, unless its events are new, the test are done."""
+        return self.step == plan.num_steps and (self.is_tested or not plan.before.same_events)
+
     def load_model(self, model: nn.Module, optimiser: Adam) -> None:
         """Load weights and optimiser of the step before; a new model keeps its initial weights."""
 

@@ -79,7 +79,7 @@ def train(
             timeout_s,
         )
         plan = RunPlan.of(store.stream, config, grid.shape, before=start.before)
-        if start.step == plan.num_steps and (start.is_tested or not plan.before.same_events):
+        if start.leaves_nothing_of(plan):
             log.info("%s is complete: nothing to do unless --epochs is increased", run.path)
             is_complete = True
         else:
@@ -142,7 +142,7 @@ def _log_roster(roster: list[str], job: Job) -> None:
         log.info("%s", line)
     plan = job.plan
     log.info(
-        "%d sweeps of %d steps on %s: every event is trained %d times",
+        "%d sweeps of %d steps (global batches) on %s: every event is trained %d times",
         plan.num_sweeps,
         plan.num_batches,
         plan.shape,
@@ -170,8 +170,7 @@ class _Training:
         Returns False if asked to stop, which all trainers do after the same step, with a checkpoint.
         """
         start, plan, trainer = self._job.start, self._job.plan, self._trainer
-        totals = self._restore()
-        started_s = time.perf_counter()
+        totals, started_s = self._restore(), time.perf_counter()
         if start.step - 1 in plan.sweep_ends:  # a sweep's last checkpoint is taken before its validation
             snapshot = self._sweep_ends.finish(start.step - 1, totals, started_s, start.grid)
             totals, started_s = np.zeros(2), time.perf_counter()
@@ -184,13 +183,13 @@ class _Training:
                 bar.advance(num_events * plan.shape.num_trainers, f"loss {totals[0] / max(1, totals[1]):.4f}")
                 if self._is_checkpoint_due(step):
                     self._checkpoint(step, totals)
-                if trainer.gradients.wants_stop:
+                if trainer.gradients.is_stop_agreed:
                     self._memory.flush()
                     return False
                 if step in plan.sweep_ends:
                     snapshot = self._sweep_ends.finish(step, totals, started_s, plan.shape.option)
                     totals, started_s = np.zeros(2), time.perf_counter()
-        self._sweep_ends.test(snapshot)
+        self._sweep_ends.test(snapshot)  # a run ends with a sweep, so there is a snapshot
         return True
 
     def close(self) -> None:
@@ -216,9 +215,9 @@ class _Training:
     def _take_step(self, step: int) -> tuple[float, int]:
         """One gradient step, in which all trainers also agree whether to stop and whether to checkpoint."""
         gradients, minutes = self._trainer.gradients, self._job.config.checkpoint_minutes
-        gradients.wants_stop = self._stop.is_made() or self._memory.is_stop_asked
+        gradients.asks_stop = self._stop.is_made() or self._memory.is_stop_asked
         elapsed_s = time.monotonic() - self._checkpointed_s
-        gradients.wants_checkpoint = self._is_root and 0 < minutes * 60 < elapsed_s
+        gradients.asks_checkpoint = self._is_root and 0 < minutes * 60 < elapsed_s
         loss, num_events = self._trainer.step(step)
         if not gradients.is_finite:
             _fail_non_finite(self._job, self._trainer, step, loss)
@@ -229,7 +228,7 @@ class _Training:
         """Whether all trainers take a checkpoint after ``step``."""
         gradients, plan, every = self._trainer.gradients, self._job.plan, self._job.config.checkpoint_steps
         is_due_by_count = every > 0 and (plan.before.steps + step + 1) % every == 0
-        is_due = gradients.wants_stop or gradients.wants_checkpoint or is_due_by_count
+        is_due = gradients.is_stop_agreed or gradients.is_checkpoint_agreed or is_due_by_count
         return is_due or step in plan.sweep_ends
 
     def _checkpoint(self, step: int, totals: NDArray[np.float64]) -> None:

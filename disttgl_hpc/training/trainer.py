@@ -1,11 +1,8 @@
-"""One trainer of the grid: takes batches as the schedule assigns them and turns them into gradients.
+"""One trainer of the grid: loads the batches that the schedule assigns, and computes gradients.
 
-Compiling once per node: its first trainer compiles all loops, the others load what it has left on disk.
-
-Machine code is kept in a cache (``compiled.compiled``). With a cold one, trainers that start together would
-each compile the same; the results are equal and replace each other whole, but it takes every core as long. A
-node that shares its cache with others compiles for itself all the same: nodes need not be of one processor
-type.
+``compile_once`` lets the first trainer of a node compile all loops, so that the others load them from the
+cache instead of compiling the same code at the same time. Every node compiles for itself, since processors
+may differ.
 """
 
 from __future__ import annotations
