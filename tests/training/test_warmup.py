@@ -41,7 +41,7 @@ def test_processes_that_start_at_once_on_an_empty_cache_all_work(tmp_path):
     for process in started:
         _, error = process.communicate(timeout=200)
         assert process.returncode == 0, error
-    kept = list((tmp_path / "cache").rglob("*.nb[ic]"))
+    kept = list((tmp_path / "cache").rglob("*.nbc"))
     assert kept
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path not in kept]
     # What they have left is whole: another process loads it and compiles nothing.
