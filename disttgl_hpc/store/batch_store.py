@@ -21,7 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disttgl_hpc.errors import StoreError
-from disttgl_hpc.store.files import Pieces, map_dataset, open_checked, replacing, write_errors, write_laid_out
+from disttgl_hpc.store.files import (
+    Pieces,
+    check_types,
+    map_dataset,
+    open_checked,
+    replacing,
+    write_errors,
+    write_laid_out,
+)
 
 _DTYPES = {"records": np.uint8, "offsets": np.int64, "checksums": np.uint32}
 KIND, PART_KIND = "disttgl-batches", "disttgl-batches-part"
@@ -51,12 +59,11 @@ class BatchKey:
 
     def __post_init__(self) -> None:
         """Raise ValueError for impossible values, which only a foreign or damaged file contains."""
-        for setting in dataclasses.fields(self):
-            value = getattr(self, setting.name)
-            least = 0 if setting.name in ("seed", "negative_sets") else 1
-            fits = isinstance(value, str if setting.type == "str" else int) and not isinstance(value, bool)
-            if not fits or (isinstance(value, int) and not least <= value < 1 << 63):
-                raise ValueError(f"invalid key: {setting.name} {value!r}")
+        check_types(self)
+        for name, value in vars(self).items():
+            least = 0 if name in ("seed", "negative_sets") else 1
+            if isinstance(value, int) and not least <= value < 1 << 63:
+                raise ValueError(f"invalid key: {name} {value!r}")
 
     @property
     def num_batches(self) -> int:

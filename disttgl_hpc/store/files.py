@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import h5py
 import numpy as np
@@ -86,6 +86,14 @@ def open_checked(path: Path, kind: str, schema_version: int) -> Iterator[h5py.Fi
             yield file
     except _DAMAGE as error:
         raise StoreError(f"{path}: {_complaint(str(error), path, kind)}") from None
+
+
+def check_types(record: object) -> None:
+    """Check the fields of a dataclass of plain values. Raises ValueError naming field, type and value."""
+    for name, wanted in get_type_hints(type(record)).items():
+        value = getattr(record, name)
+        if type(value) is not wanted:  # a bool is no int here
+            raise ValueError(f"{name} must be {wanted.__name__}, found {value!r}")
 
 
 def is_kind(path: Path, kind: str) -> bool:

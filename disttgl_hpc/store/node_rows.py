@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.store.event_store import EventStore
-from disttgl_hpc.store.files import map_dataset, open_checked, plain, replacing, write_errors, write_laid_out
+from disttgl_hpc.store.files import (
+    check_types,
+    map_dataset,
+    open_checked,
+    plain,
+    replacing,
+    write_errors,
+    write_laid_out,
+)
 
 
 def map_rows(file: h5py.File, name: str, path: Path) -> tuple[NDArray[np.float32], dict[str, Any], str]:
@@ -173,9 +181,7 @@ class KeptMemory:
         with open_checked(path, KEPT_KIND, KEPT_VERSION) as file:
             rows, values, checksum = map_rows(file, "memory", path)
             origin = MemoryOrigin(**values)
-            for field in dataclasses.fields(origin):
-                if not isinstance(getattr(origin, field.name), str if field.type == "str" else int):
-                    raise ValueError(f"origin {field.name} must be {field.type}")
+            check_types(origin)
             if not 0 <= origin.train_end <= origin.validation_end <= origin.run_events or origin.position < 0:
                 raise ValueError(
                     "origin must have 0 <= train_end <= validation_end <= run_events and 0 <= position"
