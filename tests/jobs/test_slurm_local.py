@@ -1,7 +1,6 @@
 """Jobs on a real Slurm of two nodes, brought up on this machine by jobs/slurm-local/run.sh."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,20 +10,11 @@ from pathlib import Path
 import h5py
 import pytest
 from documentation import commands, run_as_printed
+from local_slurm import JOBS, RUN, needs_slurm
 
 pytestmark = pytest.mark.slow
 
-JOBS = Path(__file__).parents[2] / "jobs"
-RUN = JOBS / "slurm-local" / "run.sh"
 DEADLINE_S = 120
-
-needs_slurm = pytest.mark.skipif(
-    any(
-        shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None
-        for program in ("slurmctld", "slurmd", "sbatch", "srun", "munged")
-    ),
-    reason="needs Debian's slurmctld, slurmd, slurm-client and munge",
-)
 
 # What one rank says: where Slurm put it, and with how many others it shares memory.
 RANK = """\

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from command_line import DISTTGL
+from local_slurm import JOBS, RUN, needs_slurm
 from run_records import records
 from stored_states import assert_same_state
-from test_slurm_local import JOBS, RUN, needs_slurm
 from watched_job import WatchedJob, wait_for
 
 from disttgl_hpc.training.run_directory import RunDirectory

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     page
     for page in ROOT.glob("**/*.md")
-    if not {".venv", ".venv-test", "runs"} & set(page.relative_to(ROOT).parts)
+    if not any(part == "runs" or part.startswith(".venv") for part in page.relative_to(ROOT).parts)
 )
 
 
