@@ -40,10 +40,10 @@ _BYTES = np.dtype(np.float32).itemsize
 class VectorSum:
     """Vectors (size,) float32 of the ranks of ``comm``, and their sum. Collective, as all methods are.
 
-    own: this rank's vector, zeros at first; no other rank writes it. total: the sum, one copy a node, valid
-    from :meth:`sum` on until any rank calls it again. what: names what is waited for in errors. sent_bytes:
-    how much this rank has handed to sums between nodes so far. Raises GridError unless all nodes have the
-    same number of ranks.
+    own: this rank's vector, zeros at first; no other rank writes it. total: the sum, one copy per node, valid
+    from :meth:`sum` on until any rank calls it again. what: name of the wait in errors. sent_bytes: bytes
+    that this rank has passed to sums between nodes. Raises GridError unless all nodes have the same number of
+    ranks.
     """
 
     def __init__(self, size: int, comm: Communicator, timeout_s: float, what: str) -> None:
@@ -80,27 +80,27 @@ class VectorSum:
         self._meet()
 
     def _meet(self) -> None:
-        """What any rank of the node has written before is seen by all of them afterwards."""
+        """Barrier of the node, after which all earlier writes of its ranks are visible."""
         # Synchronised around the barrier: a message alone does not order plain loads and stores (MPI 4.1, §12.7.1).
         self._window.Sync()
         barrier(self._node, self._timeout_s, self._what, longest_s=2e-4)
         self._window.Sync()
 
     def free(self) -> None:
-        """Give the memory back; neither vector is to be touched any more."""
+        """Release the memory; the vectors must not be used afterwards."""
         free_window(self._node, self._window, self._what)
         free([self._peers], math.inf, self._what)  # as the window: ranks of other nodes may be evaluating
         free([self._node], math.inf, self._what)
 
 
 _WHAT = "the other trainers' gradients"
-_TAIL = 4  # behind the gradients: whether to stop, whether to keep a checkpoint, loss, events
+_TAIL = 4  # after the gradients: whether to stop, whether to take a checkpoint, loss, events
 
 
 class GradientSum:
     """The gradients of ``parameters`` as views of one flat float32 tensor, summed over ``comm``.
 
-    Every rank gives the same parameters in the same order. The parameters' ``grad`` are these views from the
+    Every rank passes the same parameters in the same order. The parameters' ``grad`` are these views from the
     start: clear them with :meth:`zero` or ``zero_grad(set_to_none=False)``; a gradient that was replaced by
     another tensor is copied back. An idle trainer takes part with zero gradients and zero events.
 
@@ -179,11 +179,11 @@ class GradientSum:
 
     @property
     def sent_bytes(self) -> int:
-        """How much this rank has handed to sums between nodes so far; devices count what they hand to any."""
+        """Bytes passed to sums between nodes; on a GPU, bytes passed to any sum."""
         return self._bytes if self._sum is None else self._sum.sent_bytes
 
     def free(self) -> None:
-        """Give the gradients' memory back; they are not to be touched any more."""
+        """Release the gradients' memory; they must not be used afterwards."""
         for parameter in self._parameters:
             parameter.grad = None
         if self._sum is not None:
@@ -196,7 +196,7 @@ class GradientSum:
             return torch.from_numpy(self._sum.total)
         self._bytes += self._flat.nbytes
         if self._staging is None:
-            torch.cuda.synchronize(self._flat.device)  # MPI does not know torch's stream
+            torch.cuda.synchronize(self._flat.device)  # MPI does not wait for torch's stream
             sum_in_place(self._comm, self._flat, self._timeout_s, _WHAT)
         else:
             self._staging.copy_(self._flat)

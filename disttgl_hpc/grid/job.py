@@ -1,15 +1,11 @@
-"""The job's ranks by name, and the first of a node's that dies.
+"""The processes of a job: naming a rank that dies, requests to stop, and leftovers in /dev/shm.
 
-Launchers end a job when one of its processes dies, but not all can say which: MPICH's kills the others before
-it asks, and may name one of those. So every rank holds a robust mutex in memory that its node shares, and
-another one waits for it: when an owner dies the kernel hands its mutex on first of all, while the launcher
-only notices once the dead process' memory has been taken apart. That leaves some milliseconds for a line, so
-whoever waits does so in machine code, with the line ready: it needs neither the interpreter's lock nor the
+Launchers end a job when one of its processes dies, but not all can name it: MPICH's kills the others first,
+and may name one of those. Therefore every rank holds a robust mutex in memory shared by its node, for which
+another rank waits. When the owner dies, the kernel passes its mutex on before anything else, while the
+launcher notices only once the dead process's memory has been released. This leaves some milliseconds for a
+line, so the wait is in compiled code with the line prepared: it needs neither the interpreter lock nor the
 log.
-
-Requests to stop: a scheduler's signal before the time limit, or Ctrl-C.
-
-Leave nothing in /dev/shm, however the job ends.
 """
 
 from __future__ import annotations
@@ -48,11 +44,11 @@ _SHARED, _ROBUST = 1, 1
 
 @contextmanager
 def watching(world: Communicator, role: str, timeout_s: float) -> Iterator[list[str]]:
-    """Watch the ranks of each node while the context lasts; gives one line about each rank of ``world``, in order.
+    """Watch the ranks of each node in a context, which yields one line about each rank of ``world``, in order.
 
-    role: what this rank does. A node's last rank watches the others, and its first one the last. A rank that
-    fails with an error is not reported: it speaks for itself. Collective, at the end too unless it ends with
-    an error.
+    role: what this rank does. A node's last rank watches the others, and its first rank the last. A rank that
+    fails with an error is not reported, since it reports the error itself. Collective, at the end too unless
+    it ends with an error.
     """
     own = f"rank {world.rank}: {role}, process {getpid()} on {MPI.Get_processor_name()}"
     what, node_comm = "the other ranks' roles", node_comm_of(world)
@@ -79,7 +75,7 @@ def _tell_when_dead(mutex: int, line: int, length: int) -> None:
 
 
 class _Watch:
-    """One mutex for each rank of a node, held by that rank, and threads that wait for some of the others'.
+    """One mutex per rank of a node, held by that rank, and threads that wait for some of the others.
 
     names: of the node's ranks. Collective over ``node_comm``.
     """
@@ -97,7 +93,7 @@ class _Watch:
         self._pthread.pthread_mutex_lock(self._own)
         first, last = 0, node_comm.size - 1
         watched = {first: [last], last: range(last)}.get(node_comm.rank, []) if last else []
-        if watched:  # compile now: a thread that had to would wait too late
+        if watched:  # compile now, before the threads need it
             cast(Any, _tell_when_dead).compile((types.intp,) * 3)
         barrier(node_comm, timeout_s, "the node's ranks to hold their mutexes")
         # Daemon threads, so that a failing rank can exit while they wait.
@@ -112,7 +108,7 @@ class _Watch:
         return (ctypes.c_char * _MUTEX_BYTES).from_buffer(memory)  # type: ignore[arg-type]
 
     def _watch(self, rank: int, name: str) -> None:
-        """Sleep until a rank releases its mutex, or dies: then say so."""
+        """Sleep until a rank releases its mutex or dies; in that case print its line."""
         line = np.frombuffer(f"{name}, died\n".encode(), np.uint8)
         _tell_when_dead(ctypes.addressof(self._mutexes[rank]), line.ctypes.data, len(line))
         self._pthread.pthread_mutex_unlock(self._mutexes[rank])
@@ -122,7 +118,7 @@ class _Watch:
         self._pthread.pthread_mutex_unlock(self._own)
 
     def free(self) -> None:
-        """Give the memory back, once all ranks have left the watch. Collective."""
+        """Release the memory once all ranks have left the watch. Collective."""
         for thread in self._threads:
             thread.join()
         self._window.Free()
@@ -145,7 +141,7 @@ class StopRequest:
         return self._is_made
 
     def make(self, number: int, _: FrameType | None = None) -> None:
-        """Note a signal. Raises KeyboardInterrupt at a second Ctrl-C: whoever is at the keyboard will not wait."""
+        """Note a signal. Raises KeyboardInterrupt at a second Ctrl-C."""
         self._is_made = True
         if number == signal.SIGINT:
             now_s = time.monotonic()
@@ -167,7 +163,7 @@ def stop_signals() -> Iterator[StopRequest]:
 
 
 def ignore_stop_signals() -> None:
-    """For a process about to end with a status of its own, which launchers hurry when one rank has ended."""
+    """Ignore stop signals before exiting with a status, since launchers signal all ranks once one has ended."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -177,12 +173,11 @@ _MPICH_SEGMENT = re.compile(r"\S*/dev/shm/mpich_shm_\w+$")
 
 
 def drop_names_of_segments(world: Communicator) -> None:
-    """Unlink the segments through which MPICH's ranks of a node talk; they live on for those who have them mapped.
+    """Unlink the segments through which MPICH's ranks of a node communicate; existing mappings stay valid.
 
-    MPICH unlinks them when the job ends regularly, so a rank that is killed would leave one behind for good.
-    Collective over all ranks of the job, which have mapped theirs since MPI's start. Windows need no such
-    care (MPICH and UCX unlink theirs at once), and other libraries' files are left alone: they may be opened
-    later.
+    MPICH unlinks them only when the job ends regularly, so a killed rank would leave one behind. Collective
+    over all ranks of the job, which have mapped them since MPI's start. Windows need no such care, as MPICH
+    and UCX unlink theirs at once. Files of other libraries may be opened later and are kept.
     """
     node_comm = node_comm_of(world)
     is_first = node_comm.rank == 0

@@ -1,6 +1,6 @@
-"""Whether MPI does what training needs of it, tried out on a few bytes.
+"""Probes of MPI: its library, whether shared windows work, and the offsets between the nodes' clocks.
 
-How far the clocks of nodes are apart: monotonic clocks count from each machine's own start.
+Monotonic clocks count from each machine's own start.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def mpi_stack() -> str:
 
 
 def try_shared_memory(world: Communicator, timeout_s: float) -> str:
-    """Have each node's last rank own a window, each rank write to its place in it, and all read all of it.
+    """Try a window on each node's last rank: every rank writes to its place, and all ranks read all of it.
 
-    Returns what went wrong on this rank, "" if nothing did. Collective.
+    Returns this rank's error, or "" if there was none. Collective.
     """
     node_comm, what = node_comm_of(world), "the node's ranks to try shared memory"
     owner = node_comm.size - 1
@@ -60,8 +60,8 @@ _SHORT_S = 20e-6
 def clock_offsets(comm: MPI.Intracomm, timeout_s: float) -> list[tuple[float, float]]:
     """Seconds by which each rank's ``time.perf_counter`` is ahead of rank 0's, and how well that is known.
 
-    Told to rank 0 only, an empty list on the others. Of several exchanges of a message the shortest counts:
-    the other's clock was read within it, so half of it, some 0.1 ms between nodes, is the error. Collective.
+    On rank 0; an empty list on the others. The shortest of several exchanges of a message counts: the other
+    clock was read within it, so the error is half of its duration, some 0.1 ms between nodes. Collective.
     Raises DeadlineError.
     """
     offsets = [(0.0, 0.0)]

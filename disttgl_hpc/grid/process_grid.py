@@ -1,9 +1,8 @@
-"""The i×j×k grid over the ranks that were started: who trains where, who serves memory, who talks to whom.
+"""The i×j×k grid over the started ranks: trainers, memory daemons, and the communicators of each axis.
 
-The arithmetic is pure; :class:`Grid` alone touches MPI. A replica's i·j trainers lie on one node, because
+The arithmetic is pure; only :class:`Grid` uses MPI. The i·j trainers of a replica are on one node, because
 they share its memory; replicas are spread evenly; each node's last rank is its memory daemon.
-
-Which of the ranks that were started take part, where a grid needs fewer than all of them.
+``choose_ranks`` selects the ranks that take part if a grid needs fewer than were started.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ def check_slices(shape: GridShape, num_events: int) -> None:
 
 
 def _misfit(ranks: Sequence[int], shape: GridShape) -> str:
-    """Why the grid does not fit nodes with so many ranks; empty if it does."""
+    """Why the grid does not fit nodes with these numbers of ranks; empty if it fits."""
     trainers, daemons = shape.num_trainers, len(ranks)
     if sum(ranks) != trainers + daemons:
         return (
@@ -159,8 +158,8 @@ class Grid:
     ) -> Grid:
         """Lay ``shape`` over ``world``. Collective; raises the same GridError on every rank.
 
-        ``node_comm`` stands for the ranks that share memory, by default those for which MPI says so; it must
-        order its ranks as ``world`` does, and the grid takes it over.
+        node_comm: the ranks that share memory, by default as reported by MPI; it must order its ranks as
+        ``world`` does, and the grid frees it.
         """
         node_comm = cast(MPI.Intracomm, node_comm or node_comm_of(world))
         first_of_node = bcast(node_comm, world.rank, timeout_s, _WHAT)
@@ -234,7 +233,7 @@ class Grid:
 
     @property
     def role(self) -> str:
-        """What this rank does, for people."""
+        """The role of this rank as text."""
         if self.is_daemon:
             return f"daemon of node {self.node}"
         at = self.coordinates

@@ -1,7 +1,4 @@
-"""What a rank spends its time on: seconds by name and, while somebody asks for them, the single spans.
-
-Where a trainer's time goes.
-"""
+"""Time by activity: seconds by name and, on request, single spans; the phases of a training step."""
 
 from __future__ import annotations
 
@@ -16,8 +13,7 @@ from typing import NamedTuple
 class Span(NamedTuple):
     """A stretch of work, in seconds of a clock that all processes of a node share (``time.perf_counter``).
 
-    counter: of the batch it is for, −1 for none. replica, minibatch: whose it is, for those who serve
-    several.
+    counter: of the batch it is for, −1 for none. replica, minibatch: of the request, on daemons.
     """
 
     name: str

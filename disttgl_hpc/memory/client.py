@@ -39,7 +39,7 @@ def open_memory(grid: Grid, run: MemoryRun) -> MemoryService:
 
 
 class MemoryClient:
-    """Memory service of a trainer beside a daemon; contracts as in :class:`~.memory.MemoryService`.
+    """Memory service of a trainer beside a daemon; contracts as in ``node_memory.MemoryService``.
 
     waited_s: seconds spent waiting for the daemon's replies so far.
     """
@@ -74,7 +74,7 @@ class MemoryClient:
         self._ask(OperationKind.READ, counter, len(nodes))
 
     def wait_read(self, counter: int) -> Rows:
-        """Rows that were asked for, copied out of the reply slot. Raises DeadlineError, ProtocolError."""
+        """The requested rows, copied from the reply slot. Raises DeadlineError, ProtocolError."""
         posted, self._posted = self._posted, None
         if posted != counter:
             raise ProtocolError(f"read of batch {counter} awaited, posted was {posted}")
@@ -101,13 +101,13 @@ class MemoryClient:
         return tables.evaluation
 
     def fence(self) -> None:
-        """Meet the node's other trainers; what each wrote to the snapshot is then seen by all."""
+        """Barrier of the node's trainers, after which all writes to the snapshot are visible."""
         self._tables.sync()
         barrier(self._grid.node_trainer_comm, self._timeout_s, "the node's trainers at a fence")
         self._tables.sync()
 
     def checkpoint(self, counter: int, own: Arrays) -> None:
-        """Hand this trainer's share to the daemon, which copies the memory before it takes another write."""
+        """Send this trainer's share to the daemon, which copies the memory before the next write."""
         self._tell(CHECKPOINT, counter, 0)
         sending = self._grid.node_comm.isend(own, self._daemon, CHECKPOINT)
         wait_request(sending, self._timeout_s, f"the daemon to take the checkpoint after batch {counter}")
@@ -140,7 +140,7 @@ class MemoryClient:
         close_tables(self._grid, self._tables)
 
     def _fetch_snapshot(self, counter: int) -> None:
-        """First trainer of a node: have replica 0's daemon copy its memory, then hand it on between nodes."""
+        """On a node's first trainer: request replica 0's snapshot from its daemon, and distribute it to the nodes."""
         if 0 in self._grid.local_replicas:
             self._ask(OperationKind.SNAPSHOT, counter, 0)
             self._await_reply(OperationKind.SNAPSHOT, f"the memory daemon's snapshot after batch {counter}")

@@ -1,14 +1,12 @@
-"""A co-trained static node memory: one table a node in a shared window, its rows updated as gradients are.
+"""A co-trained static node memory: one table per node in a shared window, trained with sparse gradients.
 
-A step touches the rows of its batch. Each trainer hands over the gradients of those it has used. Each trainer
-of a node then adds up its share of all rows, exchanges that share's sums with the trainers of its number on
-the other nodes, and updates those rows of its node's table: so every node computes the same table, bit for
-bit, and between nodes no row is sent twice.
+A step touches the rows of its batch. Each trainer contributes the gradients of the rows that it used. Each
+trainer of a node sums its share of all rows, exchanges these sums with the trainers of the same number on
+other nodes, and updates those rows of its node's table. Every node thus computes the same table, bit for bit,
+and no row is sent twice.
 
-Adam for tables of which a step touches few rows: sums of row gradients, and the update of just those rows.
-
-The cost of a step follows the rows that it touches and not the table (lazy Adam): a row that is not touched
-keeps its value and its moments, and its bias correction counts the steps that have touched it.
+``RowTable`` updates rows by lazy Adam, whose cost depends on the touched rows and not on the table: an
+untouched row keeps its value and moments, and its bias correction counts the steps that touched it.
 """
 
 from __future__ import annotations
@@ -37,9 +35,9 @@ _FIRST_DECAY, _SECOND_DECAY, _EPSILON = 0.9, 0.999, 1e-8  # as in torch.optim.Ad
 
 @dataclass(frozen=True)
 class RowTable:
-    """A table of rows that are learned, with Adam's state; all arrays are updated in place.
+    """A table of trained rows with Adam's state; all arrays are updated in place.
 
-    rows, first_moment, second_moment: (N, d) float32. touched: (N,) int64, how many steps have changed each
+    rows, first_moment, second_moment: (N, d) float32. touched: (N,) int64, number of steps that changed each
     row.
     """
 
@@ -50,7 +48,7 @@ class RowTable:
 
     @property
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """All of it by name, as checkpoints keep it."""
+        """All arrays by name, as stored in checkpoints."""
         return dict(vars(self))
 
     def update(self, gradients: RowGradients, scale: float, rate: float, decay: float) -> None:
@@ -64,10 +62,10 @@ class RowTable:
 
 
 class RowSum:
-    """Adds up row gradients, always in the order in which they are given; serves one thread at a time."""
+    """Sums row gradients in the given order; must not be used by two threads at a time."""
 
     def __init__(self, num_nodes: int) -> None:
-        self._row_of = np.full(num_nodes, -1, np.int32)  # and so it is again after each use
+        self._row_of = np.full(num_nodes, -1, np.int32)  # reset after each use
 
     def of(self, parts: Sequence[RowGradients], share: int = 0, num_shares: int = 1) -> RowGradients:
         """Sums of all parts by distinct node, for the nodes whose id modulo ``num_shares`` is ``share``."""
@@ -150,10 +148,10 @@ def static_shapes(num_nodes: int, dim: int, max_rows: int, num_trainers: int) ->
 
 
 class StaticTable:
-    """The table (N, d) that a grid's trainers learn. Collective over all trainers, as most methods are.
+    """The table (N, d) that a grid's trainers train. Collective over all trainers, as most methods are.
 
     max_rows: how many rows one trainer touches in a step, at most. rate, decay: of the rows' Adam.
-    sent_bytes: how much this rank has handed to other nodes so far.
+    sent_bytes: bytes that this rank has sent to other nodes.
     Raises GridError on the trainers of a node whose shared memory is too small, PeerError on all others.
     """
 
@@ -204,18 +202,18 @@ class StaticTable:
         self.meet()
 
     def compile(self) -> None:
-        """Run the loops on no rows, and alone."""
+        """Compile the loops by running them on no rows; not collective."""
         nothing = np.empty(0, np.int64), np.empty((0, self.table.rows.shape[1]), np.float32)
         self.table.update(self._sum.of([nothing]), 1.0, self._rate, self._decay)
 
     def meet(self) -> None:
-        """What any trainer of the node has written before is seen by all of them afterwards."""
+        """Barrier of the node's trainers, after which all their earlier writes are visible."""
         self._window.Sync()
         barrier(self._node, self._timeout_s, _WHAT, longest_s=2e-4)
         self._window.Sync()
 
     def free(self) -> None:
-        """Give the window back; the table is not to be touched any more."""
+        """Release the window; the table must not be used afterwards."""
         free_window(self._node, self._window, _WHAT)
         free([self._peers], math.inf, _WHAT)  # as the window: ranks of other nodes may be evaluating
 

@@ -126,7 +126,7 @@ class _Daemon:
         self._check_nothing_waits()
 
     def _tend_checkpoints(self) -> None:
-        """See what the side thread has done, and answer who waits for that: the job's first trainer."""
+        """Check the side thread, and notify the job's first trainer if it waits for the checkpoints."""
         if self._keeper.advance() and self._is_flush_asked:
             self._is_flush_asked = False
             post(self._grid.node_comm, 0, FLUSH, (FLUSH, 0, 0), self._run.timeout_s)
@@ -149,10 +149,10 @@ class _Daemon:
         self._begun = max(self._begun, step)
 
     def _is_between_steps(self) -> bool:
-        """Whether trainers have a reason to be silent: the step in hand is done, and evaluation follows.
+        """Whether trainers may be silent: the current step is complete, and evaluation follows.
 
-        Reads of the next steps may have been served by then, so what is due says nothing. Nodes without
-        replica 0 have the same rest, though no snapshot is asked of them.
+        Reads of later steps may have been served already, so the due operation is no criterion. It holds on
+        nodes without replica 0 as well, although they get no snapshot request.
         """
         is_done = all(memory.next is None or memory.next.counter > self._begun for memory in self._replicas)
         return is_done and (self._begun in self._run.snapshots or self._begun == self._run.num_steps - 1)
@@ -187,7 +187,7 @@ class _Daemon:
         return True
 
     def _do(self, local: int, due: Operation, trainer: int, count: int) -> None:
-        """Do the operation that a trainer has asked for with ``count`` nodes, and answer if it awaits that."""
+        """Do an operation that a trainer has requested with ``count`` nodes, and reply if it expects a reply."""
         replica, tables, part, counter = self._replicas[local], self._tables, due.minibatch, due.counter
         if due.kind is OperationKind.WRITE:
             rows = tables.write_rows[local, part, :count]
@@ -203,7 +203,7 @@ class _Daemon:
         post(self._grid.node_comm, trainer, due.kind, (due.kind, counter, count), self._run.timeout_s)
 
     def _asker(self, local: int, operation: Operation) -> int:
-        """The node's trainer whose request this operation is; a snapshot is asked for by the first."""
+        """The node's trainer that requests this operation; the first one for a snapshot."""
         if operation.kind is OperationKind.SNAPSHOT:
             return 0
         shape = self._grid.shape

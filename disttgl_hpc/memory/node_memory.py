@@ -35,21 +35,21 @@ class CheckpointWriter(Protocol):
 
 
 class NoCheckpoints:
-    """For runs that need not last, such as measurements."""
+    """Takes no checkpoints, for measurements."""
 
     def write_part(self, counter: int, arrays: Arrays) -> str:
-        """Forget it."""
+        """Write nothing."""
         return ""
 
     def complete(self, counter: int, checksums: Sequence[str]) -> None:
-        """Nothing was written."""
+        """Do nothing."""
 
 
 @dataclass(frozen=True)
 class Beginning:
-    """Where a run begins: here from nothing, in subclasses from a checkpoint.
+    """The beginning of a run: here from nothing, in subclasses from a checkpoint.
 
-    step: the first one to take.
+    step: the first step.
     """
 
     step: int = 0
@@ -64,7 +64,7 @@ Nodes = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class MemorySizes:
-    """How large a replica's memory and its requests can become.
+    """Sizes of a replica's memory and its requests.
 
     num_nodes: N. dim_memory: d; a row has 2·d floats. read_rows, write_rows: the most distinct nodes that one
     request of one trainer can name.
@@ -139,7 +139,7 @@ class MemoryRun:
 
 
 class NodeMemory:
-    """Rows (memory ‖ peer) of all nodes: (N, 2·d) float32, zero for nodes without a past."""
+    """Rows (memory ‖ peer) of all nodes: (N, 2·d) float32, zero for nodes without events."""
 
     def __init__(self, state: Rows) -> None:
         """Work on ``state`` (N, 2·d) float32 in place, wherever it lies."""
@@ -147,7 +147,7 @@ class NodeMemory:
 
     @classmethod
     def zeros(cls, num_nodes: int, dim_memory: int) -> NodeMemory:
-        """Memory of ``num_nodes`` nodes that have no past."""
+        """Memory of ``num_nodes`` nodes without events."""
         return cls(np.zeros((num_nodes, 2 * dim_memory), np.float32))
 
     @property
@@ -177,7 +177,7 @@ class NodeMemory:
         self.state[nodes] = rows
 
     def reset(self) -> None:
-        """Forget everything: a new sweep begins."""
+        """Zero the memory: a new sweep begins."""
         self.state[:] = 0
 
     def _check(self, nodes: Nodes) -> None:
@@ -269,7 +269,7 @@ class MemoryService(Protocol):
         """Ask for R(counter) of nodes (n,) int64, without waiting; ``nodes`` must not be changed."""
 
     def wait_read(self, counter: int) -> Rows:
-        """Rows (n, 2·d) float32 asked for by post_read, the caller's own. Raises DeadlineError."""
+        """Rows (n, 2·d) float32 requested by post_read; the caller may modify them. Raises DeadlineError."""
 
     def write(self, counter: int, nodes: Nodes, rows: Rows) -> None:
         """W(counter): new rows (n, 2·d) float32 of distinct nodes (n,) int64. Both may be reused at once."""
@@ -348,7 +348,7 @@ class SerialMemory:
         return self._copy
 
     def fence(self) -> None:
-        """Nobody to wait for."""
+        """Nothing to wait for."""
 
     def checkpoint(self, counter: int, own: Arrays) -> None:
         """Copy the memory and have it written; waits for the previous checkpoint, if that is not written yet."""

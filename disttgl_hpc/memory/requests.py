@@ -1,12 +1,9 @@
-"""What comes in at a memory daemon: messages, and what each trainer may ask for next.
+"""Requests to a memory daemon: small messages, what each trainer may request next, and a doorbell.
 
-The small messages between trainers and their node's daemon; the rows themselves lie in shared tables.
-
-A bell that wakes a node's daemon, so that it can sleep long and still answer at once.
-
-MPI has no wait that sleeps. Polling every millisecond costs 3 % of a core, as much as all of the daemon's
-work, and polling less often delays every request. So a trainer rings after it has sent: one datagram to a
-local socket. The bell carries nothing and orders nothing; where it cannot be heard, the daemon polls.
+Rows are in shared tables; messages only name them. MPI has no wait that sleeps: polling every millisecond costs 3 % of a
+core, as much as all of the daemon's work, and polling less often delays every request. A trainer therefore rings after
+it has sent, by one datagram to a local socket, which wakes the daemon. The doorbell carries no data and no order; where
+it cannot be used, the daemon polls.
 """
 
 from __future__ import annotations

@@ -1,17 +1,13 @@
-"""Tables that the ranks of a node share through one MPI window: node memory and the slots of its traffic.
+"""Tables that the ranks of a node share through one MPI window: node memory, request slots, and the daemon's board.
 
-Slots are as few as the axis j allows. R(c+1, x) is served after W(c, x), which its trainer sends after it has
-copied R(c, x) out. So one reply slot and one write slot for each (replica, slice x) are free whenever the
-schedule comes to use them, whichever lane that is. Only the node ids of a read are kept per trainer, because
-a read may be posted up to j steps before its turn. A read names b·(2 + j·m)·(1 + K) nodes, N at most, so the
-ids of j lanes do grow as j², up to j·N; but an id takes 1/d of its row, and they stay at j/d of the reply
-slots.
+There are as few slots as the axis j allows. R(c+1, x) is served after W(c, x), which its trainer sends after copying
+R(c, x). One reply slot and one write slot per (replica, slice x) are therefore free whenever the schedule uses them, for
+any lane. Only the node ids of a read are stored per trainer, because a read may be posted up to j steps early. A read
+names b·(2 + j·m)·(1 + K) nodes, at most N, so the ids of j lanes grow as j², up to j·N; since an id takes 1/d of a row,
+they are j/d of the reply slots.
 
-What a memory daemon does, where the trainers of its node can look it up without asking.
-
-A table in the node's shared window: seconds by kind of work, the daemon's memory and, if some steps are
-traced, a row for each operation of theirs. Numbers only ever grow, and each is written whole: whoever looks
-while the daemon works sees a state of a moment ago.
+The board shows the daemon's work: seconds by kind, its memory and, if some steps are traced, a row per operation.
+Numbers only grow and are written whole, so readers see a recent state.
 """
 
 from __future__ import annotations
