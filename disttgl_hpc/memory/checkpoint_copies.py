@@ -1,8 +1,8 @@
 """The daemon's part in checkpoints: a copy of the memory between two steps, written by a side thread.
 
-Every trainer requests the checkpoint after batch c before it writes batch c+1, on the same channel. When a write of
-batch c+1 arrives, the daemon therefore knows whether it must copy first. Trainers wait for the disk only if a checkpoint
-is due while the previous one is still being written.
+Every trainer requests the checkpoint after batch c before it writes batch c+1, on the same channel. When a
+write of batch c+1 arrives, the daemon therefore knows whether it must copy first. Trainers wait for the disk
+only if a checkpoint is due while the previous one is still being written.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Requests to a memory daemon: small messages, what each trainer may request next, and a doorbell.
 
-Rows are in shared tables; messages only name them. MPI has no wait that sleeps: polling every millisecond costs 3 % of a
-core, as much as all of the daemon's work, and polling less often delays every request. A trainer therefore rings after
-it has sent, by one datagram to a local socket, which wakes the daemon. The doorbell carries no data and no order; where
-it cannot be used, the daemon polls.
+Rows are in shared tables; messages only name them. MPI has no wait that sleeps: polling every millisecond
+costs 3 % of a core, as much as all of the daemon's work, and polling less often delays every request. A
+trainer therefore rings after it has sent, by one datagram to a local socket, which wakes the daemon. The
+doorbell carries no data and no order; where it cannot be used, the daemon polls.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Tables that the ranks of a node share through one MPI window: node memory, request slots, and the daemon's board.
 
-There are as few slots as the axis j allows. R(c+1, x) is served after W(c, x), which its trainer sends after copying
-R(c, x). One reply slot and one write slot per (replica, slice x) are therefore free whenever the schedule uses them, for
-any lane. Only the node ids of a read are stored per trainer, because a read may be posted up to j steps early. A read
-names b·(2 + j·m)·(1 + K) nodes, at most N, so the ids of j lanes grow as j², up to j·N; since an id takes 1/d of a row,
-they are j/d of the reply slots.
+There are as few slots as the axis j allows. R(c+1, x) is served after W(c, x), which its trainer sends after
+copying R(c, x). One reply slot and one write slot per (replica, slice x) are therefore free whenever the
+schedule uses them, for any lane. Only the node ids of a read are stored per trainer, because a read may be
+posted up to j steps early. A read names b·(2 + j·m)·(1 + K) nodes, at most N, so the ids of j lanes grow as
+j², up to j·N; since an id takes 1/d of a row, they are j/d of the reply slots.
 
 The board shows the daemon's work: seconds by kind, its memory and, if some steps are traced, a row per operation.
 Numbers only grow and are written whole, so readers see a recent state.
