@@ -87,7 +87,7 @@ def recent_shares(
     """Mean codes of the last 4, 16, 64 events (``WINDOWS``) of the whole stream, and of each end.
 
     Of those before ``bounds`` (n,), for each of events [first, last); zeros without any → (n, w) each. What
-    happens all over the stream now, such as a storm, no node's own past tells.
+    happens all over the stream, such as a storm, is not visible in a node's own past.
     """
     if targets.codes is None:
         return []
