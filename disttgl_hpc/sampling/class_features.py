@@ -54,12 +54,11 @@ def dim_facts(targets: Targets) -> int:
 
 
 def class_facts(stream: EventStream, targets: Targets, first: int, last: int) -> NDArray[np.float32]:
-    """Facts (n, dim_facts) of events [first, last).
+    """Class features (n, dim_facts) of events [first, last).
 
-    Of a pair: whether it is a self-loop. Features that are known of the event, where there are some. With a
-    history of classes, see :func:`forerunners` (whether there is one, log(1 + events since) / 8, its classes'
-    codes) and :func:`recent_shares` of the stream, the source, the destination. Where the class is the
-    source's, the destination is left out.
+    For pairs: whether the event is a self-loop. Known features of the event, if any. With class history: for each of
+    its :func:`forerunners` whether it exists, log(1 + events since) / 8 and its class codes; and the
+    :func:`recent_shares` of stream, source and destination. For classes of sources the destination is omitted.
     """
     if first == last:  # an empty slice of a short last batch
         return np.empty((0, dim_facts(targets)), np.float32)
@@ -86,8 +85,8 @@ def recent_shares(
 ) -> list[NDArray[np.float32]]:
     """Mean codes of the last 4, 16, 64 events (``WINDOWS``) of the whole stream, and of each end.
 
-    Of those before ``bounds`` (n,), for each of events [first, last); zeros without any → (n, w) each. What
-    happens all over the stream, such as a storm, is not visible in a node's own past.
+    For each of events [first, last), over events before ``bounds`` (n,); zeros if there are none → (n, w) each. Shares
+    of the whole stream show what affects all nodes at a time, such as a storm.
     """
     if targets.codes is None:
         return []
@@ -114,8 +113,8 @@ def _mean(sums: NDArray[np.integer], counts: NDArray[np.int64], window: int) -> 
 def forerunners(stream: EventStream, first: int, last: int, bounds: NDArray[np.int64]) -> NDArray[np.int64]:
     """The last event before each of [first, last) with its source and destination, its source, its destination.
 
-    bounds: (n,), before which an event must lie. → (n, 3) event ids; −1 without one among a node's ``WINDOW``
-    last events, those of the pair among the events of that end which has fewer.
+    bounds: (n,), upper bounds of the event ids. → (n, 3) event ids, −1 if none is among a node's last ``WINDOW``
+    events; events of the pair are searched among those of the end that has fewer.
     """
     found = np.full((last - first, _FORERUNNERS), -1, np.int64)
     ends = [np.asarray(ids[first:last], np.int64) for ids in (stream.src, stream.dst)]

@@ -58,11 +58,10 @@ class Slice:
 class Pass:
     """One pass over a local batch with one negative set.
 
-    mfg: roots ordered src ‖ dst ‖ negatives. mail: of ``mfg.nodes``. positions: index of ``mfg.nodes`` among
-    the batch's nodes. keep: (R, num_heads, K) dropout mask or None. pairs: (1 + m, b, DIM_PAIR), features of
-    each source with its destination, then with each of its m negatives, or None. keep_static: (U,), mask of
-    the nodes whose static memory is visible, or None for all. facts: (b, dim_facts), inputs of the class
-    head, or None.
+    mfg: roots ordered src ‖ dst ‖ negatives. mail: of ``mfg.nodes``. positions: index of ``mfg.nodes`` in the batch's
+    nodes. keep: (R, num_heads, K) dropout mask or None. pairs: (1 + m, b, DIM_PAIR), pair features of each source
+    with its destination and its m negatives, or None. keep_static: (U,), mask of the nodes that keep their static
+    memory, or None for all. facts: (b, dim_facts), class features of the events, or None.
     """
 
     mfg: Mfg
@@ -78,9 +77,9 @@ class Pass:
 class LocalBatch:
     """Events [first, last) of one trainer with everything its j passes need except the node memory.
 
-    nodes: (n,) int64, all nodes of all passes, which one read of the memory serves. writes: who is written.
-    peers: whose mean each of them gets as its peer, rows of the first pass's nodes; None: the partner of its
-    last event.
+    nodes: (n,) int64, all nodes of all passes, read from the memory at once. writes: the nodes to write. peers:
+    groups of partners whose mean is the peer of each, rows of the first pass's nodes; None: the partner of its last
+    event.
     """
 
     first: int
@@ -190,10 +189,10 @@ class StoredGraphs:
 
 
 class BatchSampler:
-    """Makes local batches of a stream; what it returns depends on the assignment alone.
+    """Makes local batches of a stream; the result depends only on the assignment.
 
-    Graphs come from ``graphs``. Mail and dropout are always made here: mail depends on the global batch and
-    on where the sweep began, dropout on the number of the pass.
+    Graphs come from ``graphs``. Mail and dropout are always computed here: mail depends on the global batch and the
+    beginning of the sweep, dropout on the number of the pass.
     """
 
     def __init__(
