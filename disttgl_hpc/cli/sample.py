@@ -14,7 +14,7 @@ from disttgl_hpc.cli.options import config_options, given_settings
 from disttgl_hpc.config import TrainConfig, train_config
 from disttgl_hpc.sampling.presample import sample as run_sample
 from disttgl_hpc.store.event_store import EventStore
-from disttgl_hpc.store.output import stem
+from disttgl_hpc.store.files import stem
 
 _SAMPLED = (
     "local_batch",

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import TrainingError
 from disttgl_hpc.evaluation.candidates import Candidates, Part
-from disttgl_hpc.evaluation.classes import class_metrics
-from disttgl_hpc.evaluation.part_metrics import NewNodes, PartMetrics, ranked
+from disttgl_hpc.evaluation.metrics import NewNodes, PartMetrics, class_metrics, ranked
 from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.grid.schedule import Batching, slice_bounds
 from disttgl_hpc.log import progress
@@ -26,7 +25,7 @@ from disttgl_hpc.model.input_builder import InputBuilder
 from disttgl_hpc.model.inputs import NodeInputs
 from disttgl_hpc.model.tgn import Tgn
 from disttgl_hpc.sampling.class_features import class_facts
-from disttgl_hpc.sampling.mail import Groups, MeanMail, PendingMail, partners_between, pending_mail
+from disttgl_hpc.sampling.mail import Groups, mail_for, partners_between
 from disttgl_hpc.sampling.mfg import NodeIndex
 from disttgl_hpc.sampling.neighbors import event_bounds, recent_neighbors
 from disttgl_hpc.sampling.pair_features import pair_features
@@ -51,7 +50,8 @@ class MemoryWalk:
         ``state`` is the memory after the :meth:`updates` of all earlier batches, the last of which ends at
         ``first``.
         """
-        return self._inputs.nodes(nodes, self._mail(nodes, first), state[nodes])
+        mail = mail_for(self._config, self._stream.tcsr, nodes, (0, first), self._batching)
+        return self._inputs.nodes(nodes, mail, state[nodes])
 
     def updates(
         self,
@@ -79,15 +79,6 @@ class MemoryWalk:
             peer = replace(partners, items=rows[len(nodes) :]).mean(memory)
             updates.append((nodes, np.concatenate([memory[rows[: len(nodes)]], peer], axis=1)))
         return updates
-
-    def _mail(self, nodes: NDArray[np.int64], first: int) -> PendingMail:
-        """Pending mail of ``nodes`` by the rule of ``config.comb``; none without node memory."""
-        if not self._config.node_memory:
-            return PendingMail.none()
-        mail = pending_mail(self._stream.tcsr, nodes, first, 0, self._batching)
-        if self._config.comb == "mean":
-            mail = MeanMail.of(mail, self._stream.tcsr, nodes, self._batching)
-        return mail
 
 
 def write(state: NDArray[np.float32], updates: Rows) -> None:
@@ -183,18 +174,18 @@ class Evaluator:
             for first, last in self._batching.evaluation_bounds(part.first, part.last):
                 scored_last = min(last, part.scored_last)
                 own_units = units(first, scored_last, EVENTS_AT_ONCE, parts=team.size, index=team.index)
-                scores += [self._score(model, state, first, *unit) for unit in own_units]
-                self._advance(model, state, first, last)
+                scores += [self.score(model, state, first, *unit) for unit in own_units]
+                self.advance(model, state, first, last)
                 bar.advance(last - first)
         return scores
 
-    def _score(
+    def score(
         self, model: Tgn, state: NDArray[np.float32], batch_first: int, first: int, last: int
     ) -> Scored:
         """Logits of events [first, last) in the batch that begins at ``batch_first``."""
         stream, is_ranked = self.stream, self.config.predicts_links
-        asked = self.candidates.of(first, last) if is_ranked else stream.dst[first:last, None]
-        roots = np.concatenate([stream.src[first:last, None], asked], axis=1, dtype=np.int64)
+        candidates = self.candidates.of(first, last) if is_ranked else stream.dst[first:last, None]
+        roots = np.concatenate([stream.src[first:last, None], candidates], axis=1, dtype=np.int64)
         num_events, repeats = roots.shape
         bounds, time = event_bounds(stream.time, first, last), stream.time[first:last]
         root_bounds, root_time = np.repeat(bounds, repeats), np.repeat(time, repeats)
@@ -216,11 +207,10 @@ class Evaluator:
             classes = model.classify(embeddings[:, 0], embeddings[:, 1], graph.facts).cpu().numpy()
         return Scored(first, links, classes)
 
-    def _advance(self, model: Tgn, state: NDArray[np.float32], first: int, last: int) -> None:
+    def advance(self, model: Tgn, state: NDArray[np.float32], first: int, last: int) -> None:
         """Update the memory by events [first, last), one evaluation batch."""
         team = self.team
-        share = {"parts": team.node_size, "index": team.node_index}
-        updates = self._walk.updates(model, state, first, last, **share)
+        updates = self._walk.updates(model, state, first, last, parts=team.node_size, index=team.node_index)
         team.fence()
         write(state, updates)
         team.fence()

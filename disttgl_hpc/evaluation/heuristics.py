@@ -1,9 +1,9 @@
-"""Link heuristics that any model must beat: EdgeBank, PopTrack and pair recency.
+"""Baselines that any model must beat: EdgeBank, PopTrack and pair recency for links, and three for classes.
 
-They rank the same candidates as the model and use the same events: those strictly before the query's time.
-Each returns scores (n, 1 + m), the true destination in column 0; metrics give ties mid-ranks. A pair is
-unordered: in a stream with one node set a reply counts as a meeting too. The peak memory is 60 bytes per
-event.
+They use the same events as the model: those strictly before the query's time. Link heuristics rank the model's
+candidates and return scores (n, 1 + m), the true destination in column 0; metrics give ties mid-ranks. A pair is
+unordered: in a stream with one node set a reply counts as a meeting too. Class baselines (majority, last label,
+share so far) return scores (n, C) for :func:`~.metrics.class_metrics`. The peak memory is 60 bytes per event.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from disttgl_hpc.evaluation.ranking import mid_ranks
-from disttgl_hpc.events.stream import EventStream
+from disttgl_hpc.evaluation.metrics import ClassMetrics, class_metrics, mid_ranks
+from disttgl_hpc.events.stream import EventStream, Targets
 from disttgl_hpc.events.tcsr import Ints
+from disttgl_hpc.sampling.class_features import encode_classes
 from disttgl_hpc.sampling.neighbors import event_bounds
 
 HALF_LIVES = (10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0, np.inf)
-_CHUNK = 1 << 20  # candidates looked up at once; bounds the temporaries, not the result
+_CHUNK = 1 << 20  # candidates per search; limits the size of temporary arrays
 
 
 @dataclass(frozen=True)
@@ -155,10 +156,10 @@ def best_half_life(
     *,
     counted: NDArray[np.bool_] | None = None,
 ) -> float:
-    """The half-life in events, of ``HALF_LIVES``, that gives PopTrack its best MRR on events [first, last).
+    """The half-life in events, of ``HALF_LIVES``, with PopTrack's best MRR on validation events [first, last).
 
-    Give it validation events; candidates: (n, 1 + m), the true destinations in column 0. counted: (n, m),
-    which of the negatives there are; None: all.
+    candidates: (n, 1 + m), the true destinations in column 0. counted: (n, m), mask of the negatives that
+    exist; None: all.
     """
     tracker = PopTrack.of(stream, first_event, last_event, candidates)
 
@@ -172,7 +173,7 @@ def best_half_life(
 def heuristic_scores(
     stream: EventStream, first_event: int, last_event: int, candidates: Ints, half_life: float
 ) -> Iterator[tuple[str, NDArray[np.float64]]]:
-    """Name and scores (n, 1 + m) of every heuristic on events [first, last).
+    """Name and scores (n, 1 + m) of every link heuristic on events [first, last).
 
     candidates: (n, 1 + m), the true destinations in column 0, the model's own negatives after it. half_life:
     PopTrack's, in events, from ``best_half_life``.
@@ -182,6 +183,76 @@ def heuristic_scores(
     yield "edgebank_windowed", windowed_edgebank_scores(stream, first_event, meetings)
     yield "poptrack", PopTrack.of(stream, first_event, last_event, candidates).scores(half_life)
     yield "pair_recency", recency_scores(stream, meetings)
+
+
+def class_baselines(
+    stream: EventStream, targets: Targets, first_event: int, last_event: int
+) -> dict[str, ClassMetrics]:
+    """Metrics of every class baseline on events [first, last), by name."""
+    bounds = first_event, last_event
+    scores = {
+        "majority": majority_scores(stream, targets, *bounds),
+        "last_label": last_label_scores(stream, targets, *bounds),
+    }
+    if not targets.of_pair:
+        scores["share_so_far"] = share_scores(stream, targets, *bounds)
+    truth = targets.values[first_event:last_event]
+    return {name: class_metrics(truth, own) for name, own in scores.items()}
+
+
+def majority_scores(
+    stream: EventStream, targets: Targets, first_event: int, last_event: int
+) -> NDArray[np.float64]:
+    """Every class's share of the training events, for every event: (n, C)."""
+    events = np.flatnonzero(targets.is_labelled[: stream.split.train_end])
+    shares = _as_votes(targets, events).mean(axis=0)
+    return np.tile(shares, (last_event - first_event, 1))
+
+
+def last_label_scores(
+    stream: EventStream, targets: Targets, first_event: int, last_event: int
+) -> NDArray[np.float64]:
+    """The class of the most recent labelled event of the same source and destination: (n, C).
+
+    If there is none, that of the source's last event as a source, then of the destination's last event as a
+    destination, then the majority. For classes of sources only the source is used.
+    """
+    src, dst = stream.src[:last_event].astype(np.int64), stream.dst[:last_event].astype(np.int64)
+    keys = [src * stream.num_nodes + dst, src, dst] if targets.of_pair else [src]
+    is_labelled = targets.is_labelled[:last_event]
+    bounds = event_bounds(stream.time, first_event, last_event)
+    last = np.full(last_event - first_event, -1)
+    for key in keys:
+        history = History.of(np.where(is_labelled, key, -1))  # −1 is never looked up
+        rows = history.last_before(key[first_event:], bounds)
+        last = np.where((last < 0) & (rows >= 0), history.events(rows), last)
+    majority = majority_scores(stream, targets, first_event, last_event)
+    return np.where((last < 0)[:, None], majority, _as_votes(targets, last))
+
+
+def share_scores(
+    stream: EventStream, targets: Targets, first_event: int, last_event: int
+) -> NDArray[np.float64]:
+    """Every class's share of the source's past events, or of the training events if it has none: (n, C)."""
+    src = stream.src[:last_event].astype(np.int64)
+    history = History.of(np.where(targets.is_labelled[:last_event], src, -1))
+    order = history.events(np.arange(len(src)))
+    sums = np.concatenate([np.zeros((1, targets.num_classes)), _as_votes(targets, order).cumsum(axis=0)])
+    rows = history.last_before(src[first_event:], event_bounds(stream.time, first_event, last_event))
+    begins = np.searchsorted(history.positions, history.positions[rows] // len(src) * len(src))
+    shares = (sums[rows + 1] - sums[begins]) / np.maximum(1, rows + 1 - begins)[:, None]
+    majority = majority_scores(stream, targets, first_event, last_event)
+    scores: NDArray[np.float64] = np.where((rows < 0)[:, None], majority, shares)
+    return scores
+
+
+def _as_votes(targets: Targets, events: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Classes of events as scores (n, C): 1 and 0; for several classes per event ½ and −½."""
+    if targets.is_multi_label:
+        return targets.values[events].astype(np.float64) - 0.5
+    return encode_classes(targets.values[events], np.eye(targets.num_classes, dtype=np.int8)).astype(
+        np.float64
+    )
 
 
 def _pair_keys(one: Ints, other: Ints, num_nodes: int) -> NDArray[np.int64]:

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.errors import ConfigError
-from disttgl_hpc.evaluation.classes import ClassMetrics, class_baselines, class_metrics
 from disttgl_hpc.evaluation.evaluator import EVENTS_AT_ONCE, MemoryWalk, units, write
+from disttgl_hpc.evaluation.heuristics import class_baselines
+from disttgl_hpc.evaluation.metrics import ClassMetrics, class_metrics
 from disttgl_hpc.events.stream import EventStream, Split, Targets
 from disttgl_hpc.grid.schedule import Batching, GridShape, batch_bounds
 from disttgl_hpc.log import get_logger, progress
@@ -28,7 +29,6 @@ from disttgl_hpc.model.heads import ClassHead, class_loss
 from disttgl_hpc.model.input_builder import InputBuilder, build_model, device_of
 from disttgl_hpc.model.parameters import Adam, WeightDraws
 from disttgl_hpc.model.products import prepare_process, torch_product
-from disttgl_hpc.model.tgn import Tgn
 from disttgl_hpc.planning.run_plan import batching_of
 from disttgl_hpc.sampling.neighbors import event_bounds, recent_neighbors
 from disttgl_hpc.store.files import replacing
@@ -54,7 +54,7 @@ class HeadSettings:
     balance: float = 0.0
 
 
-def classify(run: RunDirectory, how: HeadSettings, events: Path | None = None) -> dict[str, Any]:
+def classify(run: RunDirectory, head: HeadSettings, events: Path | None = None) -> dict[str, Any]:
     """Train heads on a run's embeddings, and write the results to RUN/classify.json.
 
     events: the event store if it was moved. Raises StoreError if a file is missing or of another run,
@@ -66,18 +66,18 @@ def classify(run: RunDirectory, how: HeadSettings, events: Path | None = None) -
     store = open_events(Path(events or settings["events"]), settings["checksum"])
     check_files(run, store)
     # The heads predict node classes, whatever the task of the run.
-    asked = TrainConfig(task="node", class_history=False, class_balance=how.balance)
-    targets = with_task(store, asked).stream.targets
+    node_task = TrainConfig(task="node", class_history=False, class_balance=head.balance)
+    targets = with_task(store, node_task).stream.targets
     if targets is None or len(_known(targets, 0, store.stream.split.train_end)) < 2:
         raise ConfigError(
             f"{store.path}: training events must have at least 2 different node labels: use another split"
         )
     stream = with_task(with_static_memory(store, config), config).stream
     embeddings = torch.from_numpy(source_embeddings(run, stream, config))
-    heads = [_learn(embeddings, targets, stream.split, how, seed) for seed in range(how.seeds)]
+    heads = [_learn(embeddings, targets, stream.split, head, seed) for seed in range(head.seeds)]
     baselines = class_baselines(stream, targets, stream.split.validation_end, stream.num_events)
     record = {
-        "settings": asdict(how),
+        "settings": asdict(head),
         "heads": heads,
         "baselines": {name: metrics.as_dict() for name, metrics in baselines.items()},
         "positives": _positives(targets, stream),
@@ -119,10 +119,24 @@ def source_embeddings(run: RunDirectory, stream: EventStream, config: TrainConfi
     walk = MemoryWalk(stream, config, batching, inputs)
     state = np.zeros((stream.num_nodes, 2 * config.dim_memory), np.float32)
     out = np.empty((stream.num_events, config.dim_embedding), np.float32)
+
+    def embed(batch_first: int, first: int, last: int) -> NDArray[np.float32]:
+        """Embed the sources of events [first, last) of the batch that starts at ``batch_first``."""
+        src, time, bounds = (
+            stream.src[first:last],
+            stream.time[first:last],
+            event_bounds(stream.time, first, last),
+        )
+        mfg = walk.index.mfg(recent_neighbors(stream.tcsr, src, time, bounds, config.num_neighbors))
+        nodes = walk.nodes(state, mfg.nodes, batch_first)
+        h = model.represent(model.update_memory(nodes), nodes)
+        embeddings: NDArray[np.float32] = model.embed(h, inputs.graph(mfg)).cpu().numpy()
+        return embeddings
+
     with progress(stream.num_events, "embedding") as bar:
         for first, last in _all_batches(batching, stream):
             for unit in units(first, last, EVENTS_AT_ONCE):
-                out[slice(*unit)] = _embed(walk, inputs, model, stream, config, state, first, unit)
+                out[slice(*unit)] = embed(first, *unit)
             write(state, walk.updates(model, state, first, last))
             bar.advance(last - first)
     return out
@@ -137,40 +151,19 @@ def _all_batches(batching: Batching, stream: EventStream) -> Iterator[tuple[int,
     yield from batching.evaluation_bounds(split.validation_end, stream.num_events)
 
 
-def _embed(  # noqa: PLR0917
-    walk: MemoryWalk,
-    inputs: InputBuilder,
-    model: Tgn,
-    stream: EventStream,
-    config: TrainConfig,
-    state: NDArray[np.float32],
-    batch_first: int,
-    unit: tuple[int, int],
-) -> NDArray[np.float32]:
-    """Return embeddings (n, dim_embedding) of the sources of a unit's events; its batch starts at ``batch_first``."""
-    where = slice(*unit)
-    bounds = event_bounds(stream.time, *unit)
-    hood = recent_neighbors(stream.tcsr, stream.src[where], stream.time[where], bounds, config.num_neighbors)
-    mfg = walk.index.mfg(hood)
-    nodes = walk.nodes(state, mfg.nodes, batch_first)
-    h = model.represent(model.update_memory(nodes), nodes)
-    embeddings: NDArray[np.float32] = model.embed(h, inputs.graph(mfg)).cpu().numpy()
-    return embeddings
-
-
 def _learn(
-    embeddings: Tensor, targets: Targets, split: Split, how: HeadSettings, seed: int
+    embeddings: Tensor, targets: Targets, split: Split, settings: HeadSettings, seed: int
 ) -> dict[str, Any]:
     """Train a head; return its metrics in the epoch with the best validation score."""
     dim, truth = embeddings.shape[1], torch.from_numpy(np.array(targets.values))
     head = ClassHead(dim, 0, targets.num_classes, WeightDraws(seed), torch_product, of_pair=False)
-    optimiser = Adam(head.parameters(), how.lr)
+    optimiser = Adam(head.parameters(), settings.lr)
     weights = None if targets.weights is None else torch.from_numpy(targets.weights)
     best: dict[str, Any] = {}
     best_score = -1.0
-    for epoch in range(1, how.epochs + 1):
+    for epoch in range(1, settings.epochs + 1):
         order = torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(split.train_end))
-        for chosen in torch.split(order, how.batch):
+        for chosen in torch.split(order, settings.batch):
             head.zero_grad()
             logits = head(embeddings[chosen], embeddings[chosen])
             loss = class_loss(logits, truth[chosen], weights) / len(chosen)

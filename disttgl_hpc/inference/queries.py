@@ -40,10 +40,10 @@ def embed(trained: Trained, nodes: NDArray[np.int64], moment: Moment) -> NDArray
     with trained.memory(moment.position) as state, progress(len(wanted), "embedding", unit="nodes") as bar:
         for group in _groups(trained.stream, wanted, moment.position):
             embeddings = _represent(trained, state, group, moment, None)[0].cpu().numpy()
-            asked = np.searchsorted(wanted, group)
-            is_asked = wanted[np.minimum(asked, len(wanted) - 1)] == group
-            found[asked[is_asked]] = embeddings[is_asked]
-            bar.advance(int(is_asked.sum()))
+            places = np.searchsorted(wanted, group)
+            is_wanted = wanted[np.minimum(places, len(wanted) - 1)] == group
+            found[places[is_wanted]] = embeddings[is_wanted]
+            bar.advance(int(is_wanted.sum()))
     return np.take(found, rows, axis=0, out=out)
 
 
@@ -157,8 +157,8 @@ def _scores(
     """Return logits (n, c) of ``src`` (n,) with all of ``dst`` (c,), from the ``embeddings`` of both."""
     pairs = None
     if trained.config.pair_features:
-        asked = np.broadcast_to(dst, (len(src), len(dst)))
-        features = pair_features(trained.stream.tcsr, src, asked, np.full(len(src), moment.position))
+        candidates = np.broadcast_to(dst, (len(src), len(dst)))
+        features = pair_features(trained.stream.tcsr, src, candidates, np.full(len(src), moment.position))
         pairs = torch.from_numpy(features).to(trained.device)
     logits = trained.model.scores(embeddings[0][:, None], embeddings[1][None], pairs)
     return np.asarray(logits.cpu().numpy())

@@ -17,8 +17,7 @@ from disttgl_hpc.events.stream import Split
 from disttgl_hpc.events.synthetic import Recipe, SyntheticEvents, synthetic_events
 from disttgl_hpc.log import Progress, progress
 from disttgl_hpc.store.event_writer import KIND, Contents, EventPart, write_event_store
-from disttgl_hpc.store.files import replacing, write_errors
-from disttgl_hpc.store.output import check_output, stem
+from disttgl_hpc.store.files import check_output, replacing, stem, write_errors
 
 _CHUNK_EVENTS = 1 << 20
 _CHUNK_BYTES = 128 << 20

@@ -39,8 +39,7 @@ from disttgl_hpc.ingest.split import (
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.event_writer import KIND, Contents, EventPart, write_event_store
-from disttgl_hpc.store.files import sha256_of, write_errors
-from disttgl_hpc.store.output import check_output, stem
+from disttgl_hpc.store.files import check_output, sha256_of, stem, write_errors
 
 log = get_logger(__name__)
 

@@ -15,7 +15,7 @@ from disttgl_hpc.planning.captured import captured_events
 from disttgl_hpc.report.run_facts import METRICS, RunFacts, parts_of
 from disttgl_hpc.store.checkpoint_files import step_of
 from disttgl_hpc.store.event_store import EventStore
-from disttgl_hpc.store.output import stem
+from disttgl_hpc.store.files import stem
 from disttgl_hpc.training.run_directory import RunDirectory
 
 log = get_logger(__name__)

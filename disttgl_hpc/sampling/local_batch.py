@@ -32,7 +32,7 @@ from disttgl_hpc.grid.schedule import (
 )
 from disttgl_hpc.sampling.class_features import class_facts
 from disttgl_hpc.sampling.graph_records import RecordFormat, check_records, join_graph
-from disttgl_hpc.sampling.mail import Groups, MeanMail, PendingMail, graph_with_partners, pending_mail
+from disttgl_hpc.sampling.mail import Groups, PendingMail, graph_with_partners, mail_for
 from disttgl_hpc.sampling.mfg import LastEvents, Mfg, NodeIndex
 from disttgl_hpc.sampling.negatives import NegativeSampler, Strategy, training_candidates
 from disttgl_hpc.sampling.neighbors import event_bounds, recent_neighbors
@@ -226,12 +226,12 @@ class BatchSampler:
                 self._index, graphs[0], stream.tcsr, writes, (batch_first, batch_last)
             )
         nodes, positions = self._all_nodes(graphs)
-        mail_since = work.sweep_first_batch * batching.global_batch
+        past = work.sweep_first_batch * batching.global_batch, batch_first
         facts = None if stream.targets is None else class_facts(stream, stream.targets, first, last)
         passes = tuple(
             Pass(
                 mfg,
-                self._mail(mfg.nodes, batch_first, mail_since),
+                mail_for(self.config, stream.tcsr, mfg.nodes, past, batching),
                 rows,
                 self._keep(first, last, number),
                 self._pairs(first, last, mfg),
@@ -241,15 +241,6 @@ class BatchSampler:
             for mfg, rows, number in zip(graphs, positions, numbers, strict=True)
         )
         return LocalBatch(first, last, nodes, passes, writes, peers)
-
-    def _mail(self, nodes: NDArray[np.int64], batch_first: int, mail_since: int) -> PendingMail:
-        """Pending mail of ``nodes`` by the rule of ``config.comb``; none without node memory."""
-        if not self.config.node_memory:
-            return PendingMail.none()
-        mail = pending_mail(self.stream.tcsr, nodes, batch_first, mail_since, self.batching)
-        if self.config.comb == "mean":
-            mail = MeanMail.of(mail, self.stream.tcsr, nodes, self.batching)
-        return mail
 
     def _all_nodes(self, graphs: list[Mfg]) -> tuple[NDArray[np.int64], list[slice | NDArray[np.int64]]]:
         """Distinct nodes of all graphs, those of the first graph first, and the index of each graph's nodes in them."""

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disttgl_hpc.compiled import compiled
+from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.events.tcsr import Ints, TCsr, TCsrArrays, position_before
 from disttgl_hpc.grid.schedule import Batching
 from disttgl_hpc.sampling.mfg import LastEvents, Mfg, NodeIndex
@@ -41,6 +42,20 @@ class PendingMail:
     def none(cls) -> PendingMail:
         """Mail of no node."""
         return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+
+
+def mail_for(
+    config: TrainConfig, tcsr: TCsr, nodes: Ints, events: tuple[int, int], batching: Batching
+) -> PendingMail:
+    """Pending mail of ``nodes`` (U,) by ``config.comb``; none without node memory.
+
+    events: those of the sweep before the batch, [sweep_first, batch_first), see :func:`pending_mail`.
+    """
+    if not config.node_memory:
+        return PendingMail.none()
+    sweep_first, batch_first = events
+    mail = pending_mail(tcsr, nodes, batch_first, sweep_first, batching)
+    return MeanMail.of(mail, tcsr, nodes, batching) if config.comb == "mean" else mail
 
 
 def pending_mail(

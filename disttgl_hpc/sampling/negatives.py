@@ -148,9 +148,9 @@ class NegativeSampler:
             len(src),
             words_per_event=count * _NUM_ATTEMPTS,
         )
-        asked = words, src, dst, begin, end
+        events_of_rows = words, src, dst, begin, end
         negatives, num_filled = _draw(
-            asked, self.candidates, stream.tcsr.arrays, self._partners(src, begin), self._blocked
+            events_of_rows, self.candidates, stream.tcsr.arrays, self._partners(src, begin), self._blocked
         )
         if num_filled < len(src):
             raise self._no_candidate(first_event + num_filled)
@@ -181,7 +181,7 @@ class NegativeSampler:
 
 @compiled
 def _draw(
-    asked: tuple[
+    events_of_rows: tuple[
         NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]
     ],
     candidates: NDArray[np.int64],
@@ -191,11 +191,11 @@ def _draw(
 ) -> tuple[NDArray[np.int64], int]:
     """Negatives (n, count) row by row, and how many rows were filled before one left no candidate.
 
-    asked: words, sources, destinations, and the events [begin, end) that share the time of each event.
+    events_of_rows: words, sources, destinations, and the events [begin, end) that share the time of each event.
     met_before: the wanted kind of nodes, and an array of partners with a range per row. blocked: marks nodes
     that must not be drawn; all False between rows.
     """
-    words, src, dst, begin, end = asked
+    words, src, dst, begin, end = events_of_rows
     indptr, neighbors, event_ids, _ = tcsr
     wanted, partners, low, high = met_before
     negatives = np.empty((len(dst), words.shape[1] // _NUM_ATTEMPTS), np.int64)

@@ -65,8 +65,8 @@ def pair_features(tcsr: TCsr, sources: Ints, candidates: Ints, bounds: Ints) -> 
     """
     out = np.zeros((*candidates.shape, DIM_PAIR), np.float32)
     # One memory layout, so that training and evaluation share one compiled version of the loop.
-    asked = [np.ascontiguousarray(ids, np.int64) for ids in (sources, candidates, bounds)]
-    _describe_all(tcsr.arrays[:3], asked[0], asked[1], asked[2], out)
+    queries = [np.ascontiguousarray(ids, np.int64) for ids in (sources, candidates, bounds)]
+    _describe_all(tcsr.arrays[:3], queries[0], queries[1], queries[2], out)
     return out
 
 

@@ -27,7 +27,7 @@ from disttgl_hpc.sampling.graph_records import split_graph
 from disttgl_hpc.sampling.local_batch import LiveGraphs, Slice, batch_key, record_format
 from disttgl_hpc.store.batch_store import KIND, BatchKey, BatchStore, is_part, join_parts, write_part
 from disttgl_hpc.store.event_store import EventStore
-from disttgl_hpc.store.output import check_output
+from disttgl_hpc.store.files import check_output
 
 log = get_logger(__name__)
 

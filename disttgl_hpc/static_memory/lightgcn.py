@@ -20,7 +20,7 @@ from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.draws import Purpose
 from disttgl_hpc.errors import TrainingError
 from disttgl_hpc.evaluation.candidates import Candidates, held_out_parts
-from disttgl_hpc.evaluation.ranking import LinkMetrics, link_metrics
+from disttgl_hpc.evaluation.metrics import LinkMetrics, link_metrics
 from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.grid.collectives import allgather
 from disttgl_hpc.grid.gradients import GradientSum
@@ -138,8 +138,8 @@ def _validate(stream: EventStream, config: TrainConfig, rows: Tensor) -> LinkMet
     pieces = []
     for first in range(part.first, part.scored_last, _EVENTS_AT_ONCE):
         last = min(first + _EVENTS_AT_ONCE, part.scored_last)
-        src, asked = np.asarray(stream.src[first:last], np.int64), candidates.of(first, last)
-        found = torch.einsum("ed,ecd->ec", rows[torch.from_numpy(src)], rows[torch.from_numpy(asked)])
+        src, dst = np.asarray(stream.src[first:last], np.int64), candidates.of(first, last)
+        found = torch.einsum("ed,ecd->ec", rows[torch.from_numpy(src)], rows[torch.from_numpy(dst)])
         pieces.append(found.numpy())
     scores = np.concatenate(pieces)
     return link_metrics(scores[:, 0], scores[:, 1:])

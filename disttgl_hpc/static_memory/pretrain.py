@@ -23,8 +23,8 @@ from disttgl_hpc.log import get_logger
 from disttgl_hpc.model.products import prepare_process
 from disttgl_hpc.static_memory.lightgcn import Learned, learn_static_gnn
 from disttgl_hpc.store.event_store import EventStore
+from disttgl_hpc.store.files import check_output
 from disttgl_hpc.store.node_rows import STATIC_KIND, StaticOrigin, write_static_store
-from disttgl_hpc.store.output import check_output
 from disttgl_hpc.training.checkpoints import load_static
 from disttgl_hpc.training.resume import resumed_config
 from disttgl_hpc.training.run_directory import RunDirectory

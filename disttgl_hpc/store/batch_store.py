@@ -27,8 +27,8 @@ from disttgl_hpc.store.files import (
     map_dataset,
     open_checked,
     replacing,
+    write_arrays,
     write_errors,
-    write_laid_out,
 )
 
 _DTYPES = {"records": np.uint8, "offsets": np.int64, "checksums": np.uint32}
@@ -236,4 +236,4 @@ def _write(
     """Write attributes, tables and the bytes of all records."""
     records = Pieces(int(offsets[-1]), contents)
     with write_errors(path, _REMEDY), replacing(path) as partial:
-        write_laid_out(partial, attributes, {"offsets": offsets, "checksums": checksums, "records": records})
+        write_arrays(partial, attributes, {"offsets": offsets, "checksums": checksums, "records": records})

@@ -25,8 +25,8 @@ from disttgl_hpc.store.files import (
     replacing,
     sha256_of,
     sync,
+    write_arrays,
     write_errors,
-    write_laid_out,
 )
 
 KIND = "disttgl-checkpoint"
@@ -58,7 +58,7 @@ def write_checkpoint(path: Path, arrays: Mapping[str, NDArray[Any]], attributes:
     with write_errors(path, "free disk space; earlier checkpoints are intact"):
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as partial:
-            write_laid_out(partial, described, arrays)
+            write_arrays(partial, described, arrays)
             return sha256_of(partial)
 
 

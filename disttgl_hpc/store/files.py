@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from disttgl_hpc.errors import StoreError
+from disttgl_hpc.errors import ConfigError, StoreError
 
 _ALIGNMENT = 64
 _STRUCTURE_BYTES = 4096  # more than HDF5 needs for a dataset and the groups above it
@@ -103,6 +103,34 @@ def is_kind(path: Path, kind: str) -> bool:
             return bool(plain(file.attrs["kind"]) == kind)
     except _DAMAGE:
         return False
+
+
+def check_output(output: Path, kind: str | None, *, force: bool, inputs: tuple[Path, ...] = ()) -> None:
+    """Raise ConfigError if ``output`` exists, unless it is a store of this kind and ``force`` is set.
+
+    kind: None for outputs that are not stores; these are never replaced. inputs: files that ``output`` must
+    not replace. A missing folder raises ConfigError as well.
+    """
+    if not output.parent.is_dir():
+        raise ConfigError(f"{output.parent}: no such folder: create it first")
+    if not output.exists():
+        return
+    if kind is None:
+        raise ConfigError(f"{output}: already exists: choose another name or remove it first")
+    name, _ = _maker(kind)
+    if any(path.exists() and path.samefile(output) for path in inputs):
+        raise ConfigError(f"{output}: is an input: the last argument must name {name} to create")
+    if not is_kind(output, kind):
+        raise ConfigError(
+            f"{output}: already exists and is not {name}: the last argument must name {name} to create"
+        )
+    if not force:
+        raise ConfigError(f"{output}: already exists: choose another name or pass --force to replace it")
+
+
+def stem(path: Path) -> str:
+    """Return a file's name up to its first dot."""
+    return path.name.partition(".")[0]
 
 
 def sha256_of(path: Path) -> str:
@@ -205,7 +233,7 @@ class Pieces:
         return (self.nbytes,)
 
 
-def write_laid_out(
+def write_arrays(
     path: Path, attributes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any] | Pieces]
 ) -> None:
     """Write an HDF5 file with attributes, and arrays by slash-separated name. Raises OSError if the disk is full."""

@@ -26,8 +26,8 @@ from disttgl_hpc.store.files import (
     open_checked,
     plain,
     replacing,
+    write_arrays,
     write_errors,
-    write_laid_out,
 )
 
 
@@ -57,7 +57,7 @@ def write_rows(
     checksum = _checksum(only, origin)
     attributes = {**described, "origin": json.dumps(dict(origin)), "checksum": checksum}
     with write_errors(path, remedy), replacing(path) as partial:
-        write_laid_out(partial, attributes, rows)
+        write_arrays(partial, attributes, rows)
     return checksum
 
 
@@ -215,4 +215,4 @@ def write_embeddings(path: Path, columns: Mapping[str, NDArray[Any]], origin: Ma
         "origin": json.dumps(dict(origin)),
     }
     with write_errors(path, "free disk space or choose another folder"), replacing(path) as partial:
-        write_laid_out(partial, described, arrays)
+        write_arrays(partial, described, arrays)

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.config import CO_TRAINED
 from disttgl_hpc.evaluation.candidates import Candidates, Part, held_out_parts
-from disttgl_hpc.evaluation.classes import class_baselines
 from disttgl_hpc.evaluation.evaluator import Evaluator, Team
-from disttgl_hpc.evaluation.heuristics import best_half_life, heuristic_scores
-from disttgl_hpc.evaluation.part_metrics import NewNodes, PartMetrics, ranked
+from disttgl_hpc.evaluation.heuristics import best_half_life, class_baselines, heuristic_scores
+from disttgl_hpc.evaluation.metrics import NewNodes, PartMetrics, ranked
 from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.grid.collectives import Communicator, bcast, decide_together, gather, sum_in_place
 from disttgl_hpc.grid.job import watching

@@ -12,10 +12,10 @@ from run_helpers import SMALL, make_store
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.evaluation import evaluator as evaluation
 from disttgl_hpc.evaluation import evaluator as walk
-from disttgl_hpc.evaluation import part_metrics
+from disttgl_hpc.evaluation import metrics
 from disttgl_hpc.evaluation.candidates import Candidates, held_out_parts
 from disttgl_hpc.evaluation.heuristics import last_meetings
-from disttgl_hpc.evaluation.ranking import link_metrics
+from disttgl_hpc.evaluation.metrics import link_metrics
 from disttgl_hpc.events.tcsr import build_tcsr
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.model.input_builder import build_model
@@ -63,7 +63,7 @@ def scores_of(monkeypatch, evaluator, model, state, part):
         seen.append(np.concatenate([positive[:, None], negatives], axis=1))
         return link_metrics(positive, negatives, counted)
 
-    monkeypatch.setattr(part_metrics, "link_metrics", keep)
+    monkeypatch.setattr(metrics, "link_metrics", keep)
     evaluator.evaluate(model, state, part)
     return seen[0]  # of all events, then of those with new nodes
 

@@ -17,7 +17,7 @@ from disttgl_hpc.evaluation.heuristics import (
     recency_scores,
     windowed_edgebank_scores,
 )
-from disttgl_hpc.evaluation.ranking import link_metrics
+from disttgl_hpc.evaluation.metrics import link_metrics
 from disttgl_hpc.events.stream import Split
 
 

@@ -103,8 +103,8 @@ def test_scores_are_those_of_the_evaluation_where_a_batch_begins(run):
     bounds = [one for part in pairwise(ends) for one in batching.evaluation_bounds(*part)]
     for first, last in bounds:
         with torch.no_grad():
-            expected = evaluator._score(trained.model, state, first, first, first + 1).links[0]
-            evaluator._advance(trained.model, state, first, last)
+            expected = evaluator.score(trained.model, state, first, first, first + 1).links[0]
+            evaluator.advance(trained.model, state, first, last)
         if stream.time[first] > stream.time[first - 1]:
             candidates = evaluator.candidates.of(first, first + 1)[0]
             src, at = (np.full(len(candidates), column[first]) for column in (stream.src, stream.time))

@@ -14,8 +14,7 @@ from disttgl_hpc.errors import ConfigError, InputError
 from disttgl_hpc.evaluation.candidates import Candidates, check_negatives, held_out_parts
 from disttgl_hpc.evaluation.evaluator import Evaluator, Team
 from disttgl_hpc.evaluation.heuristics import best_half_life, heuristic_scores
-from disttgl_hpc.evaluation.part_metrics import ranked
-from disttgl_hpc.evaluation.ranking import link_metrics, mid_ranks
+from disttgl_hpc.evaluation.metrics import link_metrics, mid_ranks, ranked
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.model.input_builder import InputBuilder, build_model
 from disttgl_hpc.planning.run_plan import batching_of

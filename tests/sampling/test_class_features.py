@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_streams import make_stream, streams
 
-from disttgl_hpc.evaluation.classes import (
+from disttgl_hpc.evaluation.heuristics import (
     class_baselines,
     last_label_scores,
     majority_scores,

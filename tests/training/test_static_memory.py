@@ -13,7 +13,7 @@ from run_records import records
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.evaluation.candidates import held_out_parts
-from disttgl_hpc.evaluation.ranking import link_metrics
+from disttgl_hpc.evaluation.metrics import link_metrics
 from disttgl_hpc.grid.job import StopRequest
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.model.input_builder import build_model

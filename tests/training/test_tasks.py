@@ -10,8 +10,7 @@ from disttgl_hpc.config import TASKS, TrainConfig
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.evaluation import evaluator as evaluation
 from disttgl_hpc.evaluation.candidates import held_out_parts
-from disttgl_hpc.evaluation.part_metrics import NewNodes, ranked
-from disttgl_hpc.evaluation.ranking import link_metrics
+from disttgl_hpc.evaluation.metrics import NewNodes, link_metrics, ranked
 from disttgl_hpc.events.stream import Targets
 from disttgl_hpc.model.input_builder import build_model
 from disttgl_hpc.training.run_events import check_batches_fit, class_weights, with_task

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disttgl_hpc.evaluation.ranking import average_precision, link_metrics, mid_ranks, roc_auc
+from disttgl_hpc.evaluation.metrics import average_precision, link_metrics, mid_ranks, roc_auc
 
 FEW = st.sampled_from([-np.inf, -1.5, 0.0, 0.25, 1.0, 3.0])  # few values: ties everywhere
 LISTS = st.lists(FEW | st.floats(-2, 2, width=32), min_size=1, max_size=12)

@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disttgl_hpc.evaluation.classes import class_metrics
-from disttgl_hpc.evaluation.ranking import average_precision, roc_auc
+from disttgl_hpc.evaluation.metrics import average_precision, class_metrics, roc_auc
 
 
 def f1_of(truth, told):

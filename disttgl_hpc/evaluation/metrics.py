@@ -1,0 +1,270 @@
+"""Metrics over a whole split: of links, of classes, and of both for a held-out part.
+
+They are exact, give ties mid-ranks, and do not depend on which process computed which scores. Inductive links
+are those with a node that has no training event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from disttgl_hpc.events.stream import EventStream
+
+Scores = NDArray[np.floating]
+Classes = NDArray[np.int64] | NDArray[np.uint8]
+
+
+def mid_ranks(
+    positive: Scores, negatives: Scores, counted: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
+    """Rank of each true destination among its candidates, 1 the best: 1 + #greater + #equal / 2.
+
+    positive: (n,). negatives: (n, m). → (n,) float64. A constant score has rank 1 + m/2.
+    counted: (n, m), mask of the negatives that exist, the others are padding; None: all exist.
+    Raises ValueError on NaN, which is neither greater nor equal and would rank first.
+    """
+    _refuse_nan(positive, negatives)
+    own = positive[:, None]
+    is_greater, is_equal = negatives > own, negatives == own
+    if counted is not None:
+        is_greater, is_equal = is_greater & counted, is_equal & counted
+    greater, equal = np.count_nonzero(is_greater, axis=1), np.count_nonzero(is_equal, axis=1)
+    ranks: NDArray[np.float64] = 1.0 + greater + equal / 2.0
+    return ranks
+
+
+def roc_auc(positive: Scores, negative: Scores) -> float:
+    """Probability that a positive scores above a negative; ties count 1/2.
+
+    positive: (p,), negative: (q,), both not empty. Computed in integers, independent of the order of events.
+    """
+    _refuse_nan(positive, negative)
+    ordered = np.sort(negative)
+    below = np.searchsorted(ordered, positive, "left").sum()
+    not_above = np.searchsorted(ordered, positive, "right").sum()
+    return int(below + not_above) / (2 * len(positive) * len(negative))
+
+
+def average_precision(positive: Scores, negative: Scores) -> float:
+    """Area under the precision-recall steps, Σ (recall_t − recall_{t−1}) · precision_t, t descending.
+
+    positive: (p,), negative: (q,), p > 0. Equal scores share a threshold t, so the order of ties does not
+    matter.
+    """
+    _refuse_nan(positive, negative)
+    thresholds, at_threshold = np.unique(positive, return_counts=True)
+    true_positives = np.cumsum(at_threshold[::-1])[::-1]
+    false_positives = len(negative) - np.searchsorted(np.sort(negative), thresholds, "left")
+    precision = true_positives / (true_positives + false_positives)
+    return float((at_threshold * precision).sum() / len(positive))
+
+
+@dataclass(frozen=True)
+class LinkMetrics:
+    """Link prediction over ``num_events`` events; every metric lies in [0, 1], higher is better."""
+
+    mrr: float
+    hits_at_10: float
+    average_precision: float
+    roc_auc: float
+    num_events: int
+
+    def as_dict(self) -> dict[str, float | int]:
+        """The fields by name, for a record of metrics.jsonl."""
+        return asdict(self)
+
+
+def link_metrics(
+    positive: Scores, negatives: Scores, counted: NDArray[np.bool_] | None = None
+) -> LinkMetrics:
+    """All metrics of a split from its scores, in event order.
+
+    positive: (n,) true destinations, negatives: (n, m); n, m > 0. counted: (n, m), mask of the negatives that
+    exist; None: all. MRR and Hits@10 use mid-ranks for ties, AP and ROC-AUC pool all scores. Raises
+    ValueError on NaN.
+    """
+    ranks = mid_ranks(positive, negatives, counted)
+    pooled = negatives.reshape(-1) if counted is None else negatives[counted]
+    return LinkMetrics(
+        mrr=float((1.0 / ranks).mean()),
+        hits_at_10=float((ranks <= 10.0).mean()),
+        average_precision=average_precision(positive, pooled),
+        roc_auc=roc_auc(positive, pooled),
+        num_events=len(positive),
+    )
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """Classification of ``num_events`` events; every metric lies in [0, 1], higher is better.
+
+    accuracy: share of events with all classes right. f1_micro: over all decisions; with one class per event
+    it equals accuracy. f1_macro: mean F1 of the classes that occur or are predicted. roc_auc,
+    average_precision: of class 1 against class 0 if there are just these two and both occur, otherwise None.
+    """
+
+    accuracy: float
+    f1_micro: float
+    f1_macro: float
+    num_events: int
+    roc_auc: float | None = None
+    average_precision: float | None = None
+
+    @property
+    def score(self) -> float:
+        """The metric that selects the best epoch: ROC-AUC if defined, otherwise F1-micro."""
+        return self.f1_micro if self.roc_auc is None else self.roc_auc
+
+    def as_dict(self) -> dict[str, float | int]:
+        """The fields that are not None by name, for a record of metrics.jsonl."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def class_metrics(truth: Classes, scores: Scores) -> ClassMetrics:
+    """All metrics of a split from scores (n, C), n > 0.
+
+    truth: (n,) for one class per event, where the class with the largest score (the first of equal ones) is
+    predicted and events of class −1 are ignored; without other events all metrics are 0. Or (n, C) of 0 and
+    1, where every class with a score above 0 is predicted. Raises ValueError on NaN.
+    """
+    if np.isnan(scores).any():
+        raise ValueError(
+            "scores must be finite, some are NaN: the model has diverged, lower the learning rate"
+        )
+    if truth.ndim > 1:
+        is_true, is_predicted = truth != 0, scores > 0
+        hits = (is_true & is_predicted).sum(axis=0)
+        return _from_counts(
+            (is_true == is_predicted).all(axis=1), hits, is_true.sum(axis=0), is_predicted.sum(axis=0)
+        )
+    truth, scores = truth[truth >= 0], scores[truth >= 0]
+    predicted, num_classes = scores.argmax(axis=1), scores.shape[1]
+    is_right = predicted == truth
+    hits, support, counts = (
+        np.bincount(which, minlength=num_classes) for which in (truth[is_right], truth, predicted)
+    )
+    ranking: tuple[float, ...] = ()
+    if num_classes == 2 and 0 < truth.sum() < len(truth):
+        margin = scores[:, 1] - scores[:, 0]
+        of_each = margin[truth == 1], margin[truth == 0]
+        ranking = roc_auc(*of_each), average_precision(*of_each)
+    return _from_counts(is_right, hits, support, counts, *ranking)
+
+
+def _from_counts(
+    is_right: NDArray[np.bool_],
+    hits: NDArray[np.int64],
+    support: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    *ranking: float,
+) -> ClassMetrics:
+    """Metrics from hits, support and predictions per class, (C,) each; 0/0 counts as 0."""
+    occurs = support + predicted > 0
+    f1 = 2 * hits[occurs] / (support + predicted)[occurs]
+    return ClassMetrics(
+        float(is_right.sum() / max(1, len(is_right))),
+        float(2 * hits.sum() / max(1, (support + predicted).sum())),
+        float(f1.mean()) if len(f1) else 0.0,
+        len(is_right),
+        *ranking,
+    )
+
+
+@dataclass(frozen=True)
+class NewNodes:
+    """Whether the source and the destination of held-out events have no training event: (n,) each."""
+
+    is_new_source: NDArray[np.bool_]
+    is_new_destination: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, stream: EventStream, first: int, last: int) -> NewNodes:
+        """New nodes of events [first, last)."""
+        is_seen = np.zeros(stream.num_nodes, np.bool_)
+        for ends in (stream.src, stream.dst):
+            is_seen[ends[: stream.split.train_end]] = True
+        return cls(~is_seen[stream.src[first:last]], ~is_seen[stream.dst[first:last]])
+
+    @property
+    def any(self) -> NDArray[np.bool_]:
+        """Events with at least one new end: the inductive ones."""
+        return self.is_new_source | self.is_new_destination
+
+
+@dataclass(frozen=True)
+class InductiveMetrics:
+    """Link prediction over events with at least one new node, among the same candidates as all events."""
+
+    links: LinkMetrics
+    num_new_sources: int
+    num_new_destinations: int
+
+    def as_dict(self) -> dict[str, float | int]:
+        """Metrics and counts by name."""
+        counts = {"new_sources": self.num_new_sources, "new_destinations": self.num_new_destinations}
+        return self.links.as_dict() | counts
+
+
+@dataclass(frozen=True)
+class PartMetrics:
+    """Metrics of a model on a part; None for what its task does not include, and without inductive events."""
+
+    links: LinkMetrics | None = None
+    inductive: InductiveMetrics | None = None
+    classes: ClassMetrics | None = None
+
+    @property
+    def score(self) -> float:
+        """The metric that selects the best sweep, higher is better: MRR for links, else the score of classes."""
+        if self.links is not None:
+            return self.links.mrr
+        return 0.0 if self.classes is None else self.classes.score
+
+    @property
+    def summary(self) -> str:
+        """The main metrics as short text."""
+        words = [] if self.links is None else [f"MRR {self.links.mrr:.4f}"]
+        if self.classes is not None:
+            words += [f"F1-micro {self.classes.f1_micro:.4f}, F1-macro {self.classes.f1_macro:.4f}"]
+            words += [] if self.classes.roc_auc is None else [f"ROC-AUC {self.classes.roc_auc:.4f}"]
+        return ", ".join(words)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Link metrics by name, and the other metrics under ``inductive`` and ``classes``."""
+        record: dict[str, Any] = {} if self.links is None else asdict(self.links)
+        others = {"inductive": self.inductive, "classes": self.classes}
+        return record | {name: own.as_dict() for name, own in others.items() if own is not None}
+
+
+def ranked(
+    scores: NDArray[np.floating], new: NewNodes, counted: NDArray[np.bool_] | None = None
+) -> PartMetrics:
+    """Link metrics from the scores (n, 1 + m) of a part's events, over all and over inductive events.
+
+    counted: (n, m), mask of the negatives that exist; None: all.
+    """
+    links, chosen = link_metrics(scores[:, 0], scores[:, 1:], counted), new.any
+    if not chosen.any():
+        return PartMetrics(links)
+    some = scores[chosen]
+    inductive = InductiveMetrics(
+        link_metrics(some[:, 0], some[:, 1:], None if counted is None else counted[chosen]),
+        int(new.is_new_source.sum()),
+        int(new.is_new_destination.sum()),
+    )
+    return PartMetrics(links, inductive)
+
+
+def _refuse_nan(*scores: Scores) -> None:
+    """Raise ValueError if any score is NaN."""
+    for array in scores:
+        num_nan = np.count_nonzero(np.isnan(array))
+        if num_nan:
+            raise ValueError(
+                f"scores must be finite, {num_nan} of {array.size} are NaN: the model has diverged, lower "
+                "the learning rate"
+            )
