@@ -111,11 +111,14 @@ class StaticStore:
     checksum: str
 
     @classmethod
-    def open(cls, path: Path) -> StaticStore:
-        """Map a store after checking its kind and schema version. Raises StoreError."""
+    def open(cls, path: Path, *, check: bool = False) -> StaticStore:
+        """Map a store after checking its kind and schema version; with ``check`` verify it. Raises StoreError."""
         with open_checked(path, STATIC_KIND, STATIC_VERSION) as file:
             rows, origin, checksum = map_rows(file, "rows", path)
-            return cls(path, rows, StaticOrigin(**origin), checksum)
+            store = cls(path, rows, StaticOrigin(**origin), checksum)
+        if check:
+            store.verify()
+        return store
 
     def verify(self) -> None:
         """Compare rows and origin with the checksum. Raises StoreError if a byte has changed."""

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.errors import ConfigError, StoreError
-from disttgl_hpc.events.stream import EventStream, Targets
+from disttgl_hpc.evaluation.candidates import check_negatives
+from disttgl_hpc.events.stream import EventStream, Targets, check_split
 from disttgl_hpc.sampling.class_features import class_codes, encode_classes
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.node_rows import StaticStore
@@ -24,6 +25,17 @@ _REMEDIES = {
     "edge": "prepare it again with --columns …,label=NAME, …,labels=A+B+C or --label-by-file",
     "node": "prepare it again with --columns …,node_label=NAME or --format jodie",
 }
+
+
+def with_inputs(events: EventStore, config: TrainConfig) -> EventStore:
+    """The events with all that training needs of them: static memory, classes of the task, negatives.
+
+    Raises ConfigError or StoreError if the settings do not fit the events.
+    """
+    check_split(events.stream)
+    events = with_task(with_static_memory(events, config), config)
+    check_negatives(events.stream, config)
+    return events
 
 
 def with_task(events: EventStore, config: TrainConfig) -> EventStore:
@@ -120,12 +132,12 @@ def static_settings(config: TrainConfig) -> dict[str, Any]:
 def with_static_memory(events: EventStore, config: TrainConfig) -> EventStore:
     """The events with the static memory that ``config.static`` names, if it is a file.
 
-    It is mapped, so that the processes of a node share its pages. Raises StoreError unless it is of these
-    events.
+    It is mapped, so that the processes of a node share its pages. Raises StoreError unless it is undamaged
+    and of these events.
     """
     if config.static in {"", CO_TRAINED}:
         return events
-    store = StaticStore.open(Path(config.static))
+    store = StaticStore.open(Path(config.static), check=True)
     store.check_events(events)
     return replace(events, stream=replace(events.stream, static_memory=store.rows))
 

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import PeerError, TrainingError
-from disttgl_hpc.evaluation.candidates import check_negatives
-from disttgl_hpc.events.stream import check_split
 from disttgl_hpc.grid.collectives import Communicator, allgather, decide_together, together
 from disttgl_hpc.grid.job import StopRequest, stop_signals, watching
 from disttgl_hpc.grid.process_grid import Grid, check_slices
@@ -30,7 +28,7 @@ from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.training.checkpoints import RunCheckpoints, model_arrays, static_arrays, trainer_arrays
 from disttgl_hpc.training.resume import Job, Start, find_start
 from disttgl_hpc.training.run_directory import RunDirectory, run_settings
-from disttgl_hpc.training.run_events import check_batches_fit, with_static_memory, with_task
+from disttgl_hpc.training.run_events import check_batches_fit, with_inputs
 from disttgl_hpc.training.sweep_ends import SweepEnds
 from disttgl_hpc.training.timeline import Timeline, traced_steps
 from disttgl_hpc.training.trainer import Trainer, compile_once
@@ -59,15 +57,13 @@ def train(
     prepare_process(config.threads)
     if not resume:
         run.check_free()
-    check_split(store.stream)
-    store = with_task(with_static_memory(store, config), config)
-    check_negatives(store.stream, config)
+    timeout_s = config.timeout_s
+    decide_together(world, store.check_contents, timeout_s)  # first: what follows reads the events
+    store = with_inputs(store, config)
     if batches is not None:
         check_batches_fit(config)
-    timeout_s = config.timeout_s
     grid = Grid.create(world, grid_shape(store.stream, config, world), timeout_s=timeout_s)
     check_slices(grid.shape, store.stream.split.train_end)
-    decide_together(grid.world, store.check_contents, timeout_s)
     _check_devices(grid, config)
     graphs = StoredGraphs.open(batches, store, config, grid.shape.minibatch) if batches else None
     settings = run_settings(store, config, grid.shape, batches)
