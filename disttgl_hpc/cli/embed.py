@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from mpi4py import MPI
 
+from disttgl_hpc.cli import one_process
 from disttgl_hpc.cli.options import at_option, events_options
 from disttgl_hpc.inference.answers import (
     EMBEDDING_KINDS,
@@ -36,6 +36,7 @@ Examples:
     "--of", type=click.Choice(["sources", "destinations"]), help="Only these nodes of a bipartite stream."
 )
 @events_options
+@one_process
 def embed(
     run: Path,
     output: Path,
@@ -53,8 +54,6 @@ def embed(
     columns of the same names; a .npy file has the matrix, with the ids of its rows in OUT.ids.csv. Existing
     files are replaced.
     """
-    if MPI.COMM_WORLD.rank:
-        return  # only one process answers
     check_kind(output, EMBEDDING_KINDS)
     trained = open_trained(RunDirectory(run), events, static)
     moment = trained.moment(at)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from mpi4py import MPI
 
+from disttgl_hpc.cli import one_process
 from disttgl_hpc.cli.options import at_option, events_options, print_table, table_option
 from disttgl_hpc.inference.answers import recommended_columns
 from disttgl_hpc.inference.queries import recommend as run_recommend
@@ -30,6 +30,7 @@ Examples:
 @at_option
 @table_option
 @events_options
+@one_process
 def recommend(
     run: Path,
     nodes: str | None,
@@ -46,8 +47,6 @@ def recommend(
     Candidates are all destinations (in a stream with one node set: all other nodes) with an event before
     --at. The columns are src, rank, dst, logit, probability, as in disttgl score.
     """
-    if MPI.COMM_WORLD.rank:
-        return  # only one process answers
     trained = open_trained(RunDirectory(run), events, static)
     ids = trained.ids
     values = read_ids(nodes) if nodes is not None else ids.all[: ids.num_src or None]

@@ -368,7 +368,7 @@ class _Opened:
         """Return the pre-trained static memory, zeros for nodes that are new in the store."""
         if self._config.static in {"", CO_TRAINED}:
             return None
-        rows, prefix = StaticStore.open(Path(self._config.static)).rows, self._prefix
+        rows, prefix = StaticStore.open(Path(self._config.static), check=True).rows, self._prefix
         if len(prefix.nodes) == self._store.stream.num_nodes == len(rows):
             return rows
         return _placed(rows, prefix, self._store.stream.num_nodes)

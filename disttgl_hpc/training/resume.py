@@ -71,7 +71,7 @@ def find_prefix(store: EventStore, checksum: str, original: Path) -> Prefix:
     for ancestor in store.grown_from:
         if ancestor.checksum == checksum:
             return prefix_of(store, ancestor.num_events, ancestor.split)
-    if not original.is_file() or (other := EventStore.open(original)).checksum != checksum:
+    if not original.is_file() or (other := EventStore.open(original, check=True)).checksum != checksum:
         raise StoreError(
             f"{store.path}: must begin with the events that the run was trained on (checksum {checksum[:16]}…), "
             f"which cannot be checked: it was not extended by disttgl append, and {original} no longer exists: restore "

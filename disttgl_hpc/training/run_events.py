@@ -14,16 +14,27 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.errors import ConfigError, StoreError
-from disttgl_hpc.events.stream import EventStream, Targets
+from disttgl_hpc.evaluation.candidates import check_negatives
+from disttgl_hpc.events.stream import EventStream, Targets, check_split
 from disttgl_hpc.sampling.class_features import class_codes, encode_classes
 from disttgl_hpc.store.event_store import EventStore
-from disttgl_hpc.store.node_rows import StaticStore
+from disttgl_hpc.store.node_rows import StaticStore, with_static_memory
 
 _NAMES = {"edge": "events", "node": "nodes"}
 _REMEDIES = {
     "edge": "prepare it again with --columns …,label=NAME, …,labels=A+B+C or --label-by-file",
     "node": "prepare it again with --columns …,node_label=NAME or --format jodie",
 }
+
+
+def with_inputs(events: EventStore, config: TrainConfig) -> EventStore:
+    """The events with all that training needs of them: classes of the task and static memory.
+
+    Raises ConfigError or StoreError if the settings do not fit the events.
+    """
+    check_negatives(events.stream, config)
+    check_split(events.stream)
+    return with_static_memory(with_task(events, config), config)
 
 
 def with_task(events: EventStore, config: TrainConfig) -> EventStore:

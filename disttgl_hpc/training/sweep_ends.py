@@ -124,8 +124,8 @@ def evaluate_run(
         config = replace(config, static=str(static))
     check_same_static_memory(settings, static_settings(config), run.path, "evaluate RUN --static FILE")
     store = open_events(Path(events or settings["events"]), settings["checksum"])
-    store = with_static_memory(with_task(store, config), config)
     decide_together(world, lambda: check_files(run, store), config.timeout_s)
+    store = with_static_memory(with_task(store, config), config)
     stream = store.stream
     device = device_of(config, world.rank)
     team = Team(

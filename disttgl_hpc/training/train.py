@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import PeerError, TrainingError
-from disttgl_hpc.evaluation.candidates import check_negatives
-from disttgl_hpc.events.stream import check_split, model_unit
+from disttgl_hpc.events.stream import model_unit
 from disttgl_hpc.grid.collectives import Communicator, allgather, decide_together, together
 from disttgl_hpc.grid.job import StopRequest, stop_signals, watching
 from disttgl_hpc.grid.process_grid import Grid, check_slices
@@ -30,11 +29,10 @@ from disttgl_hpc.planning.grid_choice import grid_shape
 from disttgl_hpc.planning.run_plan import RunPlan
 from disttgl_hpc.sampling.local_batch import StoredGraphs
 from disttgl_hpc.store.event_store import EventStore
-from disttgl_hpc.store.node_rows import with_static_memory
 from disttgl_hpc.training.checkpoints import RunCheckpoints, model_arrays, static_arrays, trainer_arrays
 from disttgl_hpc.training.resume import Job, Start, find_start
 from disttgl_hpc.training.run_directory import RunDirectory, run_settings
-from disttgl_hpc.training.run_events import check_batches_fit, with_task
+from disttgl_hpc.training.run_events import check_batches_fit, with_inputs
 from disttgl_hpc.training.sweep_ends import SweepEnds
 from disttgl_hpc.training.timeline import Timeline, traced_steps
 from disttgl_hpc.training.trainer import Trainer, compile_once
@@ -63,17 +61,14 @@ def train(
     prepare_process(config.threads)
     if not resume:
         run.check_free()
+    decide_together(world, store.check_contents, config.timeout_s)  # first: what follows reads the events
     if batches is not None:
         check_batches_fit(config)
-    check_negatives(store.stream, config)
-    check_split(store.stream)
-    store = with_task(store, config)
-    store = with_static_memory(store, config)
+    store = with_inputs(store, config)
     shape = grid_shape(store.stream, config, world)
     grid = Grid.create(world, shape, timeout_s=config.timeout_s)
     check_slices(grid.shape, store.stream.split.train_end)
     _check_devices(grid, config)
-    decide_together(grid.world, store.check_contents, config.timeout_s)
     # Grid and time unit may have been left open; from here on, the settings are those of config.json.
     unit = model_unit(store.stream, config.time_unit)
     config = replace(config, grid=grid.shape.option, time_unit=unit)
