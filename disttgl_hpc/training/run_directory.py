@@ -17,6 +17,7 @@ from disttgl_hpc.errors import ConfigError, StoreError
 from disttgl_hpc.events.stream import model_unit
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.log import get_logger
+from disttgl_hpc.sampling.local_batch import SAMPLING_VERSION
 from disttgl_hpc.store.checkpoint_files import (
     checkpoint_folder,
     checkpoint_folders,
@@ -192,7 +193,7 @@ def run_settings(
     inputs: dict[str, Any] = {"events": str(store.path.resolve()), "checksum": store.checksum}
     if batches is not None:
         inputs["batches"] = str(batches.resolve())
-    inputs["train_end"] = store.stream.split.train_end
+    inputs |= {"train_end": store.stream.split.train_end, "sampling_version": SAMPLING_VERSION}
     chosen = replace(config, grid=shape.option, time_unit=model_unit(store.stream, config.time_unit))
     return {**inputs, **chosen.as_dict(), **static_settings(config)}
 
