@@ -195,9 +195,9 @@ class InputBuilder:
             return None
         if self._edge_table is not None:
             return EventFeatures(self._edge_table, torch.from_numpy(events), self._edge_scale)
-        gathered = self._tensor(event_rows(self._stream, events.ravel()))
-        rows = torch.arange(events.size, device=self._device).view(*events.shape)
-        return EventFeatures(gathered, rows, self._edge_scale)
+        distinct, rows = np.unique(events, return_inverse=True)
+        gathered = self._tensor(event_rows(self._stream, distinct))
+        return EventFeatures(gathered, self._tensor(rows.reshape(events.shape)), self._edge_scale)
 
     def _mean_edges(self, events: Groups) -> EventFeatures | None:
         """Mean features of groups of events."""
