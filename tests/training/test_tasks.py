@@ -151,6 +151,21 @@ def test_pitfall_19_classes_do_not_depend_on_who_shares_the_work(store, monkeypa
     assert [metrics.links is None for metrics in alone] == [task == "edge"] * 2
 
 
+def test_an_evaluation_holds_no_score_of_every_event_and_class(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "EVENTS_AT_ONCE", 5)
+    store, config = make_store(tmp_path, num_events=2_000, num_classes=3), config_of(task="edge")
+    named = replace(store, class_names=tuple(map(str, range(10_000))))
+    stream = with_task(named, config).stream
+    part, model = held_out_parts(stream, config)[0], build_model(stream, config)
+    evaluator, memory = evaluator_of(stream, task="edge"), memory_of(stream)
+    tracemalloc.start()
+    metrics = evaluator.evaluate(model, memory, part)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert metrics.classes.num_events == 300
+    assert peak < 300 * 10_000
+
+
 def test_pitfall_23_no_event_sees_its_own_class_or_a_later_one(store, monkeypatch):
     """Other classes from some event on leave all scores before and at it as they are, up to those of its time."""
     config = config_of(task="link+edge", evaluation_batch=7)
@@ -164,8 +179,10 @@ def test_pitfall_23_no_event_sees_its_own_class_or_a_later_one(store, monkeypatc
         changed = replace(store, stream=replace(store.stream, edge_labels=labels.copy()))
         stream = with_task(changed, config).stream
         evaluator = evaluator_of(stream, **{"task": "link+edge", "evaluation_batch": 7})
-        seen = []
-        monkeypatch.setattr(evaluator, "_metrics", lambda units, _, seen=seen: seen.extend(units))
+        seen, score = [], evaluator.score
+        monkeypatch.setattr(
+            evaluator, "score", lambda *unit, seen=seen, score=score: seen.append(score(*unit)) or seen[-1]
+        )
         evaluator.evaluate(build_model(stream, config), memory_of(stream), part)
         scores.append(
             [np.concatenate([getattr(unit, name) for unit in seen]) for name in ("classes", "links")]
