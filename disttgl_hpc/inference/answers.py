@@ -174,12 +174,14 @@ def _column(values: NDArray[Any]) -> pa.Array:
 
 
 def check_kind(path: Path, kinds: tuple[str, ...]) -> str:
-    """Return the kind of file by its suffix. Raises ConfigError, also if the folder does not exist."""
+    """Return the kind of file by its suffix. Raises ConfigError, also if it cannot be made there."""
     kind = path.suffix.removeprefix(".")
     if kind not in kinds:
         raise ConfigError(f"{path}: the file name must end in one of {', '.join(f'.{one}' for one in kinds)}")
     if not path.parent.is_dir():
         raise ConfigError(f"{path.parent}: no such folder: create it first")
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path}: exists and is not a file: choose another name")
     return kind
 
 

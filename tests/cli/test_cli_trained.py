@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 
 import h5py
 import numpy as np
@@ -184,6 +185,9 @@ def test_append_and_update_give_what_preparing_everything_does(tmp_path, shop):
 
 
 def test_what_is_asked_wrongly_is_told(tmp_path, shop):
+    for name in ("folder.csv", "folder.h5"):
+        (shop / name).mkdir()
+    os.mkfifo(shop / "fifo")
     cases = {
         ("embed", shop / "run", tmp_path / "x.txt"): "name must end in one of .h5, .parquet, .npy",
         ("embed", shop / "run", tmp_path / "no" / "x.h5"): "folder",
@@ -198,6 +202,9 @@ def test_what_is_asked_wrongly_is_told(tmp_path, shop):
         ("embed", tmp_path, tmp_path / "x.h5"): "no run's configuration: give a run directory",
         ("recommend", shop / "run", "--nodes", "u1,u999"): "unknown node id u999",
         ("recommend", shop / "run", "-o", tmp_path / "x.txt"): "name must end in one of .csv, .parquet",
+        ("recommend", shop / "run", "-o", shop / "folder.csv"): "exists and is not a file",
+        ("embed", shop / "run", shop / "folder.h5"): "exists and is not a file",
+        ("report", shop / "run", "-o", shop / "fifo"): "exists and is not a file",
         (
             "append",
             shop / "all.events.h5",
