@@ -1,6 +1,6 @@
 """What a run is to learn of its events beside links: classes of events, or of their sources.
 
-``with_task`` adds the targets of the task, ``with_static_memory`` the static memory of the run.
+``with_task`` adds these targets to the events; ``static_settings`` describes the static memory of the run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from disttgl_hpc.evaluation.candidates import check_negatives
 from disttgl_hpc.events.stream import EventStream, Targets, check_split
 from disttgl_hpc.sampling.class_features import class_codes, encode_classes
 from disttgl_hpc.store.event_store import EventStore
-from disttgl_hpc.store.node_rows import StaticStore
+from disttgl_hpc.store.node_rows import StaticStore, with_static_memory
 
 _NAMES = {"edge": "events", "node": "nodes"}
 _REMEDIES = {
@@ -32,10 +32,9 @@ def with_inputs(events: EventStore, config: TrainConfig) -> EventStore:
 
     Raises ConfigError or StoreError if the settings do not fit the events.
     """
-    check_split(events.stream)
-    events = with_task(with_static_memory(events, config), config)
     check_negatives(events.stream, config)
-    return events
+    check_split(events.stream)
+    return with_static_memory(with_task(events, config), config)
 
 
 def with_task(events: EventStore, config: TrainConfig) -> EventStore:
@@ -127,19 +126,6 @@ def static_settings(config: TrainConfig) -> dict[str, Any]:
         return {"static": config.static, "static_memory": config.static}
     path = Path(config.static).resolve()
     return {"static": str(path), "static_memory": StaticStore.open(path).checksum}
-
-
-def with_static_memory(events: EventStore, config: TrainConfig) -> EventStore:
-    """The events with the static memory that ``config.static`` names, if it is a file.
-
-    It is mapped, so that the processes of a node share its pages. Raises StoreError unless it is undamaged
-    and of these events.
-    """
-    if config.static in {"", CO_TRAINED}:
-        return events
-    store = StaticStore.open(Path(config.static), check=True)
-    store.check_events(events)
-    return replace(events, stream=replace(events.stream, static_memory=store.rows))
 
 
 def check_same_static_memory(saved: dict[str, Any], wanted: dict[str, Any], where: Path, option: str) -> None:

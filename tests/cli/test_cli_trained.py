@@ -202,7 +202,7 @@ def test_what_is_asked_wrongly_is_told(tmp_path, shop):
         ("embed", tmp_path, tmp_path / "x.h5"): "no run's configuration: give a run directory",
         ("recommend", shop / "run", "--nodes", "u1,u999"): "unknown node id u999",
         ("recommend", shop / "run", "-o", tmp_path / "x.txt"): "name must end in one of .csv, .parquet",
-        ("recommend", shop / "run", "-o", shop / "folder.csv"): "exists and is not a file",
+        ("recommend", shop / "run", "-o", shop / "folder.csv"): "is a directory",
         ("embed", shop / "run", shop / "folder.h5"): "exists and is not a file",
         ("report", shop / "run", "-o", shop / "fifo"): "exists and is not a file",
         (
