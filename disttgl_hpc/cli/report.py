@@ -82,6 +82,8 @@ def report(
 
 def _check_page(page: Path) -> None:
     """Raise ConfigError if the file exists and is not a report."""
+    if page.exists() and not page.is_file():
+        raise ConfigError(f"{page}: exists and is not a file: choose another name with -o")
     if page.exists():
         with page.open(encoding="utf-8", errors="replace") as file:
             if GENERATOR not in file.read(2000):

@@ -133,14 +133,23 @@ def open_checked(path: Path, kind: str, schema_version: int) -> Iterator[h5py.Fi
     Raises StoreError if it is missing, truncated, not HDF5, or has another kind or schema version. Errors of
     the HDF5 library and of invalid values inside the block become StoreErrors as well.
     """
-    if not path.is_file():
-        raise StoreError(f"{path}: no such file: check the path")
+    check_is_file(path)
     try:
         with h5py.File(path, "r", locking=False) as file:
             _check_kind(file, path, kind, schema_version)
             yield file
     except _DAMAGE as error:
         raise StoreError(f"{path}: {_complaint(str(error), path, kind)}") from None
+
+
+def check_is_file(path: Path) -> None:
+    """Raise StoreError unless ``path`` is a file: opening a FIFO would wait for a writer that may never come."""
+    if path.is_file():
+        return
+    others = {"a folder": path.is_dir, "a FIFO": path.is_fifo, "a socket": path.is_socket}
+    kind = next((name for name, is_one in others.items() if is_one()), "a device")
+    found = f"must be a file, found {kind}" if path.exists() else "no such file"
+    raise StoreError(f"{path}: {found}: check the path")
 
 
 def check_types(record: object) -> None:
@@ -153,6 +162,8 @@ def check_types(record: object) -> None:
 
 def is_kind(path: Path, kind: str) -> bool:
     """Whether a file has this kind; it may be incomplete and have any schema version."""
+    if not path.is_file():
+        return False
     try:
         with h5py.File(path, "r", locking=False) as file:
             return bool(plain(file.attrs["kind"]) == kind)

@@ -18,11 +18,10 @@ from disttgl_hpc.grid.job import StopRequest
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.inference.trained_run import open_trained
 from disttgl_hpc.model.input_builder import build_model
-from disttgl_hpc.store.node_rows import StaticOrigin, StaticStore, write_static_store
+from disttgl_hpc.store.node_rows import StaticOrigin, StaticStore, with_static_memory, write_static_store
 from disttgl_hpc.training.checkpoints import load_memory, load_static, load_weights
 from disttgl_hpc.training.resume import resumed_config
 from disttgl_hpc.training.run_directory import RunDirectory
-from disttgl_hpc.training.run_events import with_static_memory
 from disttgl_hpc.training.sweep_ends import evaluate_run
 from disttgl_hpc.training.train import train
 
