@@ -136,9 +136,9 @@ def _difference(one: EventStore, longer: EventStore, nodes: NDArray[np.int64]) -
 
 
 def _named(store: EventStore) -> NDArray[Any] | None:
-    """Event classes by name, if they have names."""
+    """Event classes by name, if they have names; unknown ones, −1, have an empty one."""
     labels = store.stream.edge_labels
-    return labels if labels is None or not store.class_names else np.array(store.class_names)[labels]
+    return labels if labels is None or not store.class_names else np.array([*store.class_names, ""])[labels]
 
 
 def _differ(one: NDArray[Any] | None, other: NDArray[Any] | None, where: Any, where_other: Any) -> bool:
