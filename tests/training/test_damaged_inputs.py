@@ -11,6 +11,7 @@ from run_helpers import SMALL, make_store
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import StoreError
+from disttgl_hpc.sampling import presample
 from disttgl_hpc.sampling.graph_records import Record, check_records
 from disttgl_hpc.sampling.presample import sample
 from disttgl_hpc.store.event_store import EventStore
@@ -28,7 +29,8 @@ def _new(folder):
 
 @pytest.mark.parametrize("grid", ["", "auto"])
 def test_events_that_point_nowhere_are_neither_trained_on_nor_sampled(tmp_path, monkeypatch, grid):
-    monkeypatch.setattr(training, "grid_shape", lambda *_: pytest.fail("must not read unchecked events"))
+    for module, reader in ((training, "grid_shape"), (presample, "LiveGraphs")):
+        monkeypatch.setattr(module, reader, lambda *_: pytest.fail("must not read unchecked events"))
     path, config = make_store(tmp_path).path, TrainConfig(**SMALL, negative_sets=1, grid=grid)
     with h5py.File(path, "r+") as file:
         file["tcsr/neighbors"][5] = 10**6
