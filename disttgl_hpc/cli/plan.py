@@ -33,7 +33,7 @@ from disttgl_hpc.report.figures import captured_charts
 from disttgl_hpc.report.measurement_tables import captured_table, plan_table
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.files import stem
-from disttgl_hpc.training.run_events import with_static_memory
+from disttgl_hpc.store.node_rows import with_static_memory
 
 _EXAMPLES = """\b
 Examples:

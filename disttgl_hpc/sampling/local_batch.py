@@ -166,8 +166,8 @@ class StoredGraphs:
     @classmethod
     def open(cls, path: Path, store: EventStore, config: TrainConfig, minibatch: int) -> StoredGraphs:
         """Graphs of the batch store ``path``. Raises StoreError unless it was sampled for these settings."""
-        batches = BatchStore.open(path)
-        batches.check_key(batch_key(store, config, minibatch))
+        wanted, batches = batch_key(store, config, minibatch), BatchStore.open(path)
+        batches.check_key(wanted)
         return cls(store.stream, batches)
 
     def graph(self, part: Slice, negative_set: int) -> Mfg:

@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.files import (
@@ -134,6 +135,19 @@ class StaticStore:
                 f"{self.path}: must have a row for each of {events.stream.num_nodes:,} nodes, found "
                 f"{len(self.rows):,}: create it again with disttgl pretrain"
             )
+
+
+def with_static_memory(events: EventStore, config: TrainConfig) -> EventStore:
+    """The events with the static memory that ``config.static`` names, if it is a file.
+
+    It is mapped, so that the processes of a node share its pages. Raises StoreError unless it is of these
+    events.
+    """
+    if config.static in {"", CO_TRAINED}:
+        return events
+    store = StaticStore.open(Path(config.static))
+    store.check_events(events)
+    return dataclasses.replace(events, stream=dataclasses.replace(events.stream, static_memory=store.rows))
 
 
 def write_static_store(path: Path, rows: NDArray[np.float32], origin: StaticOrigin) -> str:

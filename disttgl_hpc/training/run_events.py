@@ -1,6 +1,6 @@
 """What a run is to learn of its events beside links: classes of events, or of their sources.
 
-``with_task`` adds the targets of the task, ``with_static_memory`` the static memory of the run.
+``with_task`` adds these targets to the events; ``static_settings`` describes the static memory of the run.
 """
 
 from __future__ import annotations
@@ -124,19 +124,6 @@ def static_settings(config: TrainConfig) -> dict[str, Any]:
         return {"static": config.static, "static_memory": config.static}
     path = Path(config.static).resolve()
     return {"static": str(path), "static_memory": StaticStore.open(path).checksum}
-
-
-def with_static_memory(events: EventStore, config: TrainConfig) -> EventStore:
-    """The events with the static memory that ``config.static`` names, if it is a file.
-
-    It is mapped, so that the processes of a node share its pages. Raises StoreError unless it is of these
-    events.
-    """
-    if config.static in {"", CO_TRAINED}:
-        return events
-    store = StaticStore.open(Path(config.static))
-    store.check_events(events)
-    return replace(events, stream=replace(events.stream, static_memory=store.rows))
 
 
 def check_same_static_memory(saved: dict[str, Any], wanted: dict[str, Any], where: Path, option: str) -> None:

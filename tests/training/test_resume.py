@@ -12,9 +12,8 @@ from stored_states import assert_same_state
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import ConfigError, StoreError
 from disttgl_hpc.grid.job import StopRequest
-from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.training.resume import find_start, resumed_config
-from disttgl_hpc.training.run_directory import RunDirectory, run_settings
+from disttgl_hpc.training.run_directory import RunDirectory
 from disttgl_hpc.training.train import train
 
 BATCHES = 7  # of a sweep
@@ -142,6 +141,5 @@ def test_another_grid_needs_a_sweeps_end(tmp_path, store):
     job(run.path, store, stop_after=2)
     manifest = run.whole_checkpoints[-1] / "manifest.json"
     assert '"grid": "1x1x1"' in manifest.read_text()
-    shape = GridShape(2, 1, 1)
     with pytest.raises(ConfigError, match="--grid 1x1x1"):
-        find_start(run, shape, run_settings(store, TrainConfig(**SMALL), shape))
+        find_start(run, TrainConfig(**SMALL, grid="2x1x1"), store)
