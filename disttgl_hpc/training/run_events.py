@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.errors import ConfigError, StoreError
 from disttgl_hpc.evaluation.candidates import check_negatives
-from disttgl_hpc.events.stream import Targets, check_split
+from disttgl_hpc.events.stream import EventStream, Targets, check_split
 from disttgl_hpc.sampling.class_features import class_codes
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.node_rows import StaticStore, with_static_memory
 
 MAX_CLASSES = 1 << 16
 """Most classes of a task: the logits of a batch of 600 events then take 150 MiB."""
+_SAMPLED_ROWS = 1 << 10
+_LARGEST_FEATURE = 1e18  # products of two larger ones exceed float32
 _NAMES = {"edge": "events", "node": "nodes"}
 _REMEDIES = {
     "edge": "prepare it again with --columns …,label=NAME, …,labels=A+B+C or --label-by-file",
@@ -36,6 +38,7 @@ def with_inputs(events: EventStore, config: TrainConfig) -> EventStore:
     """
     check_negatives(events.stream, config)
     check_split(events.stream)
+    check_features(events.stream)
     return with_static_memory(with_task(events, config), config)
 
 
@@ -83,6 +86,29 @@ def class_weights(targets: Targets, train_end: int, balance: float) -> NDArray[n
     weights = np.power(shares, -balance, out=np.ones(len(shares)), where=shares > 0)
     scale = (shares * weights).sum()
     return np.where(shares > 0, weights / scale, 1).astype(np.float32)
+
+
+def check_features(stream: EventStream) -> None:
+    """Raise ConfigError if products of features overflow float32, judged by a sample of events and nodes."""
+    tables = ("edge", stream.edge_features, stream.edge_scale), ("node", stream.node_features, None)
+    for kind, table, scale in tables:
+        if table is None or not table.size:
+            continue
+        column, largest = largest_feature(table[:: -(-len(table) // _SAMPLED_ROWS)], scale)
+        if not largest < _LARGEST_FEATURE:
+            raise ConfigError(
+                f"{kind} features must be below {_LARGEST_FEATURE:g}, and should be about −1…1: column {column} "
+                f"reaches {largest:.3g}: scale it, or take its logarithm (--log-features), and prepare again"
+            )
+
+
+def largest_feature(
+    rows: NDArray[np.floating] | NDArray[np.int8], scale: NDArray[np.float32] | None
+) -> tuple[int, float]:
+    """The column with the largest absolute value in ``rows`` (n, dim), n and dim > 0, and that value."""
+    largest = np.abs(rows.astype(np.float64)).max(axis=0) * (1 if scale is None else scale)
+    column = int(np.argmax(largest))
+    return column, float(largest[column])
 
 
 def check_batches_fit(config: TrainConfig) -> None:
