@@ -106,8 +106,10 @@ class EventStream:
 
     @property
     def dim_edge(self) -> int:
-        """Width of the edge features; 0 without them."""
-        return 0 if self.edge_features is None else self.edge_features.shape[1]
+        """Width of the edge features and of the encoded classes behind them; 0 without both."""
+        own = 0 if self.edge_features is None else self.edge_features.shape[1]
+        codes = None if self.targets is None else self.targets.codes
+        return own + (0 if codes is None else codes.shape[1])
 
     @property
     def dim_node(self) -> int:

@@ -62,7 +62,7 @@ def _check_record(record: dict[str, Any], path: Path) -> None:
 def _captured(config: dict[str, Any]) -> list[dict[str, Any]]:
     """Captured events of a local batch and of the run's global batch; empty if the events cannot be read."""
     try:
-        stream = EventStore.open(Path(config["events"])).stream
+        stream = EventStore.open(Path(config["events"]), check=True).stream
         minibatch = GridShape.parse(str(config.get("grid"))).minibatch
     except (StoreError, GridError) as error:
         log.warning("the report leaves out staleness: %s", error)

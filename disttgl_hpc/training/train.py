@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import PeerError, TrainingError
-from disttgl_hpc.evaluation.candidates import check_negatives
-from disttgl_hpc.events.stream import check_split
+from disttgl_hpc.events.stream import model_unit
 from disttgl_hpc.grid.collectives import Communicator, allgather, decide_together, together
 from disttgl_hpc.grid.job import StopRequest, stop_signals, watching
 from disttgl_hpc.grid.process_grid import Grid, check_slices
+from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.memory.client import open_memory
 from disttgl_hpc.memory.daemon import serve_memory
@@ -30,7 +32,7 @@ from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.training.checkpoints import RunCheckpoints, model_arrays, static_arrays, trainer_arrays
 from disttgl_hpc.training.resume import Job, Start, find_start
 from disttgl_hpc.training.run_directory import RunDirectory, run_settings
-from disttgl_hpc.training.run_events import check_batches_fit, with_static_memory, with_task
+from disttgl_hpc.training.run_events import check_batches_fit, with_inputs
 from disttgl_hpc.training.sweep_ends import SweepEnds
 from disttgl_hpc.training.timeline import Timeline, traced_steps
 from disttgl_hpc.training.trainer import Trainer, compile_once
@@ -59,49 +61,53 @@ def train(
     prepare_process(config.threads)
     if not resume:
         run.check_free()
-    check_split(store.stream)
-    store = with_task(with_static_memory(store, config), config)
-    check_negatives(store.stream, config)
+    decide_together(world, store.check_contents, config.timeout_s)  # first: what follows reads the events
     if batches is not None:
         check_batches_fit(config)
-    timeout_s = config.timeout_s
-    grid = Grid.create(world, grid_shape(store.stream, config, world), timeout_s=timeout_s)
+    store = with_inputs(store, config)
+    shape = grid_shape(store.stream, config, world)
+    grid = Grid.create(world, shape, timeout_s=config.timeout_s)
     check_slices(grid.shape, store.stream.split.train_end)
-    decide_together(grid.world, store.check_contents, timeout_s)
     _check_devices(grid, config)
+    # Grid and time unit may have been left open; from here on, the settings are those of config.json.
+    unit = model_unit(store.stream, config.time_unit)
+    config = replace(config, grid=grid.shape.option, time_unit=unit)
+    settings = run_settings(store, config, batches)
     graphs = StoredGraphs.open(batches, store, config, grid.shape.minibatch) if batches else None
-    settings = run_settings(store, config, grid.shape, batches)
     with stop_signals() as stop, ExitStack() as lock:
-        decide_together(grid.world, lambda: lock.enter_context(run.locked()), timeout_s)
-        start = decide_together(
-            grid.world,
-            lambda: find_start(run, grid.shape, settings, store) if resume else Start(grid=grid.shape.option),
-            timeout_s,
+        decide_together(grid.world, lambda: lock.enter_context(run.locked()), config.timeout_s)
+        start, plan = decide_together(
+            grid.world, lambda: _begin(run, settings, store, config, resume=resume), config.timeout_s
         )
-        plan = RunPlan.of(store.stream, config, grid.shape, before=start.before)
-        if start.leaves_nothing_of(plan):
-            log.info("%s is complete: nothing to do unless --epochs is increased", run.path)
-            is_complete = True
-        else:
-            best_score = decide_together(
-                grid.world,
-                lambda: run.begin(settings, plan.before.steps + start.step, is_validated=start.is_validated),
-                timeout_s,
-            )
-            job = Job(
-                store=store,
-                graphs=graphs,
-                config=config,
-                settings=settings,
-                run=run,
-                grid=grid,
-                plan=plan,
-                start=start,
-                best_score=best_score,
-            )
-            is_complete = _train_or_serve(job, stop)
+        job = Job(
+            store=store,
+            graphs=graphs,
+            config=config,
+            settings=settings,
+            run=run,
+            grid=grid,
+            plan=plan,
+            start=start,
+        )
+        is_complete = start.leaves_nothing_of(plan) or _train_or_serve(job, stop)
     grid.free()
     return is_complete
+
+
+def _begin(
+    run: RunDirectory, settings: dict[str, Any], store: EventStore, config: TrainConfig, *, resume: bool
+) -> tuple[Start, RunPlan]:
+    """Find the start of a run, plan its steps and, unless none are left, prepare its directory for them.
+
+    The first rank does this for all.
+    """
+    start = find_start(run, config, store) if resume else Start(grid=config.grid)
+    plan = RunPlan.of(store.stream, config, GridShape.parse(config.grid), before=start.before)
+    if start.leaves_nothing_of(plan):
+        log.info("%s is complete: nothing to do unless --epochs is increased", run.path)
+        return start, plan
+    best_score = run.begin(settings, plan.before.steps + start.step, is_validated=start.is_validated)
+    return replace(start, best_score=best_score), plan
 
 
 def _check_devices(grid: Grid, config: TrainConfig) -> None:

@@ -31,7 +31,6 @@ from run_helpers import SMALL, make_store
 from disttgl_hpc.config import TrainConfig, read_toml, train_config
 from disttgl_hpc.errors import ConfigError, DisttglError, InputError, StoreError
 from disttgl_hpc.events.statistics import describe
-from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.ingest.columns import parse_columns
 from disttgl_hpc.ingest.prepare import PrepareSettings, prepare
 from disttgl_hpc.sampling.local_batch import Slice, StoredGraphs
@@ -298,9 +297,9 @@ JSON = st.recursive(
 
 @pytest.fixture(scope="module")
 def run(originals, folder):
-    """A run directory with a checkpoint, and its settings."""
+    """A run directory with a checkpoint, its events, and the checkpoint's folder."""
     store = EventStore.open(originals["events"])
-    made = run_settings(store, TrainConfig(**SMALL), GridShape(1, 1, 1))
+    made = run_settings(store, TrainConfig(**SMALL, grid="1x1x1"))
     directory = RunDirectory(folder / "run")
     directory.checkpoints.mkdir(parents=True)
     directory.config_file.write_text(json.dumps(made))
@@ -311,13 +310,13 @@ def run(originals, folder):
     write_manifest(step, [checksum], attributes)
     directory.keep_best(7, 1, 0.5)
     directory.record("sweep", {"sweep": 1, "step": 6, "loss": 0.1})
-    return directory, made, step
+    return directory, store, step
 
 
 @fuzzed
 @given(st.data())
 def test_files_of_a_run(run, folder, data):
-    directory, made, step = run
+    directory, store, step = run
     files = [directory.config_file, directory.metrics_file, directory.best_file, step / "manifest.json"]
     file = data.draw(st.sampled_from(files))
     whole = file.read_bytes()
@@ -328,8 +327,8 @@ def test_files_of_a_run(run, folder, data):
             lambda: resumed_config(directory, {}),
             directory.records,
             directory.read_best,
-            lambda: find_start(directory, GridShape(1, 1, 1), made),
-            lambda: find_start(directory, GridShape(1, 1, 2), made),
+            lambda: find_start(directory, TrainConfig(**SMALL, grid="1x1x1"), store),
+            lambda: find_start(directory, TrainConfig(**SMALL, grid="1x1x2"), store),
         ):
             with case():
                 read()
