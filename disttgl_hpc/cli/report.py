@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from mpi4py import MPI
 
+from disttgl_hpc.cli import one_process
 from disttgl_hpc.errors import ConfigError, StoreError
 from disttgl_hpc.report.drawing import check_plot, draw, save_charts
 from disttgl_hpc.report.page import GENERATOR, all_charts, render_report
@@ -44,6 +44,7 @@ Examples:
 @click.option(
     "--tensorboard", type=click.Path(file_okay=False, path_type=Path), help="Folder for TensorBoard files."
 )
+@one_process
 def report(
     runs: tuple[Path, ...],
     output: Path | None,
@@ -57,8 +58,6 @@ def report(
     runs are compared, and runs that differ only in the seed are grouped. A timeline is shown for runs with
     --trace-steps.
     """
-    if MPI.COMM_WORLD.rank:
-        return  # only one process prints
     if tensorboard is not None:
         check_tensorboard()
     page = output or runs[0] / "report.html"
@@ -83,6 +82,8 @@ def report(
 
 def _check_page(page: Path) -> None:
     """Raise ConfigError if the file exists and is not a report."""
+    if page.exists() and not page.is_file():
+        raise ConfigError(f"{page}: exists and is not a file: choose another name with -o")
     if page.exists():
         with page.open(encoding="utf-8", errors="replace") as file:
             if GENERATOR not in file.read(2000):

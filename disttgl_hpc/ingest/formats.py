@@ -21,6 +21,7 @@ from disttgl_hpc.ingest.readers.text_files import TextLayout, first_line, header
 from disttgl_hpc.ingest.readers.tgb import is_tgb_folder, is_tgb_name, read_tgb
 from disttgl_hpc.ingest.readers.tgl import is_tgl, read_tgl
 from disttgl_hpc.ingest.source import RawInput
+from disttgl_hpc.store.files import check_is_file
 
 Reader = Callable[[Path, Columns | None, int], Iterator[tuple[RawEvents, Origin]]]
 
@@ -144,6 +145,8 @@ def open_input(name: str, path: Path, columns: Columns | None, chunk_events: int
         path = flights_file(path)
     if not path.exists() and not (name == "tgb" and is_tgb_name(path)):
         raise InputError(f"{path}: no such file: check the path")
+    if path.exists() and not path.is_dir():
+        check_is_file(path)
     if name in _WHOLE_READERS:
         _refuse_columns(name, columns)
         return _WHOLE_READERS[name](path, chunk_events)

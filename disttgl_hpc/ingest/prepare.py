@@ -7,7 +7,6 @@ the store is written and indexed. Warnings point out input that is valid but lik
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -39,7 +38,7 @@ from disttgl_hpc.ingest.split import (
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.event_writer import KIND, Contents, EventPart, write_event_store
-from disttgl_hpc.store.files import check_output, sha256_of, stem, write_errors
+from disttgl_hpc.store.files import check_output, sha256_of, stem, working_folder, write_errors
 
 log = get_logger(__name__)
 
@@ -180,9 +179,9 @@ def _make_store(settings: PrepareSettings, inputs: Sequence[RawInput], *, bipart
             settings.output,
             "free space for the store and as much again for temporary files, or choose another place",
         ),
-        tempfile.TemporaryDirectory(dir=settings.output.parent, prefix=f".{settings.output.name}.") as folder,
+        working_folder(settings.output) as folder,
     ):
-        spill = _read(settings, inputs, Path(folder), bipartite=bipartite)
+        spill = _read(settings, inputs, folder, bipartite=bipartite)
         nodes = number_nodes(spill.src_ids, spill.dst_ids)
         if not nodes.num_src:
             _warn_of_two_kinds(spill, nodes, settings.chunk_events)

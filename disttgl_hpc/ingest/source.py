@@ -20,6 +20,7 @@ from disttgl_hpc.ingest.columns import Columns
 from disttgl_hpc.ingest.ids import NodeNumbers
 from disttgl_hpc.ingest.raw_events import Origin, RawEvents, feature_rows, raw_events
 from disttgl_hpc.ingest.readers.array_files import map_array
+from disttgl_hpc.store.files import check_is_file
 
 Chunks = Iterator[tuple[RawEvents, Origin]]
 PARTS = ("train", "validation", "test")
@@ -196,6 +197,8 @@ class NodeTable:
     @classmethod
     def open(cls, path: Path) -> NodeTable:
         """The table of a ``.npy`` file, mapped. Raises InputError."""
+        if path.exists():
+            check_is_file(path)
         return cls(path, map_array(path))
 
     def of(self, nodes: NodeNumbers) -> GatheredRows:
