@@ -160,6 +160,11 @@ def _characters(texts: pa.Array) -> bytes:
     return bytes(data.slice(first, last - first))
 
 
+def without_point(texts: pa.Array) -> pa.Array:
+    """Texts (n,) in which integers with a decimal point, such as ``12.0``, are written without."""
+    return pc.replace_substring_regex(texts, r"^(-?[0-9]+)\.0*$", r"\1")
+
+
 def exact_numbers(values: pa.Array, name: str, origin: Origin) -> Times:
     """Exact numbers: int64 if every value is an integer (``36.0`` too), else float64.
 

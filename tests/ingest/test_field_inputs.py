@@ -312,6 +312,9 @@ REFUSED = {
         ("line 3", "quote"),
         LARGE,
     ),
+    "a row longer than a block": Refused(
+        "x.csv", H + "1,2,10\n1," + "2" * (5 << 20) + ",20\n", ("2 MiB",), LARGE
+    ),
     "a quote in the header": Refused("x.csv", '"src,dst,time\n1,2,10\n', ("line 1", "quote")),
     "a wrong row behind texts with line breaks": Refused(
         "x.csv",
@@ -508,6 +511,20 @@ def test_ids_of_19_digits_are_the_same_from_a_frame(tmp_path, kind):
     src, dst, time = LONG_IDS
     store = prepare_frame(table(np.array(src, kind), np.array(dst, kind), time), tmp_path / "out.events.h5")
     assert [facts(store)[name] for name in ("src", "dst", "time")] == list(LONG_IDS)
+
+
+def test_labels_of_a_tgl_folder_find_nodes_written_with_a_point(tmp_path):
+    folder = in_folder(tmp_path / "tgl")
+    write_text(folder / "edges.csv", [(1, 2, 10), ("2.0", 3, 20)], H)
+    write_text(folder / "labels.csv", [("1.0", "10.0", "7.0"), (2, 20, 8)], "node,time,label\n")
+    assert facts(run(tmp_path, folder)) == {
+        "src": [1, 2],
+        "dst": [2, 3],
+        "time": [10, 20],
+        "classes": None,
+        "node_labels": [7, 8],
+        "features": None,
+    }
 
 
 FLOAT32 = np.array([1_600_000_000, 1_600_000_100], np.float32)
