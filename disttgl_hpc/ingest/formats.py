@@ -13,6 +13,7 @@ from disttgl_hpc.errors import InputError
 from disttgl_hpc.ingest.columns import Columns, resolve
 from disttgl_hpc.ingest.raw_events import Origin, RawEvents, raw_events
 from disttgl_hpc.ingest.readers.arrays_and_frames import read_npz, read_pyg
+from disttgl_hpc.ingest.readers.compressed_files import name_in_zip
 from disttgl_hpc.ingest.readers.dyglib import is_dyglib, read_dyglib
 from disttgl_hpc.ingest.readers.flights import CLASSES, flights_file, read_flights
 from disttgl_hpc.ingest.readers.knowledge_graph import is_knowledge_graph, read_knowledge_graph
@@ -24,7 +25,7 @@ from disttgl_hpc.store.files import check_is_file
 
 Reader = Callable[[Path, Columns | None, int], Iterator[tuple[RawEvents, Origin]]]
 
-_COMPRESSED = {".gz", ".bz2", ".zst", ".lz4", ".zip"}
+_COMPRESSED = {".gz", ".bz2", ".zst", ".lz4", ".xz", ".zip"}
 _BY_SUFFIX = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".pq": "parquet", ".txt": "snap"}
 _BY_SUFFIX |= {".npz": "npz", ".pt": "pyg"}
 
@@ -168,11 +169,18 @@ def format_of(path: Path) -> str:
         return "tgb"
     if path.is_dir():
         return _format_of_folder(path)
-    suffixes = [suffix for suffix in path.suffixes if suffix not in _COMPRESSED]
-    name = _BY_SUFFIX.get(suffixes[-1]) if suffixes else None
+    name = _format_of_name(path)
+    if name is None and path.suffix.lower() == ".zip" and path.is_file():
+        name = _format_of_name(name_in_zip(path))
     if name is None:
         raise InputError(f"{path}: unknown suffix: add --format {'|'.join(FORMATS)}")
     return name
+
+
+def _format_of_name(path: Path) -> str | None:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    known = [suffix for suffix in suffixes if suffix not in _COMPRESSED]
+    return _BY_SUFFIX.get(known[-1]) if known else None
 
 
 def _format_of_folder(folder: Path) -> str:

@@ -98,6 +98,7 @@ def array_events(arrays: EventArrays, place: Path | str, chunk_events: int) -> C
                 split=None if split is None else split[chunk],
                 negatives=negatives.next_rows(split[chunk]) if split is not None else None,
                 time_unit=raw.time_unit,
+                time_step=raw.time_step,
             ),
             origin,
         )

@@ -28,7 +28,7 @@ from disttgl_hpc.log import get_logger
 from disttgl_hpc.memory.node_memory import Beginning
 from disttgl_hpc.model.parameters import Adam
 from disttgl_hpc.planning.run_plan import Before, RunPlan
-from disttgl_hpc.sampling.local_batch import GraphSource
+from disttgl_hpc.sampling.local_batch import SAMPLING_VERSION, GraphSource
 from disttgl_hpc.store.checkpoint_files import Manifest, read_manifest, verify_parts
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.training.checkpoints import (
@@ -136,9 +136,9 @@ def _difference(one: EventStore, longer: EventStore, nodes: NDArray[np.int64]) -
 
 
 def _named(store: EventStore) -> NDArray[Any] | None:
-    """Event classes by name, if they have names."""
+    """Event classes by name, if they have names; unknown ones, −1, have an empty one."""
     labels = store.stream.edge_labels
-    return labels if labels is None or not store.class_names else np.array(store.class_names)[labels]
+    return labels if labels is None or not store.class_names else np.array([*store.class_names, ""])[labels]
 
 
 def _differ(one: NDArray[Any] | None, other: NDArray[Any] | None, where: Any, where_other: Any) -> bool:
@@ -250,9 +250,17 @@ def resumed_config(
 ) -> TrainConfig:
     """Settings of a resumed run: its own, changed by ``given`` where that does not affect earlier results.
 
-    Raises ConfigError naming all other differences; ``remedy``: how to use them nevertheless.
+    Raises ConfigError naming all other differences, or if the run began with another version of the sampling;
+    ``remedy``: how to train nevertheless.
     """
-    saved = saved_config(run.read_config())
+    settings = run.read_config()
+    version = settings.get("sampling_version", 1)  # the first version was not recorded
+    if version != SAMPLING_VERSION:
+        raise ConfigError(
+            f"{run.path}: a resumed run must sample as it began, with version {version} of the sampling; this is "
+            f"version {SAMPLING_VERSION}, whose negatives differ: resume it with the disttgl that began it, or {remedy}"
+        )
+    saved = saved_config(settings)
     if not given.get("time_unit"):  # the chosen unit is kept, even if later events would change the choice
         given = {**given, "time_unit": saved.time_unit}
     wanted = train_config(saved.as_dict(), given)

@@ -15,6 +15,7 @@ from typing import Any
 from disttgl_hpc.config import TrainConfig, train_config
 from disttgl_hpc.errors import ConfigError, StoreError
 from disttgl_hpc.log import get_logger
+from disttgl_hpc.sampling.local_batch import SAMPLING_VERSION
 from disttgl_hpc.store.checkpoint_files import (
     checkpoint_folder,
     checkpoint_folders,
@@ -188,7 +189,7 @@ def run_settings(store: EventStore, config: TrainConfig, batches: Path | None = 
     inputs: dict[str, Any] = {"events": str(store.path.resolve()), "checksum": store.checksum}
     if batches is not None:
         inputs["batches"] = str(batches.resolve())
-    inputs["train_end"] = store.stream.split.train_end
+    inputs |= {"train_end": store.stream.split.train_end, "sampling_version": SAMPLING_VERSION}
     return {**inputs, **config.as_dict(), **static_settings(config)}
 
 

@@ -18,7 +18,7 @@ from disttgl_hpc.events.stream import model_unit
 from disttgl_hpc.grid.collectives import Communicator, allgather, decide_together, together
 from disttgl_hpc.grid.job import StopRequest, stop_signals, watching
 from disttgl_hpc.grid.process_grid import Grid, check_slices
-from disttgl_hpc.grid.schedule import GridShape
+from disttgl_hpc.grid.schedule import Assignment, GridShape, batch_bounds
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.memory.client import open_memory
 from disttgl_hpc.memory.daemon import serve_memory
@@ -32,12 +32,14 @@ from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.training.checkpoints import RunCheckpoints, model_arrays, static_arrays, trainer_arrays
 from disttgl_hpc.training.resume import Job, Start, find_start
 from disttgl_hpc.training.run_directory import RunDirectory, run_settings
-from disttgl_hpc.training.run_events import check_batches_fit, with_inputs
+from disttgl_hpc.training.run_events import check_batches_fit, largest_feature, with_inputs
 from disttgl_hpc.training.sweep_ends import SweepEnds
 from disttgl_hpc.training.timeline import Timeline, traced_steps
 from disttgl_hpc.training.trainer import Trainer, compile_once
 
 log = get_logger(__name__)
+
+_SEARCHED_EVENTS, _SUSPICIOUS_FEATURE = 1 << 14, 1e4  # named where a loss is NaN
 
 
 def train(
@@ -250,24 +252,40 @@ class _Training:
         self._checkpointed_s = time.monotonic()
 
 
+def _remedy_for_features(job: Job, work: Assignment | None) -> str:
+    """Name the largest edge feature up to a batch if it is too large to train well; "" if none is."""
+    stream, batching = job.store.stream, job.plan.batching
+    if work is None or stream.edge_features is None:
+        return ""
+    last = batch_bounds(work.batch, batching.global_batch, batching.split.train_end)[1]
+    column, largest = largest_feature(
+        stream.edge_features[max(0, last - _SEARCHED_EVENTS) : last], stream.edge_scale
+    )
+    if largest < _SUSPICIOUS_FEATURE:
+        return ""
+    return f"scale the edge features: column {column} reaches {largest:.3g} in these or the events before"
+
+
 def _fail_non_finite(job: Job, trainer: Trainer, step: int, loss: float) -> None:
     """End training after a step whose loss or gradients were NaN or infinite. Collective over all trainers.
 
     Raises TrainingError on the first trainer whose own loss or gradients were non-finite, PeerError on the
     others.
     """
-    comm, own = job.grid.trainer_comm, ""
+    comm, own, remedy = job.grid.trainer_comm, "", ""
     if not trainer.gradients.is_own_finite:
         own = "gradients are not finite" if math.isfinite(loss) else f"loss is {loss}"
-    findings = allgather(comm, own, job.config.timeout_s, "the trainers' findings")
-    guilty = next((number for number, finding in enumerate(findings) if finding), 0)
+        remedy = _remedy_for_features(job, trainer.work(step))
+    findings = allgather(comm, (own, remedy), job.config.timeout_s, "the trainers' findings")
+    guilty = next((number for number, (finding, _) in enumerate(findings) if finding), 0)
+    finding, remedy = findings[guilty]
     folders = job.run.whole_checkpoints
     intact = (
         f"the last checkpoint, {folders[-1].name}, is intact" if folders else "there is no checkpoint yet"
     )
     text = (
-        f"{findings[guilty] or 'the sum of all gradients is not finite'} in step {job.plan.before.steps + step}: "
-        f"lower --lr and train again, or look for extreme features; {intact}"
+        f"{finding or 'the sum of all gradients is not finite'} in step {job.plan.before.steps + step}: "
+        f"lower --lr and train again, or {remedy or 'look for extreme features'}; {intact}"
     )
     if comm.rank == guilty:
         raise TrainingError(text)

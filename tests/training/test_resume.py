@@ -92,6 +92,18 @@ def test_what_decides_the_result_cannot_be_changed(tmp_path, store):
     assert resumed_config(RunDirectory(tmp_path / "run"), free).keep_checkpoints == 7
 
 
+def test_a_run_that_began_with_another_sampling_is_refused(tmp_path, store):
+    run = RunDirectory(tmp_path / "run")
+    job(run.path, store, stop_after=2)
+    settings = json.loads(run.config_file.read_text())
+    for earlier in ({"sampling_version": 1}, {}):  # the first version was not recorded
+        del settings["sampling_version"]
+        settings |= earlier
+        run.config_file.write_text(json.dumps(settings))
+        with pytest.raises(ConfigError, match=r"version 1 of the sampling.*begin another run"):
+            job(run.path, store, resume=True)
+
+
 def test_a_changed_configuration_or_other_events_are_refused(tmp_path, store):
     run = RunDirectory(tmp_path / "run")
     job(run.path, store, stop_after=2)
