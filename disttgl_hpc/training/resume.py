@@ -28,17 +28,18 @@ from disttgl_hpc.memory.node_memory import Beginning
 from disttgl_hpc.model.parameters import Adam
 from disttgl_hpc.planning.run_plan import Before, RunPlan
 from disttgl_hpc.sampling.local_batch import GraphSource
-from disttgl_hpc.store.checkpoint_files import Manifest, read_manifest, verify_parts
+from disttgl_hpc.store.checkpoint_files import Manifest
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.training.checkpoints import (
-    check_attributes,
+    best_before,
     load_memory,
     load_optimiser,
     load_static,
     load_weights,
+    newest_whole,
     read_trainer,
 )
-from disttgl_hpc.training.run_directory import RunDirectory, saved_config
+from disttgl_hpc.training.run_directory import Best, RunDirectory, saved_config
 from disttgl_hpc.training.run_events import check_same_static_memory
 
 log = get_logger(__name__)
@@ -152,13 +153,15 @@ class Start(Beginning):
     """The start of a run, here from nothing; subclasses continue from a checkpoint.
 
     before: training on other grids so far. grid: the grid of the loaded memory. is_tested: whether the run
-    was complete before. is_validated: whether the sweep that ends here, if any, has been validated.
+    was complete before. is_recorded: whether the sweep that ends here, if any, has its record. best: the best
+    of the recorded sweeps.
     """
 
     before: Before = Before()  # noqa: RUF009 - frozen
     grid: str = ""
     is_tested: bool = False
-    is_validated: bool = False
+    is_recorded: bool = False
+    best: Best | None = None
 
     def leaves_nothing_of(self, plan: RunPlan) -> bool:
         """Whether all steps of ``plan`` and, unless its events are new, the test are done."""
@@ -228,8 +231,7 @@ class Regrowth(Resumption):
 class Job:
     """What all ranks of a run know when training starts.
 
-    graphs: source of the batches' graphs; None samples them. settings: as in config.json. best_score: of the
-    sweeps before ``start``.
+    graphs: source of the batches' graphs; None samples them. settings: as in config.json.
     """
 
     store: EventStore
@@ -240,7 +242,6 @@ class Job:
     grid: Grid
     plan: RunPlan
     start: Start
-    best_score: float
 
 
 def resumed_config(
@@ -280,24 +281,30 @@ def find_start(
     """The start of a resumed run: its newest whole checkpoint or, on another grid, the last sweep's end.
 
     Without a checkpoint the run starts from nothing. store: the events, possibly more than before; the run
-    then also continues from the last sweep's end. Raises StoreError if there are checkpoints and all are
-    damaged.
+    then also continues from the last sweep's end. Nothing is written or removed. Raises StoreError if there are
+    checkpoints and all are damaged, or if the best sweep is not known or its checkpoint not whole.
     """
     check_same_static_memory(run.read_config(), dict(settings), run.path, "train --resume RUN --static FILE")
-    newest = _newest_whole(run, shape.option)
+    newest = newest_whole(run, shape.option)
     if newest is None:
-        log.info("%s has no checkpoint yet: the run starts from the beginning", run.path)
+        say = log.warning if run.records() else log.info
+        say("%s has no checkpoint: the run starts from the beginning", run.path)
         return Start(grid=shape.option)
     is_longer = newest.attributes["settings"]["checksum"] != settings["checksum"]
     if is_longer:
         _check_longer(newest, settings, store)
-        newest = _newest_whole(run, None) or newest
+        newest = newest_whole(run, None) or newest
     is_tested = any(record["record"] == "test" for record in run.records())
     found = newest.attributes
     differences = _differences(saved_config(found["settings"]), saved_config(dict(settings)))
     if differences:
         raise StoreError(
             f"{newest.folder}: config.json has changed since ({', '.join(differences)}): restore it"
+        )
+    if found["settings"].get("epochs", 0) > settings["epochs"]:
+        raise StoreError(
+            f"{newest.folder}: was written for {found['settings']['epochs']} epochs, config.json says "
+            f"{settings['epochs']}: restore it"
         )
     step, before = found["step"], Before(**found["before"])
     if is_longer:
@@ -308,13 +315,19 @@ def find_start(
             step,
         )
         before = Before(epochs=found["epochs"], sweeps=found["sweep"], steps=step, same_events=False)
-        return Regrowth(
-            before=before, grid=shape.option, is_tested=is_tested, is_validated=True, manifest=newest
-        )
-    if found["grid"] == shape.option:
+        return Regrowth(before=before, grid=shape.option, is_tested=is_tested, manifest=newest)
+    is_same_grid = found["grid"] == shape.option
+    best, is_recorded = best_before(run, newest, is_same_grid=is_same_grid)
+    if is_same_grid:
         log.info("resuming from the checkpoint before step %d", step)
         return Resumption(
-            step=step - before.steps, before=before, grid=shape.option, is_tested=is_tested, manifest=newest
+            step=step - before.steps,
+            before=before,
+            grid=shape.option,
+            is_tested=is_tested,
+            is_recorded=is_recorded,
+            best=best,
+            manifest=newest,
         )
     log.info(
         "resuming on %s from the end of sweep %d (step %d), trained on %s. Kept: weights, optimiser. Not kept: the "
@@ -326,8 +339,23 @@ def find_start(
     )
     before = Before(epochs=found["epochs"], sweeps=found["sweep"], steps=step)
     return Resumption(
-        before=before, grid=found["grid"], is_tested=is_tested, manifest=newest, is_same_grid=False
+        before=before,
+        grid=found["grid"],
+        is_tested=is_tested,
+        is_recorded=is_recorded,
+        best=best,
+        manifest=newest,
+        is_same_grid=False,
     )
+
+
+def check_step(start: Start, plan: RunPlan, run: RunDirectory) -> None:
+    """Raise StoreError unless a start lies within the steps of its plan."""
+    if start.step > plan.num_steps:
+        raise StoreError(
+            f"{run.path}: its checkpoint is of step {plan.before.steps + start.step}, the run has "
+            f"{plan.before.steps + plan.num_steps} steps: restore config.json and the checkpoint"
+        )
 
 
 def _check_longer(newest: Manifest, settings: Mapping[str, Any], store: EventStore | None) -> None:
@@ -347,31 +375,3 @@ def _check_longer(newest: Manifest, settings: Mapping[str, Any], store: EventSto
             "a run with static memory cannot continue on a longer stream, since the memory belongs to the nodes and "
             "training events it was learned from: begin another run with --run"
         )
-
-
-def _newest_whole(run: RunDirectory, grid: str | None) -> Manifest | None:
-    """The newest undamaged checkpoint from which ``grid`` can continue; None: the newest at the end of a sweep."""
-    damaged, other_grid = [], ""
-    for folder in reversed(run.whole_checkpoints):
-        try:
-            manifest = read_manifest(folder)
-            check_attributes(manifest)
-            if manifest.attributes["grid"] == grid or manifest.attributes["ends_sweep"]:
-                verify_parts(manifest)
-                return manifest
-            other_grid = manifest.attributes["grid"]
-        except StoreError as error:
-            log.warning("%s", error)
-            damaged.append(f"{folder.name}")
-    if damaged:
-        raise StoreError(
-            f"{run.checkpoints}: all checkpoints are damaged ({', '.join(damaged)}): restore one, or begin another run"
-        )
-    if other_grid:
-        what = "a longer stream" if grid is None else f"grid {grid}"
-        remedy = "the original events" if grid is None else f"--grid {other_grid}"
-        raise ConfigError(
-            f"{run.path}: {what} can continue only from the end of a sweep, and {other_grid} has not completed one: "
-            f"resume with {remedy}, or begin another run"
-        )
-    return None

@@ -28,7 +28,7 @@ from disttgl_hpc.planning.run_plan import RunPlan
 from disttgl_hpc.sampling.local_batch import StoredGraphs
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.training.checkpoints import RunCheckpoints, model_arrays, static_arrays, trainer_arrays
-from disttgl_hpc.training.resume import Job, Start, find_start
+from disttgl_hpc.training.resume import Job, Start, check_step, find_start
 from disttgl_hpc.training.run_directory import RunDirectory, run_settings
 from disttgl_hpc.training.run_events import check_batches_fit, with_static_memory, with_task
 from disttgl_hpc.training.sweep_ends import SweepEnds
@@ -79,13 +79,14 @@ def train(
             timeout_s,
         )
         plan = RunPlan.of(store.stream, config, grid.shape, before=start.before)
+        check_step(start, plan, run)
         if start.leaves_nothing_of(plan):
             log.info("%s is complete: nothing to do unless --epochs is increased", run.path)
             is_complete = True
         else:
-            best_score = decide_together(
+            decide_together(
                 grid.world,
-                lambda: run.begin(settings, plan.before.steps + start.step, is_validated=start.is_validated),
+                lambda: run.begin(settings, plan.before.steps + start.step, plan.before),
                 timeout_s,
             )
             job = Job(
@@ -97,7 +98,6 @@ def train(
                 grid=grid,
                 plan=plan,
                 start=start,
-                best_score=best_score,
             )
             is_complete = _train_or_serve(job, stop)
     grid.free()
