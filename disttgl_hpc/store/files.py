@@ -141,7 +141,7 @@ def open_checked(path: Path, kind: str, schema_version: int) -> Iterator[h5py.Fi
     Raises StoreError if it is missing, truncated, not HDF5, or has another kind or schema version. Errors of
     the HDF5 library and of invalid values inside the block become StoreErrors as well.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file also of a name that is too long, or in a closed folder
         raise StoreError(f"{path}: no such file: check the path")
     try:
         with h5py.File(path, "r") as file:

@@ -6,6 +6,7 @@ nodes. ``Job`` is what all ranks of a run know once its start is found.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -71,7 +72,7 @@ def find_prefix(store: EventStore, checksum: str, original: Path) -> Prefix:
     for ancestor in store.grown_from:
         if ancestor.checksum == checksum:
             return prefix_of(store, ancestor.num_events, ancestor.split)
-    if not original.is_file() or (other := EventStore.open(original)).checksum != checksum:
+    if not os.path.isfile(original) or (other := EventStore.open(original)).checksum != checksum:
         raise StoreError(
             f"{store.path}: must begin with the events that the run was trained on (checksum {checksum[:16]}…), "
             f"which cannot be checked: it was not extended by disttgl append, and {original} no longer exists: restore "

@@ -236,6 +236,17 @@ class RunDirectory:
         """
         return [self._record(number, line) for number, line in enumerate(self._lines(), 1)]
 
+    def measured_records(self) -> list[dict[str, Any]]:
+        """As :meth:`records`, with every metric table and timing checked. Raises StoreError."""
+        found = self.records()
+        for number, record in enumerate(found, 1):
+            if not _is_measured(record):
+                raise StoreError(
+                    f"{self.metrics_file}, line {number}: the record of a {record['record']} is damaged: restore or "
+                    "delete it"
+                )
+        return found
+
     def sweeps(self) -> list[dict[str, Any]]:
         """Records of sweeps, which are numbered from 1. Raises StoreError if one is missing or damaged."""
         found = [record for record in self.records() if record["record"] == "sweep"]
@@ -271,6 +282,52 @@ class RunDirectory:
         )
 
 
+def is_amount(value: Any) -> bool:
+    """Whether a JSON value is a number from 0 to 10¹⁸."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1e18
+
+
+def _is_measured(record: dict[str, Any]) -> bool:
+    """Whether fields of a record that are shown have the types with which training writes them."""
+    amounts = [record.get(name, 0) for name in ("sweep", "step", "events")]
+    tables = [record.get(name, {}) for name in ("validation", "test", "timing", "heuristics", "baselines")]
+    return (
+        all(map(is_amount, amounts))
+        and _is_loss(record.get("loss", 0.0))
+        and all(isinstance(table, dict) for table in tables)
+        and all(isinstance(metrics, dict) for table in tables[-2:] for metrics in table.values())
+        and _is_timing(record.get("timing", {}))
+    )
+
+
+def _is_timing(timing: dict[str, Any]) -> bool:
+    """Whether seconds and columns of a record's timing are as training writes them."""
+    course, *ranks = (timing.get(name, {}) for name in ("course", "trainers", "daemons"))
+    return (
+        all(is_amount(timing.get(name, 0)) for name in ("train_s", "evaluate_s", "events_per_s"))
+        and _has_columns(course, {"step", "loss"})
+        and all(_has_columns(table, {"rank", "resident_mib", "peak_mib"}) for table in ranks)
+        and all(("train" in table) == ("evaluate" in table) for table in ranks)
+    )
+
+
+def _has_columns(table: Any, names: set[str]) -> bool:
+    """Whether a table is empty, or has these and possibly other columns of equally many numbers."""
+    if not (isinstance(table, dict) and all(isinstance(column, list) for column in table.values())):
+        return False
+    are_numbers = all(
+        _is_loss(value) if name == "loss" else is_amount(value)
+        for name, column in table.items()
+        for value in column
+    )
+    return not table or (are_numbers and names <= table.keys() and len({*map(len, table.values())}) == 1)
+
+
+def _is_loss(value: Any) -> bool:
+    """Whether a JSON value is a loss, which an older run may have recorded as NaN or infinite."""
+    return is_amount(value) or (isinstance(value, float) and not math.isfinite(value))
+
+
 def run_settings(
     store: EventStore, config: TrainConfig, shape: GridShape, batches: Path | None = None
 ) -> dict[str, Any]:
@@ -294,7 +351,7 @@ def saved_config(settings: dict[str, Any]) -> TrainConfig:
 
 def open_events(path: Path, checksum: str) -> EventStore:
     """The events that a run was made with. Raises StoreError where they are not these."""
-    if not path.exists():
+    if not os.path.exists(path):
         raise StoreError(f"{path}: the run's events are not there any more: say where they are ({_WHERE})")
     store = EventStore.open(path)
     if store.checksum != checksum:

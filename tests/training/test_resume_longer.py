@@ -107,7 +107,9 @@ def test_a_sweep_that_was_not_validated_leaves_no_gap_in_the_records(tmp_path, s
     """Stopped at the end of the first sweep, before its validation, the run goes on with the longer stream."""
     store, longer = stores
     run = RunDirectory(tmp_path / "run")
-    assert not job(run, store, epochs=3, stop_after=-(-store.stream.split.train_end // SMALL["local_batch"]) - 1)
+    assert not job(
+        run, store, epochs=3, stop_after=-(-store.stream.split.train_end // SMALL["local_batch"]) - 1
+    )
     assert run.best() is None
     assert not job(run, longer, resume=True, stop_after=2)
     assert job(run, longer, resume=True)
