@@ -242,8 +242,7 @@ class RunDirectory:
         for number, record in enumerate(found, 1):
             if not _is_measured(record):
                 raise StoreError(
-                    f"{self.metrics_file}, line {number}: the record of a {record['record']} is damaged: restore or "
-                    "delete it"
+                    f"{self.metrics_file}, line {number}: the record of a {record['record']} is damaged: restore it"
                 )
         return found
 
@@ -277,9 +276,7 @@ class RunDirectory:
                 return dict(record)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             pass
-        raise StoreError(
-            f"{self.metrics_file}, line {number}: must be a record, it is none: restore or delete it"
-        )
+        raise StoreError(f"{self.metrics_file}, line {number}: must be a record, it is none: restore it")
 
 
 def is_amount(value: Any) -> bool:

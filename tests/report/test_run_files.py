@@ -72,7 +72,7 @@ def odd_traces():
     yield trace([NAME, STEP, READ])
     for number, event in enumerate(EVENTS):
         for field in event:
-            for odd in (None, [], 3, "x", {"counter": "1"}, {}, 1e18, 1e301, float("nan"), -1.0):
+            for odd in (None, {}, "x", 1e18, float("nan"), {"counter": "1"}):
                 yield trace([*EVENTS[:number], {**event, field: odd}, *EVENTS[number + 1 :]])
 
 
