@@ -25,8 +25,9 @@ from disttgl_hpc.grid.schedule import ALONE
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.model.input_builder import build_model
 from disttgl_hpc.planning.run_plan import batching_of
+from disttgl_hpc.store.node_rows import with_static_memory
 from disttgl_hpc.training.run_directory import RunDirectory, open_events, saved_config
-from disttgl_hpc.training.run_events import with_static_memory, with_task
+from disttgl_hpc.training.run_events import with_task
 
 log = get_logger(__name__)
 

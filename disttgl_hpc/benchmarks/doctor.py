@@ -22,7 +22,7 @@ from disttgl_hpc import __version__
 from disttgl_hpc.compiled import cache_folder
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import DisttglError, GridError
-from disttgl_hpc.events.stream import EventStream, check_split
+from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.grid.collectives import Communicator, allgather, barrier, bcast
 from disttgl_hpc.grid.mpi_probe import mpi_stack, try_shared_memory
 from disttgl_hpc.grid.process_grid import check_slices, nodes_of, place
@@ -34,6 +34,7 @@ from disttgl_hpc.planning.machine import free_shared_memory, own_cores, versions
 from disttgl_hpc.planning.run_plan import RunPlan
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.files import write_text
+from disttgl_hpc.training.run_events import with_inputs
 
 
 class Verdict(Enum):
@@ -376,7 +377,7 @@ def examine(events: Path | None, run: Path, config: TrainConfig, world: Communic
     """
     nodes = nodes_of(world, config.timeout_s)
     home = next(node[0] for node in nodes if world.rank in node)
-    store, store_error = _open(events)
+    store, store_error = _open(events, config)
     launch = launched_by(dict(os.environ))
     run_error = _try_run(run, world, config.timeout_s)
     own = RankFacts(
@@ -451,13 +452,12 @@ def _shape(stream: EventStream | None, config: TrainConfig, world: Communicator)
     return GridShape.parse(config.grid) if config.grid not in ("", "auto") else None
 
 
-def _open(events: Path | None) -> tuple[EventStore | None, str]:
+def _open(events: Path | None, config: TrainConfig) -> tuple[EventStore | None, str]:
     """The events and "", or None and the reason why they cannot be trained on."""
     if events is None:
         return None, ""
     try:
-        store = EventStore.open(events)
-        check_split(store.stream)
+        store = with_inputs(EventStore.open(events, check=True), config)
     except DisttglError as error:
         return None, f"{error}"
     return store, ""

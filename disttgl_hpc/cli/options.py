@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import math
+import sys
 from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import click
 from disttgl_hpc.config import TrainConfig, read_toml, setting_of
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.inference.answers import TABLE_KINDS, check_kind, write_table, write_table_file
+from disttgl_hpc.log import printable
 from disttgl_hpc.report.drawing import check_plot
 from disttgl_hpc.store.files import write_errors, write_text
 
@@ -201,6 +203,7 @@ def print_table(columns: dict[str, Any], file: Path | None) -> None:
         write_table_file(file, columns)
         click.echo(f"{file}: {len(next(iter(columns.values()))):,} rows")
         return
-    text = io.BytesIO()
-    write_table(text, columns, "csv")
-    click.echo(text.getvalue(), nl=False)
+    table = io.BytesIO()
+    write_table(table, columns, "csv")
+    text = table.getvalue().decode("utf-8")
+    click.echo(printable(text) if sys.stdout.isatty() else text, nl=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from operator import attrgetter
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import TrainingError
 from disttgl_hpc.evaluation.candidates import Candidates, Part
-from disttgl_hpc.evaluation.metrics import NewNodes, PartMetrics, class_metrics, ranked
+from disttgl_hpc.evaluation.metrics import ClassCounts, NewNodes, PartMetrics, ranked
 from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.grid.schedule import Batching, slice_bounds
 from disttgl_hpc.log import progress
@@ -126,6 +126,17 @@ class Scored:
     classes: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Share:
+    """What one member found in a part: scores of links by unit, and counts of classes; empty if not predicted.
+
+    links: (first event, logits (n, 1 + negatives)) of each unit.
+    """
+
+    links: list[tuple[int, NDArray[np.float32]]]
+    classes: ClassCounts
+
+
 class Evaluator:
     """Scores held-out events with a model and the memory at the end of a training sweep."""
 
@@ -146,38 +157,45 @@ class Evaluator:
         gathered = self.team.gather(self._scores(model, state, part))
         metrics: PartMetrics | None = None
         if gathered is not None:
-            scored = sorted((unit for member in gathered for unit in member), key=attrgetter("first"))
-            metrics = self._metrics(scored, part)
+            metrics = self._metrics(gathered, part)
         shared: PartMetrics = self.team.share(metrics)
         return shared
 
-    def _metrics(self, scored: list[Scored], part: Part) -> PartMetrics:
-        """Metrics of all units of ``part``, in event order."""
-        links, classes = (
-            np.concatenate([getattr(unit, name) for unit in scored]) for name in ("links", "classes")
-        )
-        if np.isnan(links).any() or np.isnan(classes).any():
-            raise TrainingError(f"a score in {part.name} is NaN: lower --lr and train again")
-        metrics, bounds, targets = PartMetrics(), (part.first, part.scored_last), self.stream.targets
-        if self.config.predicts_links:
-            metrics = ranked(links, NewNodes.of(self.stream, *bounds), self.candidates.counted(*bounds))
-        if targets is not None:
-            metrics = replace(metrics, classes=class_metrics(targets.values[slice(*bounds)], classes))
+    def _metrics(self, shares: list[Share], part: Part) -> PartMetrics:
+        """Metrics of ``part`` from the shares of all members."""
+        metrics, bounds = PartMetrics(), (part.first, part.scored_last)
+        try:
+            if self.config.predicts_links:
+                units_in_order = sorted((unit for share in shares for unit in share.links), key=itemgetter(0))
+                links = np.concatenate([scores for _, scores in units_in_order])
+                metrics = ranked(links, NewNodes.of(self.stream, *bounds), self.candidates.counted(*bounds))
+            if self.stream.targets is not None:
+                counts = ClassCounts(self.stream.targets.num_classes)
+                for share in shares:
+                    counts.join(share.classes)
+                metrics = replace(metrics, classes=counts.metrics())
+        except ValueError as error:
+            raise TrainingError(f"{part.name}: {error}") from error
         return metrics
 
     @torch.no_grad()
-    def _scores(self, model: Tgn, state: NDArray[np.float32], part: Part) -> list[Scored]:
-        """Scores of this member's units of ``part``."""
-        team = self.team
-        scores: list[Scored] = []
+    def _scores(self, model: Tgn, state: NDArray[np.float32], part: Part) -> Share:
+        """Score this member's share of ``part``."""
+        team, targets = self.team, self.stream.targets
+        share = Share([], ClassCounts(0 if targets is None else targets.num_classes))
         with progress(part.last - part.first, part.name, shown=team.index == 0) as bar:
             for first, last in self._batching.evaluation_bounds(part.first, part.last):
                 scored_last = min(last, part.scored_last)
                 own_units = units(first, scored_last, EVENTS_AT_ONCE, parts=team.size, index=team.index)
-                scores += [self.score(model, state, first, *unit) for unit in own_units]
+                for unit in own_units:
+                    scored = self.score(model, state, first, *unit)
+                    if self.config.predicts_links:
+                        share.links.append((scored.first, scored.links))
+                    if targets is not None:
+                        share.classes.add(targets.values[slice(*unit)], scored.classes)
                 self.advance(model, state, first, last)
                 bar.advance(last - first)
-        return scores
+        return share
 
     def score(
         self, model: Tgn, state: NDArray[np.float32], batch_first: int, first: int, last: int

@@ -32,9 +32,10 @@ from disttgl_hpc.model.products import prepare_process, torch_product
 from disttgl_hpc.planning.run_plan import batching_of
 from disttgl_hpc.sampling.neighbors import event_bounds, recent_neighbors
 from disttgl_hpc.store.files import write_errors, write_text
+from disttgl_hpc.store.node_rows import with_static_memory
 from disttgl_hpc.training.checkpoints import load_static, load_weights
 from disttgl_hpc.training.run_directory import RunDirectory, open_events, saved_config
-from disttgl_hpc.training.run_events import with_static_memory, with_task
+from disttgl_hpc.training.run_events import with_task
 from disttgl_hpc.training.sweep_ends import best_grid, check_files
 
 log = get_logger(__name__)
@@ -72,7 +73,7 @@ def classify(run: RunDirectory, head: HeadSettings, events: Path | None = None) 
         raise ConfigError(
             f"{store.path}: training events must have at least 2 different node labels: use another split"
         )
-    stream = with_task(with_static_memory(store, config), config).stream
+    stream = with_static_memory(with_task(store, config), config).stream
     embeddings = torch.from_numpy(source_embeddings(run, stream, config))
     heads = [_learn(embeddings, targets, stream.split, head, seed) for seed in range(head.seeds)]
     baselines = class_baselines(stream, targets, stream.split.validation_end, stream.num_events)

@@ -47,7 +47,7 @@ _WITHOUT_EFFECT = {
     "trace_after",
 }
 """Settings that have no effect on results."""
-_NOT_SETTINGS = {"events", "checksum", "batches", "static_memory", "train_end"}
+_NOT_SETTINGS = {"events", "checksum", "batches", "static_memory", "train_end", "sampling_version"}
 
 Record = dict[str, Any]
 Metric = str | tuple[str, str]

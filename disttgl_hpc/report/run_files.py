@@ -10,7 +10,7 @@ from typing import Any
 
 from disttgl_hpc.errors import ConfigError, GridError, StoreError
 from disttgl_hpc.grid.schedule import GridShape
-from disttgl_hpc.log import get_logger
+from disttgl_hpc.log import get_logger, printable
 from disttgl_hpc.planning.captured import captured_events
 from disttgl_hpc.report.run_facts import METRICS, RunFacts, parts_of
 from disttgl_hpc.store.checkpoint_files import step_of
@@ -25,7 +25,7 @@ def read_runs(paths: Sequence[Path]) -> list[RunFacts]:
     """Facts of each run, finished or not. Raises StoreError for a folder that is not a run or has damaged files."""
     names = Counter(path.resolve().name for path in paths)
     return [
-        read_run(path, path.resolve().name if names[path.resolve().name] == 1 else str(path))
+        read_run(path, printable(path.resolve().name if names[path.resolve().name] == 1 else str(path)))
         for path in paths
     ]
 
@@ -51,7 +51,7 @@ def read_run(path: Path, name: str) -> RunFacts:
 def _captured(config: dict[str, Any]) -> list[dict[str, Any]]:
     """Captured events of a local batch and of the run's global batch; empty if the events cannot be read."""
     try:
-        stream = EventStore.open(Path(config["events"])).stream
+        stream = EventStore.open(Path(config["events"]), check=True).stream
         minibatch = GridShape.parse(str(config.get("grid"))).minibatch
     except (StoreError, GridError) as error:
         log.warning("the report leaves out staleness: %s", error)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import ConfigError, StoreError
 from disttgl_hpc.events.stream import EventStream, check_split
-from disttgl_hpc.grid.collectives import Communicator, together
+from disttgl_hpc.grid.collectives import Communicator, decide_together, together
 from disttgl_hpc.grid.schedule import batch_bounds, slice_bounds
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.sampling.graph_records import split_graph
@@ -53,6 +53,7 @@ def sample(
     check_output(output, KIND, force=force)
     if not config.negative_sets:
         raise ConfigError("a batch store needs fixed negative sets: give their number with --negative-sets")
+    decide_together(world, store.check_contents, config.timeout_s)
     check_split(store.stream)
     key = batch_key(store, config, minibatch)
     maker = _Maker(store.stream, key, LiveGraphs(store.stream, config))
@@ -62,7 +63,6 @@ def sample(
     is_root = world.rank == 0
     with together(world, config.timeout_s):
         if is_root:
-            store.check_contents()
             _prepare(maker, folder, own_names, parts, world.size)
     with progress(key.train_end, "sampling", shown=is_root) as bar:
         for begin in range(0, len(parts), world.size):

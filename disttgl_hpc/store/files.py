@@ -8,9 +8,12 @@ directly to the offsets that it allocated.
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import os
 import re
+import shutil
+import socket
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,10 +56,12 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``; rename it to ``path`` if the block succeeds.
 
     The file is synced before it is renamed, so a crash leaves the old file or the new one, never a partial
-    one. On an error the temporary file is removed and ``path`` is unchanged. If ``path`` is a symbolic link, the
-    file takes the place of the link; what the link names is unchanged.
+    one. On an error the temporary file is removed and ``path`` is unchanged. Temporary files that killed
+    processes left are removed first, see :func:`_remove_abandoned`. If ``path`` is a symbolic link, the file takes
+    the place of the link; what the link names is unchanged.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    _remove_abandoned(path)
+    partial = _temporary(path, "partial")
     partial.unlink(
         missing_ok=True
     )  # of a killed process with this number, or a link that writing would follow
@@ -116,11 +121,57 @@ def remove_folder(folder: Path, names: str) -> None:
 
 def remove_files(folder: Path, names: str, but: Container[Path] = ()) -> None:
     """Remove the files of a folder whose names match ``names``, as :func:`remove_folder` does, but for some."""
-    own = re.compile(rf"{names}|\.({names})\.\d+\.partial")
+    own = re.compile(rf"{names}|\.({names})\.[0-9a-f]{{8}}\.\d+\.partial")
     for path in folder.iterdir():
         is_file = path.is_symlink() or not path.is_dir()
         if is_file and own.fullmatch(path.name) and path not in but:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def working_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside ``path`` for files that are needed until it is written, and remove it.
+
+    What killed processes left is removed first, as in :func:`replacing`.
+    """
+    _remove_abandoned(path)
+    folder = _temporary(path, "folder")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _temporary(path: Path, suffix: str) -> Path:
+    """A name beside ``path`` that tells which process uses it."""
+    return path.with_name(f".{path.name}.{_machine()}.{os.getpid()}.{suffix}")
+
+
+@functools.cache
+def _machine() -> str:
+    """Name of the set of processes in which this process's number is unique: a machine, or a container in it."""
+    namespace = Path("/proc/self/ns/pid")
+    name = f"{socket.gethostname()} {namespace.readlink() if namespace.is_symlink() else ''}"
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove temporary files and folders beside ``path`` whose process was killed; log those that may be in use."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.([0-9a-f]{{8}})\.(\d+)\.(?:partial|folder)")
+    for left, found in [(entry, pattern.fullmatch(entry.name)) for entry in os.scandir(path.parent)]:
+        if found is None or found.groups() == (_machine(), f"{os.getpid()}"):
+            continue
+        machine, process = found.groups()
+        if machine != _machine() or Path(f"/proc/{process}").exists() or left.is_symlink():
+            log.warning(
+                "%s: in use by another process, or left by a killed one: then remove it",
+                left.path,
+            )
+        elif left.is_dir():
+            shutil.rmtree(left.path, ignore_errors=True)
+        else:
+            Path(left.path).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -141,14 +192,24 @@ def open_checked(path: Path, kind: str, schema_version: int) -> Iterator[h5py.Fi
     Raises StoreError if it is missing, truncated, not HDF5, or has another kind or schema version. Errors of
     the HDF5 library and of invalid values inside the block become StoreErrors as well.
     """
-    if not os.path.isfile(path):  # unlike Path.is_file also of a name that is too long, or in a closed folder
-        raise StoreError(f"{path}: no such file: check the path")
+    check_is_file(path)
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:
             _check_kind(file, path, kind, schema_version)
             yield file
     except _DAMAGE as error:
         raise StoreError(f"{path}: {_complaint(str(error), path, kind)}") from None
+
+
+def check_is_file(path: Path) -> None:
+    """Raise StoreError unless ``path`` is a file: opening a FIFO would wait for a writer that may never come."""
+    if os.path.isfile(path):
+        return
+    if not os.path.exists(path):  # unlike Path.exists also where a name is too long or a folder closed
+        raise StoreError(f"{path}: no such file: check the path")
+    others = {"a folder": path.is_dir, "a FIFO": path.is_fifo, "a socket": path.is_socket}
+    kind = next((name for name, is_one in others.items() if is_one()), "a device")
+    raise StoreError(f"{path}: must be a file, found {kind}: check the path")
 
 
 def check_types(record: object) -> None:
@@ -161,8 +222,10 @@ def check_types(record: object) -> None:
 
 def is_kind(path: Path, kind: str) -> bool:
     """Whether a file has this kind; it may be incomplete and have any schema version."""
+    if not path.is_file():
+        return False
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:
             return bool(plain(file.attrs["kind"]) == kind)
     except _DAMAGE:
         return False
@@ -320,7 +383,7 @@ def _write_structure(
     allocated.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     allocated.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     offsets = {}
-    with h5py.File(path, "w", alignment_threshold=1, alignment_interval=_ALIGNMENT) as file:
+    with h5py.File(path, "w", locking=False, alignment_threshold=1, alignment_interval=_ALIGNMENT) as file:
         file.attrs.update(of_fixed_length(attributes))
         for name, array in arrays.items():
             if isinstance(array, np.ndarray) and not (array.ndim and array.size):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from disttgl_hpc.errors import ConfigError, DisttglError, StoreError
+from disttgl_hpc.evaluation.metrics import score_of
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.memory.co_trained import RowTable
@@ -195,7 +196,8 @@ def best_before(run: RunDirectory, newest: Manifest, *, is_same_grid: bool) -> t
                 f"{folder}: must be the checkpoint of the best sweep ({error}): restore it, or begin another run"
             ) from error
     named = recorded[best.sweep - 1] if 1 <= best.sweep <= len(recorded) else {}
-    if named.get("step") != best.step or run.best_of(named) != best:
+    is_same = named.get("step") == best.step and run.best_of(named) == best
+    if not is_same or score_of(named["validation"]) != best.score:
         raise StoreError(
             f"{run.metrics_file}: the record of sweep {best.sweep} must be the best until then, it is not: restore the "
             "file, or begin another run"

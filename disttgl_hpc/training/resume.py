@@ -28,7 +28,7 @@ from disttgl_hpc.log import get_logger
 from disttgl_hpc.memory.node_memory import Beginning
 from disttgl_hpc.model.parameters import Adam
 from disttgl_hpc.planning.run_plan import Before, RunPlan
-from disttgl_hpc.sampling.local_batch import GraphSource
+from disttgl_hpc.sampling.local_batch import SAMPLING_VERSION, GraphSource
 from disttgl_hpc.store.checkpoint_files import Manifest
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.training.checkpoints import (
@@ -41,7 +41,7 @@ from disttgl_hpc.training.checkpoints import (
     read_trainer,
 )
 from disttgl_hpc.training.run_directory import Best, RunDirectory, saved_config
-from disttgl_hpc.training.run_events import check_same_static_memory
+from disttgl_hpc.training.run_events import check_same_static_memory, static_settings
 
 log = get_logger(__name__)
 
@@ -72,7 +72,7 @@ def find_prefix(store: EventStore, checksum: str, original: Path) -> Prefix:
     for ancestor in store.grown_from:
         if ancestor.checksum == checksum:
             return prefix_of(store, ancestor.num_events, ancestor.split)
-    if not os.path.isfile(original) or (other := EventStore.open(original)).checksum != checksum:
+    if not os.path.isfile(original) or (other := EventStore.open(original, check=True)).checksum != checksum:
         raise StoreError(
             f"{store.path}: must begin with the events that the run was trained on (checksum {checksum[:16]}…), "
             f"which cannot be checked: it was not extended by disttgl append, and {original} no longer exists: restore "
@@ -137,9 +137,9 @@ def _difference(one: EventStore, longer: EventStore, nodes: NDArray[np.int64]) -
 
 
 def _named(store: EventStore) -> NDArray[Any] | None:
-    """Event classes by name, if they have names."""
+    """Event classes by name, if they have names; unknown ones, −1, have an empty one."""
     labels = store.stream.edge_labels
-    return labels if labels is None or not store.class_names else np.array(store.class_names)[labels]
+    return labels if labels is None or not store.class_names else np.array([*store.class_names, ""])[labels]
 
 
 def _differ(one: NDArray[Any] | None, other: NDArray[Any] | None, where: Any, where_other: Any) -> bool:
@@ -232,7 +232,8 @@ class Regrowth(Resumption):
 class Job:
     """What all ranks of a run know when training starts.
 
-    graphs: source of the batches' graphs; None samples them. settings: as in config.json.
+    graphs: source of the batches' graphs; None samples them. config: with the chosen grid and time unit.
+    settings: as in config.json.
     """
 
     store: EventStore
@@ -250,9 +251,17 @@ def resumed_config(
 ) -> TrainConfig:
     """Settings of a resumed run: its own, changed by ``given`` where that does not affect earlier results.
 
-    Raises ConfigError naming all other differences; ``remedy``: how to use them nevertheless.
+    Raises ConfigError naming all other differences, or if the run began with another version of the sampling;
+    ``remedy``: how to train nevertheless.
     """
-    saved = saved_config(run.read_config())
+    settings = run.read_config()
+    version = settings.get("sampling_version", 1)  # the first version was not recorded
+    if version != SAMPLING_VERSION:
+        raise ConfigError(
+            f"{run.path}: a resumed run must sample as it began, with version {version} of the sampling; this is "
+            f"version {SAMPLING_VERSION}, whose negatives differ: resume it with the disttgl that began it, or {remedy}"
+        )
+    saved = saved_config(settings)
     if not given.get("time_unit"):  # the chosen unit is kept, even if later events would change the choice
         given = {**given, "time_unit": saved.time_unit}
     wanted = train_config(saved.as_dict(), given)
@@ -276,36 +285,34 @@ def _differences(saved: TrainConfig, wanted: TrainConfig) -> list[str]:
     ]
 
 
-def find_start(
-    run: RunDirectory, shape: GridShape, settings: Mapping[str, Any], store: EventStore | None = None
-) -> Start:
+def find_start(run: RunDirectory, config: TrainConfig, store: EventStore) -> Start:
     """The start of a resumed run: its newest whole checkpoint or, on another grid, the last sweep's end.
 
-    Without a checkpoint the run starts from nothing. store: the events, possibly more than before; the run
-    then also continues from the last sweep's end. Nothing is written or removed. Raises StoreError if there are
-    checkpoints and all are damaged, or if the best sweep is not known or its checkpoint not whole.
+    Without a checkpoint the run starts from nothing. config: with the chosen grid and time unit. store: the
+    events, possibly more than before; the run then also continues from the last sweep's end. Nothing is written
+    or removed. Raises StoreError if there are checkpoints and all are damaged, or if the best sweep is not known or
+    its checkpoint not whole.
     """
-    check_same_static_memory(run.read_config(), dict(settings), run.path, "train --resume RUN --static FILE")
+    saved, shape = run.read_config(), GridShape.parse(config.grid)
+    check_same_static_memory(saved, static_settings(config), run.path, "train --resume RUN --static FILE")
     newest = newest_whole(run, shape.option)
     if newest is None:
         say = log.warning if run.records() else log.info
         say("%s has no checkpoint: the run starts from the beginning", run.path)
         return Start(grid=shape.option)
-    is_longer = newest.attributes["settings"]["checksum"] != settings["checksum"]
+    is_longer = newest.attributes["settings"]["checksum"] != store.checksum
     if is_longer:
-        _check_longer(newest, settings, store)
+        _check_longer(newest, config, store)
         newest = newest_whole(run, None) or newest
     is_tested = any(record["record"] == "test" for record in run.records())
     found = newest.attributes
-    differences = _differences(saved_config(found["settings"]), saved_config(dict(settings)))
+    written = saved_config(found["settings"])
+    differences = _differences(written, config)
+    if written.epochs > config.epochs:
+        differences.append(f"epochs {written.epochs}, now {config.epochs}")
     if differences:
         raise StoreError(
             f"{newest.folder}: config.json has changed since ({', '.join(differences)}): restore it"
-        )
-    if found["settings"].get("epochs", 0) > settings["epochs"]:
-        raise StoreError(
-            f"{newest.folder}: was written for {found['settings']['epochs']} epochs, config.json says "
-            f"{settings['epochs']}: restore it"
         )
     step, before = found["step"], Before(**found["before"])
     if is_longer:
@@ -359,19 +366,17 @@ def check_step(start: Start, plan: RunPlan, run: RunDirectory) -> None:
         )
 
 
-def _check_longer(newest: Manifest, settings: Mapping[str, Any], store: EventStore | None) -> None:
+def _check_longer(newest: Manifest, config: TrainConfig, store: EventStore) -> None:
     """Raise StoreError unless ``store`` begins with a checkpoint's events; ConfigError with static memory."""
     saved = newest.attributes["settings"]
     try:
-        if store is None:
-            raise StoreError("the store was not given")
         find_prefix(store, saved["checksum"], Path(saved["events"]))
     except StoreError as error:
         raise StoreError(
             f"{newest.folder}: was written for other events than those of config.json: restore it, or use a store "
             f"that begins with them ({error})"
         ) from error
-    if settings["static"]:
+    if config.static:
         raise ConfigError(
             "a run with static memory cannot continue on a longer stream, since the memory belongs to the nodes and "
             "training events it was learned from: begin another run with --run"

@@ -9,16 +9,15 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from disttgl_hpc.config import TrainConfig, train_config
 from disttgl_hpc.errors import ConfigError, StoreError
-from disttgl_hpc.events.stream import model_unit
-from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.planning.run_plan import Before
+from disttgl_hpc.sampling.local_batch import SAMPLING_VERSION
 from disttgl_hpc.store.checkpoint_files import (
     checkpoint_folder,
     checkpoint_folders,
@@ -248,7 +247,7 @@ class RunDirectory:
 
     def sweeps(self) -> list[dict[str, Any]]:
         """Records of sweeps, which are numbered from 1. Raises StoreError if one is missing or damaged."""
-        found = [record for record in self.records() if record["record"] == "sweep"]
+        found = [record for record in self.measured_records() if record["record"] == "sweep"]
         for number, record in enumerate(found, 1):
             if record.get("sweep") != number or type(record.get("step")) is not int:
                 raise StoreError(
@@ -325,19 +324,16 @@ def _is_loss(value: Any) -> bool:
     return is_amount(value) or (isinstance(value, float) and not math.isfinite(value))
 
 
-def run_settings(
-    store: EventStore, config: TrainConfig, shape: GridShape, batches: Path | None = None
-) -> dict[str, Any]:
-    """What config.json says of a run: its inputs, where its training events end, every setting, what was chosen.
+def run_settings(store: EventStore, config: TrainConfig, batches: Path | None = None) -> dict[str, Any]:
+    """What config.json says of a run: its inputs, where its training events end, every setting as it was chosen.
 
     A batch store needs no checksum here: it is of the same events or is refused, and changes no result.
     """
     inputs: dict[str, Any] = {"events": str(store.path.resolve()), "checksum": store.checksum}
     if batches is not None:
         inputs["batches"] = str(batches.resolve())
-    inputs["train_end"] = store.stream.split.train_end
-    chosen = replace(config, grid=shape.option, time_unit=model_unit(store.stream, config.time_unit))
-    return {**inputs, **chosen.as_dict(), **static_settings(config)}
+    inputs |= {"train_end": store.stream.split.train_end, "sampling_version": SAMPLING_VERSION}
+    return {**inputs, **config.as_dict(), **static_settings(config)}
 
 
 def saved_config(settings: dict[str, Any]) -> TrainConfig:

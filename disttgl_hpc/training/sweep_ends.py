@@ -30,15 +30,11 @@ from disttgl_hpc.model.tgn import Tgn
 from disttgl_hpc.planning.run_plan import batching_of
 from disttgl_hpc.store.checkpoint_files import checkpoint_folder, part_path, read_manifest, verify_parts
 from disttgl_hpc.store.event_store import EventStore
+from disttgl_hpc.store.node_rows import with_static_memory
 from disttgl_hpc.training.checkpoints import check_attributes, load_memory, load_static, load_weights
 from disttgl_hpc.training.resume import Job
 from disttgl_hpc.training.run_directory import Best, RunDirectory, open_events, saved_config
-from disttgl_hpc.training.run_events import (
-    check_same_static_memory,
-    static_settings,
-    with_static_memory,
-    with_task,
-)
+from disttgl_hpc.training.run_events import check_same_static_memory, static_settings, with_task
 from disttgl_hpc.training.timeline import RankFigures
 from disttgl_hpc.training.trainer import Trainer
 
@@ -129,8 +125,8 @@ def evaluate_run(
         config = replace(config, static=str(static))
     check_same_static_memory(settings, static_settings(config), run.path, "evaluate RUN --static FILE")
     store = open_events(Path(events or settings["events"]), settings["checksum"])
-    store = with_task(with_static_memory(store, config), config)
     decide_together(world, lambda: check_files(run, store), config.timeout_s)
+    store = with_static_memory(with_task(store, config), config)
     stream = store.stream
     device = device_of(config, world.rank)
     team = Team(

@@ -2,6 +2,7 @@ import json
 from contextlib import suppress
 from itertools import product
 
+import h5py
 import pytest
 from run_helpers import SMALL, make_store
 
@@ -46,6 +47,15 @@ def test_events_that_are_gone_leave_staleness_out(tmp_path, caplog):
     assert run.captured == []
     assert "gone.events.h5" in caplog.text
     assert "Staleness of the memory" not in render_report([run])
+
+
+@pytest.mark.parametrize("name", ["tcsr/neighbors", "tcsr/event_ids", "tcsr/indptr", "events/src"])
+def test_damaged_events_leave_staleness_out(tmp_path, caplog, name):
+    events = make_store(tmp_path).path
+    with h5py.File(events, "r+") as file:
+        file[name][5] = 1 << 30
+    assert read_run(write_run(tmp_path / "run", events), "run").captured == []
+    assert name in caplog.text
 
 
 def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path):

@@ -124,7 +124,7 @@ write, written = sampling.write_part, []
 
 def count(*arguments):
     if len(written) == {parts}:
-        arguments[0].with_name(f".{{arguments[0].name}}.1.partial").write_bytes(b"half")
+        arguments[0].with_name(f".{{arguments[0].name}}.0123abcd.1.partial").write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
     written.append(write(*arguments))
 

@@ -1,9 +1,17 @@
 import os
+from pathlib import Path
 
 import pytest
 
 from disttgl_hpc.errors import StoreError
-from disttgl_hpc.store.files import check_no_link, read_bytes, remove_folder, replacing, write_text
+from disttgl_hpc.store.files import (
+    _temporary,
+    check_no_link,
+    read_bytes,
+    remove_folder,
+    replacing,
+    write_text,
+)
 
 
 def test_file_appears_once_it_is_complete(tmp_path):
@@ -31,7 +39,7 @@ def test_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("name", ["x.h5", f".x.h5.{os.getpid()}.partial"])
+@pytest.mark.parametrize("name", ["x.h5", _temporary(Path("x.h5"), "partial").name])
 @pytest.mark.parametrize("is_dangling", [False, True])
 def test_a_link_is_replaced_and_what_it_names_is_left_alone(tmp_path, name, is_dangling):
     """Be it in the file's place, or in that of the temporary file."""
@@ -51,7 +59,7 @@ def test_a_folder_keeps_files_of_others_and_their_targets(tmp_path, caplog):
     (folder / "part-2.h5").mkdir(parents=True)
     outside.write_text("mine")
     (folder / "part-1.h5").symlink_to(outside)
-    for name in ("part-0.h5", ".part-0.h5.17.partial", "other"):
+    for name in ("part-0.h5", ".part-0.h5.0123abcd.17.partial", "other"):
         (folder / name).touch()
     remove_folder(folder, r"part-\d\.h5")
     assert {path.name for path in folder.iterdir()} == {"part-2.h5", "other"}

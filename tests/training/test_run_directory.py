@@ -100,6 +100,10 @@ REFUSED = {
         lambda run: lines(run, 0, 1, 2, best={"step": 14, "sweep": 2, "score": 0.9}),
         "best",
     ),
+    "best sweep of another score": (
+        lambda run: lines(run, 0, 1, 2, best={"step": 21, "sweep": 3, "score": 0.9}),
+        "best",
+    ),
     "best sweep with a NaN score": (
         lambda run: lines(run, 0, 1, 2, best={"step": 21, "sweep": 3, "score": float("nan")}),
         "best",
@@ -115,7 +119,7 @@ REFUSED = {
         lambda run: run.config_file.write_text(
             json.dumps({**json.loads(run.config_file.read_text()), "epochs": 1})
         ),
-        "5 epochs",
+        "epochs 5",
     ),
     "records are a folder": (lambda run: (run.metrics_file.unlink(), run.metrics_file.mkdir()), "metrics"),
     "records are a pipe": (lambda run: (run.metrics_file.unlink(), os.mkfifo(run.metrics_file)), "metrics"),
