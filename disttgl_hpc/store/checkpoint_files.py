@@ -122,13 +122,21 @@ def part_path(folder: Path, node: int) -> Path:
 def checkpoint_folders(folder: Path) -> list[Path]:
     """Return the checkpoint folders below ``folder``, complete or not, in ascending order of their steps.
 
-    Symbolic links are among them. Raises StoreError if there is a file in the place of a folder.
+    Symbolic links are among them.
     """
-    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{9,}", path.name)]
-    for path in found:
+    return sorted((path for path in _named(folder) if path.is_dir() or path.is_symlink()), key=step_of)
+
+
+def check_no_file(folder: Path) -> None:
+    """Raise StoreError if there is a file below ``folder`` in the place of a checkpoint's folder."""
+    for path in _named(folder):
         if not (path.is_dir() or path.is_symlink()):
             raise StoreError(f"{path}: must be a checkpoint's folder, is a file: move it elsewhere")
-    return sorted(found, key=step_of)
+
+
+def _named(folder: Path) -> list[Path]:
+    """What has the name of a checkpoint's folder below ``folder``."""
+    return [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{9,}", path.name)]
 
 
 def step_of(folder: Path) -> int:

@@ -19,6 +19,7 @@ from disttgl_hpc.log import get_logger
 from disttgl_hpc.planning.run_plan import Before
 from disttgl_hpc.sampling.local_batch import SAMPLING_VERSION
 from disttgl_hpc.store.checkpoint_files import (
+    check_no_file,
     checkpoint_folder,
     checkpoint_folders,
     has_manifest,
@@ -115,14 +116,12 @@ class RunDirectory:
         try:
             check_no_link(self.checkpoints)
             self.checkpoints.mkdir(parents=True, exist_ok=True)
+            check_no_file(self.checkpoints)
             handle = open_no_link(str(self._lock_file), os.O_WRONLY | os.O_CREAT)
         except OSError as error:
-            if self._lock_file.exists() or self._lock_file.is_symlink():
-                raise StoreError(
-                    f"{self._lock_file}: must be a file that can be written ({error.strerror}): remove it"
-                ) from error
             raise StoreError(
-                f"{self.path}: cannot be made ({error.strerror}): choose another --run"
+                f"{self.path}: cannot be made ({error.filename}: {error.strerror}): remove what is there, or choose "
+                "another --run"
             ) from error
         try:
             self._lock(handle, fcntl.LOCK_EX)
