@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -97,6 +96,7 @@ def units(first: int, last: int, size: int, *, parts: int = 1, index: int = 0) -
 # on the number of members. The nodes of a unit are updated once for all its events: an event in a unit of 100
 # costs two thirds of one in a unit of 40, and a batch of 600 still has 6 units to share.
 EVENTS_AT_ONCE = 100
+NUMBERS_AT_ONCE = 2**24  # of scores in a piece that is gathered: 64 MiB
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,9 @@ class Team:
     """The processes that share an evaluation: all trainers of a grid, or any ranks with a finished run.
 
     All ``size`` members score parts of every batch. The ``node_size`` members of a node share one memory:
-    each writes a part of it, with ``fence`` between reading and writing. ``gather`` collects one object per
-    member, in order, on the first (None elsewhere); ``share`` broadcasts the first member's object.
+    each writes a part of it, with ``fence`` between reading and writing. ``gather`` joins flat arrays of the
+    members, in their order, on the first (None elsewhere). ``decide`` returns what a function returns on the
+    first member, on all members; its error is raised on all of them. A text says what it does.
     """
 
     index: int = 0
@@ -113,8 +114,8 @@ class Team:
     node_index: int = 0
     node_size: int = 1
     fence: Callable[[], None] = lambda: None
-    gather: Callable[[Any], list[Any] | None] = lambda own: [own]
-    share: Callable[[Any], Any] = lambda own: own
+    gather: Callable[[NDArray[np.float32]], NDArray[np.float32] | None] = lambda own: own
+    decide: Callable[[Callable[[], Any], str], Any] = lambda decide, _what: decide()
 
 
 @dataclass(frozen=True)
@@ -141,21 +142,19 @@ class Evaluator:
         """Rank the events of ``part`` and predict their classes; collective over the team, same result on all.
 
         state: (N, 2·dim_memory), the memory after all events before ``part.first``; updated in place to the
-        memory after the part's last event. Raises TrainingError if a score is NaN.
+        memory after the part's last event. Raises TrainingError if a score is NaN, PeerError on the others.
         """
-        gathered = self.team.gather(self._scores(model, state, part))
-        metrics: PartMetrics | None = None
-        if gathered is not None:
-            scored = sorted((unit for member in gathered for unit in member), key=attrgetter("first"))
-            metrics = self._metrics(scored, part)
-        shared: PartMetrics = self.team.share(metrics)
-        return shared
+        scores = self._scores(model, state, part)
+        metrics: PartMetrics = self.team.decide(lambda: self._metrics(scores, part), "compute the metrics")
+        return metrics
 
-    def _metrics(self, scored: list[Scored], part: Part) -> PartMetrics:
-        """Metrics of all units of ``part``, in event order."""
-        links, classes = (
-            np.concatenate([getattr(unit, name) for unit in scored]) for name in ("links", "classes")
-        )
+    def _num_links(self, part: Part) -> int:
+        """Scores of links of an event of ``part``."""
+        return self.candidates.of(part.first, part.first + 1).shape[1] if self.config.predicts_links else 0
+
+    def _metrics(self, scores: NDArray[np.float32], part: Part) -> PartMetrics:
+        """Metrics of the scores of ``part``, see :meth:`_scores`."""
+        links, classes = np.split(scores, [self._num_links(part)], axis=1)
         if np.isnan(links).any() or np.isnan(classes).any():
             raise TrainingError(f"a score in {part.name} is NaN: lower --lr and train again")
         metrics, bounds, targets = PartMetrics(), (part.first, part.scored_last), self.stream.targets
@@ -166,18 +165,45 @@ class Evaluator:
         return metrics
 
     @torch.no_grad()
-    def _scores(self, model: Tgn, state: NDArray[np.float32], part: Part) -> list[Scored]:
-        """Scores of this member's units of ``part``."""
-        team = self.team
-        scores: list[Scored] = []
+    def _scores(self, model: Tgn, state: NDArray[np.float32], part: Part) -> NDArray[np.float32]:
+        """Scores of the events of ``part`` (n, links + classes) on the first member, (0, …) on the others.
+
+        They are gathered in pieces, so that members hold no more than one beside the result.
+        """
+        team, num_links, batches = self.team, self._num_links(part), list[tuple[int, int]]()
+        targets = self.stream.targets
+        width = num_links + (0 if targets is None else targets.num_classes)
+        scores = np.empty((part.scored_last - part.first if team.index == 0 else 0, width), np.float32)
+        own: list[NDArray[np.float32]] = []
         with progress(part.last - part.first, part.name, shown=team.index == 0) as bar:
             for first, last in self._batching.evaluation_bounds(part.first, part.last):
-                scored_last = min(last, part.scored_last)
-                own_units = units(first, scored_last, EVENTS_AT_ONCE, parts=team.size, index=team.index)
-                scores += [self.score(model, state, first, *unit) for unit in own_units]
+                batches.append((first, min(last, part.scored_last)))
+                for unit in self._units(batches[-1], team.index):
+                    scored = self.score(model, state, first, *unit)
+                    own.append(np.concatenate([scored.links, scored.classes], axis=1).ravel())
                 self.advance(model, state, first, last)
                 bar.advance(last - first)
+                num_events = batches[-1][1] - batches[0][0]
+                if last == part.last or num_events * width >= NUMBERS_AT_ONCE:
+                    gathered = team.gather(np.concatenate([np.empty(0, np.float32), *own]))
+                    if gathered is not None:
+                        scores[self._events(batches) - part.first] = gathered.reshape(-1, width)
+                    own, batches = [], []
         return scores
+
+    def _units(self, batch: tuple[int, int], member: int) -> list[tuple[int, int]]:
+        """Events that a member scores at once, of those [first, last) of a batch."""
+        return units(*batch, EVENTS_AT_ONCE, parts=self.team.size, index=member)
+
+    def _events(self, batches: list[tuple[int, int]]) -> NDArray[np.int64]:
+        """Events of batches in the order in which their scores are gathered: member by member."""
+        shares = [
+            np.arange(*unit, dtype=np.int64)
+            for member in range(self.team.size)
+            for batch in batches
+            for unit in self._units(batch, member)
+        ]
+        return np.concatenate([np.empty(0, np.int64), *shares])
 
     def score(
         self, model: Tgn, state: NDArray[np.float32], batch_first: int, first: int, last: int

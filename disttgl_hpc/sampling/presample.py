@@ -58,18 +58,18 @@ def sample(
     folder = output.with_name(f".{output.name}.parts")
     parts = {folder / f"part-{first:09d}.h5": (first, last) for first, last in maker.part_bounds()}
     is_root = world.rank == 0
-    with together(world, config.timeout_s):
+    with together(world, config.timeout_s, "the first rank to check the events"):
         if is_root:
             store.check_contents()
             _prepare(maker, folder, parts, world.size)
     with progress(key.train_end, "sampling", shown=is_root) as bar:
         for begin in range(0, len(parts), world.size):
             turn = list(parts.items())[begin : begin + world.size]
-            with together(world, config.timeout_s):
+            with together(world, config.timeout_s, "the other ranks to write their parts"):
                 for part in turn[world.rank : world.rank + 1]:
                     maker.write(*part)
             bar.advance(sum(maker.num_events(batches) for _, batches in turn))
-    with together(world, config.timeout_s):
+    with together(world, config.timeout_s, "the first rank to join the parts"):
         if is_root:
             log.info("joining %d parts", len(parts))
             join_parts(output, list(parts))
