@@ -138,7 +138,7 @@ class ClassCounts:
 
     def add(self, truth: Classes, scores: Scores) -> None:
         """Count events with scores (n, C); truth as in :func:`class_metrics`."""
-        self._num_nan += np.count_nonzero(np.isnan(scores))
+        self._num_nan += int(np.count_nonzero(np.isnan(scores)))
         if truth.ndim > 1:
             is_true, is_predicted = truth != 0, scores > 0
             is_right = (is_true == is_predicted).all(axis=1)
@@ -157,7 +157,7 @@ class ClassCounts:
                 for kind, margins in enumerate(self._margins):
                     margins.append(margin[truth == kind])
         self._num_events += len(is_right)
-        self._num_right += np.count_nonzero(is_right)
+        self._num_right += int(np.count_nonzero(is_right))
 
     def join(self, other: ClassCounts) -> None:
         """Add the counts of other events."""

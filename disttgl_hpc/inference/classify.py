@@ -21,7 +21,7 @@ from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.evaluation.evaluator import EVENTS_AT_ONCE, MemoryWalk, units, write
 from disttgl_hpc.evaluation.heuristics import class_baselines
-from disttgl_hpc.evaluation.metrics import ClassMetrics, class_metrics
+from disttgl_hpc.evaluation.metrics import ClassCounts, ClassMetrics
 from disttgl_hpc.events.stream import EventStream, Split, Targets
 from disttgl_hpc.grid.schedule import Batching, GridShape, batch_bounds
 from disttgl_hpc.log import get_logger, progress
@@ -39,6 +39,8 @@ from disttgl_hpc.training.run_events import with_task
 from disttgl_hpc.training.sweep_ends import best_grid, check_files
 
 log = get_logger(__name__)
+
+_EVENTS_AT_ONCE = 1 << 16  # that a head scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,5 +185,8 @@ def _learn(
 @torch.no_grad()
 def _metrics(head: ClassHead, embeddings: Tensor, truth: Tensor, first: int, last: int) -> ClassMetrics:
     """Return the metrics of a head on events [first, last)."""
-    logits = head(embeddings[first:last], embeddings[first:last])
-    return class_metrics(truth[first:last].numpy(), logits.numpy())
+    counts = ClassCounts(len(head.out.bias))
+    for begin in range(first, last, _EVENTS_AT_ONCE):
+        part = slice(begin, min(begin + _EVENTS_AT_ONCE, last))
+        counts.add(truth[part].numpy(), head(embeddings[part], embeddings[part]).numpy())
+    return counts.metrics()

@@ -122,7 +122,7 @@ def _difference(one: EventStore, longer: EventStore, nodes: NDArray[np.int64]) -
         "destinations": (nodes[mine.dst], theirs.dst),
         "times": (mine.time, theirs.time),
         "features": (mine.edge_features, theirs.edge_features),
-        "event classes": (_named(one), _named(longer)),
+        "event classes": (_labels_as_in(longer, one), theirs.edge_labels),
         "classes of events": (mine.edge_classes, theirs.edge_classes),
         "node labels": (one.node_labels, longer.node_labels),
     }
@@ -136,10 +136,14 @@ def _difference(one: EventStore, longer: EventStore, nodes: NDArray[np.int64]) -
     return ""
 
 
-def _named(store: EventStore) -> NDArray[Any] | None:
-    """Event classes by name, if they have names; unknown ones, −1, have an empty one."""
-    labels = store.stream.edge_labels
-    return labels if labels is None or not store.class_names else np.array([*store.class_names, ""])[labels]
+def _labels_as_in(longer: EventStore, one: EventStore) -> NDArray[np.int64] | None:
+    """Event classes of ``one`` in the numbers of ``longer``, by their names if they have any; −2 if not in it."""
+    labels = one.stream.edge_labels
+    if labels is None or one.class_names == longer.class_names:
+        return labels
+    numbers = {name: number for number, name in enumerate(longer.class_names)}
+    table = np.array([*(numbers.get(name, -2) for name in one.class_names), -1])  # −1, unknown, is the last
+    return table[labels]
 
 
 def _differ(one: NDArray[Any] | None, other: NDArray[Any] | None, where: Any, where_other: Any) -> bool:
