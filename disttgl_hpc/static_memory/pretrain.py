@@ -6,8 +6,8 @@ trains LightGCN (:mod:`~.static_memory.lightgcn`).
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from disttgl_hpc.config import CO_TRAINED, GIVEN, TrainConfig, train_config
-from disttgl_hpc.errors import ConfigError
+from disttgl_hpc.errors import ConfigError, StoreError
 from disttgl_hpc.events.stream import EventStream, Split
 from disttgl_hpc.events.tcsr import build_tcsr
-from disttgl_hpc.grid.collectives import Communicator, bcast, decide_together
+from disttgl_hpc.grid.collectives import Communicator, barrier, bcast, decide_together
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.model.products import prepare_process
 from disttgl_hpc.static_memory.lightgcn import Learned, learn_static_gnn
@@ -118,7 +118,7 @@ def pretrain(
     ``force``, and GridError and StoreError as training does.
     """
     check_output(output, STATIC_KIND, force=force)
-    decide_together(world, events.check_contents, config.timeout_s)
+    decide_together(world, events.check_contents, config.timeout_s, "check the events")
     stream = training_part(events.stream, share)
     learned: Learned | None
     if method == "embedding":
@@ -137,9 +137,12 @@ def pretrain(
             report=learned.report,
         )
         rows = learned.rows
-        decide_together(world, lambda: write_static_store(output, rows, origin), config.timeout_s)
+        decide_together(
+            world, lambda: write_static_store(output, rows, origin), config.timeout_s, f"write {output}"
+        )
         if world.rank == 0:
-            shutil.rmtree(_run_beside(output), ignore_errors=True)
+            with suppress(OSError, StoreError):
+                RunDirectory(_run_beside(output)).remove()
     return learned
 
 
@@ -179,6 +182,7 @@ def _learn_embedding(events: EventStore, config: TrainConfig, output: Path, worl
         world, bool(run.whole_checkpoints), config.timeout_s, "the first rank to look for checkpoints"
     )
     if is_begun:
+        run.check_idle()
         config = resumed_config(run, config.as_dict(), "remove this folder to start over")
         _check_share(run, events.stream)
     if not train(events, config, run, world, resume=is_begun):
@@ -187,8 +191,10 @@ def _learn_embedding(events: EventStore, config: TrainConfig, output: Path, worl
     load_static(run.best_checkpoint, {"rows": rows})
     records = [record for record in run.records() if record["record"] == "sweep"]
     epochs = [{"loss": record["loss"], "mrr": record["validation"]["mrr"]} for record in records]
-    world.barrier()  # all ranks have read the run's files before rank 0 removes them
-    return Learned(rows, {"epochs": epochs, "best_mrr": run.read_best()["score"]})
+    # All ranks have read the run's files before rank 0 removes them.
+    best_mrr = run.read_best().score
+    barrier(world, config.timeout_s, "the other ranks to read the best checkpoint")
+    return Learned(rows, {"epochs": epochs, "best_mrr": best_mrr})
 
 
 def _check_share(run: RunDirectory, stream: EventStream) -> None:
