@@ -241,7 +241,7 @@ def seal(path):
             write_manifest(path.parent, [sha256_of(part) for part in parts], attributes)
         elif path.name in {"s.static.h5", "memory.h5"}:
             with h5py.File(path, "r+") as file:
-                rows, origin = list(file.values())[0][()], json.loads(file.attrs["origin"])
+                rows, origin = file[min(file)][()], json.loads(file.attrs["origin"])
                 file.attrs["checksum"] = _checksum(rows, origin)
 
 
