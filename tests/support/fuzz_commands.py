@@ -1,12 +1,12 @@
 """Fuzzing: every command, given damaged stores, runs and inputs, works or ends with a line that says what is wrong.
 
-    python tests/support/fuzz_commands.py --cases 10000       # some tenths of a second each; ends with the findings
-    python tests/support/fuzz_commands.py --first 4711 --keep /tmp/look      # one case; leaves its files there
+    python tests/support/fuzz_commands.py --cases 10000                      # a tenth of a second each, then the faults
+    python tests/support/fuzz_commands.py --first 4711 --keep FOLDER         # one case again; keeps its files
 
-One process makes a folder of stores, runs and inputs and warms up on them. Each case is a fork of it, which restores
-the folder, damages one thing in it and runs one command. A case may not end by a signal, print a traceback or a
-warning of Python, or take more than ROOM_BYTES of address space or CASE_S seconds. Cases depend on their number
-and on --seed only.
+One process makes a folder of stores, runs and inputs and runs every command on them once. For each case it restores
+the folder and forks; the child damages one thing and runs one command. That may not end by a signal, print a
+traceback or a warning of Python's, or need more than ROOM_BYTES of address space or CASE_S seconds. A case depends
+on its number and on --seed only.
 """
 
 import argparse
@@ -234,7 +234,7 @@ def damage(draws):
 
 def seal(path):
     """Make the checksums of a checkpoint, a static memory or a kept memory fit what has been changed in it."""
-    with suppress(LookupError, TypeError, ValueError, AttributeError):  # it may be changed beyond that
+    with suppress(LookupError, TypeError, ValueError, AttributeError, MemoryError):  # changed beyond that
         if path.parent.name.startswith("step-"):
             attributes = json.loads((path.parent / "manifest.json").read_bytes())["attributes"]
             parts = sorted(path.parent.glob("node-*.h5"))
@@ -280,9 +280,8 @@ def _be_the_child(key, output):
         what, command = damage(random.Random(key))
         sys.stdout.write(f"{what}; disttgl {command}\n")
         sys.stdout.flush()
-        most = (
-            int(re.search(r"VmSize:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024 + ROOM_BYTES
-        )
+        size_kib = re.search(r"VmSize:\s+(\d+)", Path("/proc/self/status").read_text())[1]
+        most = int(size_kib) * 1024 + ROOM_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
         resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -302,12 +301,8 @@ def fault(status, hangs, output):
         what = "hangs" if hangs else signal.Signals(os.WTERMSIG(status)).name
         return f"{what} in {':'.join(frames[0])}" if frames else what
     if "Traceback (most recent call last)" in output:
-        kind = re.search(r"unexpected (\w+)", output)
-        return (
-            f"{kind[1] if kind else 'traceback'} in {':'.join(frames[-1])}"
-            if frames
-            else output.strip().splitlines()[-1]
-        )
+        kind, where = re.search(r"unexpected (\w+)", output), frames[-1] if frames else ["a test"]
+        return f"{kind[1] if kind else output.split()[-1]} in {':'.join(where)}"
     if "not enough memory" in output:
         return "takes more memory than there is"
     warning = re.search(r"^(\S+:\d+): (\w*Warning): ", output, re.MULTILINE)
