@@ -8,6 +8,7 @@ from typing import Any
 import click
 from mpi4py import MPI
 
+from disttgl_hpc.cli import print_answer
 from disttgl_hpc.inference.classify import HeadSettings
 from disttgl_hpc.inference.classify import classify as run_classify
 from disttgl_hpc.report.result_tables import heads_table
@@ -49,4 +50,4 @@ def classify(run: Path, events: Path | None, **settings: Any) -> None:
     """
     if MPI.COMM_WORLD.rank:
         return  # only one process works
-    click.echo(heads_table(run_classify(RunDirectory(run), HeadSettings(**settings), events)))
+    print_answer(heads_table(run_classify(RunDirectory(run), HeadSettings(**settings), events)))

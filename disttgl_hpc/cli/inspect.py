@@ -12,6 +12,7 @@ import click
 import numpy as np
 from mpi4py import MPI
 
+from disttgl_hpc.cli import print_answer
 from disttgl_hpc.events.statistics import count_values, describe
 from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.store.batch_store import KIND, SCHEMA_VERSION, BatchStore
@@ -44,7 +45,7 @@ def inspect(file: Path, as_json: bool, verify: bool) -> None:
     others = {KIND: _batch_facts, STATIC_KIND: _static_facts, KEPT_KIND: _memory_facts}
     facts_of = next((others[kind] for kind in others if is_kind(file, kind)), _event_facts)
     facts = facts_of(file, verify=verify)
-    click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(_lines(facts)))
+    print_answer(json.dumps(facts, indent=2) if as_json else "\n".join(_lines(facts)))
 
 
 def _batch_facts(file: Path, *, verify: bool) -> dict[str, Any]:

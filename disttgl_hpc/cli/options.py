@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from disttgl_hpc.cli import print_answer, print_done
 from disttgl_hpc.config import TrainConfig, read_toml, setting_of
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.inference.answers import TABLE_KINDS, check_kind, write_table, write_table_file
@@ -197,8 +198,8 @@ def print_table(columns: dict[str, Any], file: Path | None) -> None:
     """Write a table to ``file``, or as CSV to standard output."""
     if file is not None:
         write_table_file(file, columns)
-        click.echo(f"{file}: {len(next(iter(columns.values()))):,} rows")
+        print_done(f"{file}: {len(next(iter(columns.values()))):,} rows")
         return
     text = io.BytesIO()
     write_table(text, columns, "csv")
-    click.echo(text.getvalue(), nl=False)
+    print_answer(text.getvalue().decode(), nl=False)

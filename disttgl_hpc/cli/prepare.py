@@ -9,6 +9,7 @@ from typing import Any
 import click
 from mpi4py import MPI
 
+from disttgl_hpc.cli import print_done
 from disttgl_hpc.ingest.columns import joined_names, parse_columns
 from disttgl_hpc.ingest.formats import FORMATS
 from disttgl_hpc.ingest.prepare import PrepareSettings
@@ -93,7 +94,7 @@ def prepare(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
         return  # only one process writes the file
     settings = PrepareSettings(inputs=inputs, output=output, **_parsed(options))
     stream = run_prepare(settings).stream
-    click.echo(
+    print_done(
         f"{output}: {stream.num_events:,} events, {stream.num_nodes:,} nodes, "
         f"training up to event {stream.split.train_end:,}, validation up to {stream.split.validation_end:,}"
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from mpi4py import MPI
 
+from disttgl_hpc.cli import print_answer
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.report.schedule_pictures import (
@@ -64,4 +65,4 @@ def schedule(
             file.write_text(picture, encoding="utf-8")
         except OSError as error:
             raise StoreError(f"{file}: cannot be written ({error.strerror}): choose another place") from error
-    click.echo(schedule_table(shape, batches, steps))
+    print_answer(schedule_table(shape, batches, steps))
