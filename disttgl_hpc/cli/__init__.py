@@ -99,7 +99,7 @@ def main() -> None:
 
 def _run() -> None:
     """Run a command and exit."""
-    faulthandler.enable()  # a file truncated while it is mapped causes a bus error: print where
+    faulthandler.enable()  # a file truncated while it is mapped causes a bus error: print where, if it can
     drop_names_of_segments(MPI.COMM_WORLD)  # first, since importing a command takes seconds
     # Of its own: on COMM_WORLD other ranks may be in an operation of the command, which a barrier must not match.
     peers = dup(MPI.COMM_WORLD, DEFAULT_TIMEOUT_S, "the other ranks to start")

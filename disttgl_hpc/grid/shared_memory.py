@@ -36,6 +36,15 @@ def free_shared_memory(reserved: int = 0) -> int:
     return max(0, min(limits))
 
 
+FLOAT_BYTES = 4  # of a float32
+GRADIENT_TAIL = 4  # after the gradients: whether to stop, whether to take a checkpoint, loss, events
+
+
+def gradient_bytes(num_parameters: int, trainers_of_node: int) -> int:
+    """Bytes that the gradients of a node's trainers and their sum take, see :class:`~.gradients.VectorSum`."""
+    return (num_parameters + GRADIENT_TAIL) * FLOAT_BYTES * (trainers_of_node + 1)
+
+
 def check_room(num_bytes: int, what: str) -> None:
     """Refuse an allocation that shared memory cannot hold. Raises GridError with both sizes.
 

@@ -11,8 +11,8 @@ from disttgl_hpc.benchmarks import calibration
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import GridError
 from disttgl_hpc.grid import shared_memory
-from disttgl_hpc.grid.gradients import gradient_bytes
 from disttgl_hpc.grid.schedule import GridShape
+from disttgl_hpc.grid.shared_memory import gradient_bytes
 from disttgl_hpc.memory.co_trained import static_shapes
 from disttgl_hpc.memory.shared_tables import num_bytes, table_shapes
 from disttgl_hpc.planning import grid_choice as planning
