@@ -34,6 +34,7 @@ from disttgl_hpc.planning.grid_choice import grid_shape, shared_bytes
 from disttgl_hpc.planning.machine import own_cores, versions
 from disttgl_hpc.planning.run_plan import RunPlan
 from disttgl_hpc.store.event_store import EventStore
+from disttgl_hpc.store.files import write_text
 from disttgl_hpc.training.run_events import with_inputs
 
 
@@ -475,7 +476,7 @@ def _try_run(run: Path, world: Communicator, timeout_s: float) -> str:
     trace = folder / bcast(world, name, timeout_s, what)
     if world.rank == 0:
         try:
-            trace.write_text("a test of whether all nodes see this folder\n", encoding="utf-8")
+            write_text(trace, "a test of whether all nodes see this folder\n")
         except OSError as failure:
             error = f"{folder} cannot be written ({failure.strerror}): choose another --run"
     is_written = bcast(world, not error, timeout_s, what)

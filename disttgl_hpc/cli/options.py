@@ -18,6 +18,7 @@ from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.inference.answers import TABLE_KINDS, check_kind, write_table, write_table_file
 from disttgl_hpc.log import printable
 from disttgl_hpc.report.drawing import check_plot
+from disttgl_hpc.store.files import write_errors, write_text
 
 
 def config_options(
@@ -128,9 +129,10 @@ def _check_folder(file: Path) -> None:
 
 
 def write_json(record: dict[str, Any], file: Path | None) -> None:
-    """Write a record to ``file`` unless it is None."""
+    """Write a record to ``file`` unless it is None. Raises StoreError."""
     if file is not None:
-        file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        with write_errors(file, "free space there, or choose another place"):
+            write_text(file, json.dumps(record, indent=2) + "\n")
 
 
 def read_json(file: Path, command: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from disttgl_hpc.report.drawing import check_plot, draw, save_charts
 from disttgl_hpc.report.page import GENERATOR, all_charts, render_report
 from disttgl_hpc.report.run_facts import RunFacts
 from disttgl_hpc.report.run_files import check_tensorboard, read_runs, write_tensorboard
+from disttgl_hpc.store.files import write_text
 
 _EXAMPLES = """\b
 Examples:
@@ -68,7 +69,7 @@ def report(
             if file_type != "svg":
                 check_plot(plots / f"chart.{file_type}")
         facts = read_runs(runs)
-        page.write_text(render_report(facts), encoding="utf-8")
+        write_text(page, render_report(facts))
         click.echo(f"{page}: {page.stat().st_size / 1024:,.0f} KiB")
         if plots is not None:
             _save_charts(facts, plots, file_type)
@@ -84,10 +85,8 @@ def _check_page(page: Path) -> None:
     """Raise ConfigError if the file exists and is not a report."""
     if page.exists() and not page.is_file():
         raise ConfigError(f"{page}: exists and is not a file: choose another name with -o")
-    if page.exists():
-        with page.open(encoding="utf-8", errors="replace") as file:
-            if GENERATOR not in file.read(2000):
-                raise ConfigError(f"{page}: exists and is not a report: choose another name with -o")
+    if page.exists() and GENERATOR.encode() not in page.read_bytes()[:2000]:
+        raise ConfigError(f"{page}: exists and is not a report: choose another name with -o")
 
 
 def _save_charts(facts: Sequence[RunFacts], folder: Path, file_type: str) -> None:
@@ -96,7 +95,7 @@ def _save_charts(facts: Sequence[RunFacts], folder: Path, file_type: str) -> Non
     for name, chart in charts.items():
         path = folder / f"{name}.{file_type}"
         if file_type == "svg":
-            path.write_text(draw(chart, standalone=True), encoding="utf-8")
+            write_text(path, draw(chart, standalone=True))
         else:
             save_charts([chart], path)
     click.echo(f"{folder}: {len(charts)} charts")

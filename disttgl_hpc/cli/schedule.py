@@ -16,6 +16,7 @@ from disttgl_hpc.report.schedule_pictures import (
     schedule_picture,
     schedule_table,
 )
+from disttgl_hpc.store.files import write_text
 
 _EXAMPLES = """\b
 Examples:
@@ -60,7 +61,7 @@ def schedule(
         files[grid_picture_file] = grid_picture(shape, nodes=nodes)
     for file, picture in files.items():
         try:
-            file.write_text(picture, encoding="utf-8")
+            write_text(file, picture)
         except OSError as error:
             raise StoreError(f"{file}: cannot be written ({error.strerror}): choose another place") from error
     click.echo(schedule_table(shape, batches, steps))

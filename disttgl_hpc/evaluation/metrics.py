@@ -6,6 +6,7 @@ are those with a node that has no training event.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -265,6 +266,15 @@ class PartMetrics:
         record: dict[str, Any] = {} if self.links is None else asdict(self.links)
         others = {"inductive": self.inductive, "classes": self.classes}
         return record | {name: own.as_dict() for name, own in others.items() if own is not None}
+
+
+def score_of(metrics: Mapping[str, Any]) -> float | None:
+    """The metric that selects the best epoch, from a record of :meth:`PartMetrics.as_dict`; None without any."""
+    classes = metrics.get("classes")
+    if "mrr" in metrics or not isinstance(classes, dict):
+        return metrics.get("mrr")
+    score: float | None = classes.get("roc_auc", classes.get("f1_micro"))
+    return score
 
 
 def ranked(

@@ -31,7 +31,7 @@ from disttgl_hpc.model.parameters import Adam, WeightDraws
 from disttgl_hpc.model.products import prepare_process, torch_product
 from disttgl_hpc.planning.run_plan import batching_of
 from disttgl_hpc.sampling.neighbors import event_bounds, recent_neighbors
-from disttgl_hpc.store.files import replacing
+from disttgl_hpc.store.files import write_errors, write_text
 from disttgl_hpc.store.node_rows import with_static_memory
 from disttgl_hpc.training.checkpoints import load_static, load_weights
 from disttgl_hpc.training.run_directory import RunDirectory, open_events, saved_config
@@ -85,8 +85,9 @@ def classify(run: RunDirectory, head: HeadSettings, events: Path | None = None) 
         "baselines": {name: metrics.as_dict() for name, metrics in baselines.items()},
         "positives": _positives(targets, stream),
     }
-    with replacing(run.path / "classify.json") as partial:
-        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    output = run.path / "classify.json"
+    with write_errors(output, "free disk space"):
+        write_text(output, json.dumps(record, indent=2) + "\n")
     return record
 
 
@@ -117,7 +118,7 @@ def source_embeddings(run: RunDirectory, stream: EventStream, config: TrainConfi
     if config.static == CO_TRAINED:
         co_trained = np.empty((stream.num_nodes, config.dim_memory), np.float32)
         load_static(run.best_checkpoint, {"rows": co_trained})
-    batching = batching_of(stream, config, GridShape.parse(best_grid(run)))
+    batching = batching_of(stream, config, GridShape.parse(best_grid(run, run.read_best())))
     inputs = InputBuilder(stream, device, co_trained)
     walk = MemoryWalk(stream, config, batching, inputs)
     state = np.zeros((stream.num_nodes, 2 * config.dim_memory), np.float32)

@@ -11,6 +11,7 @@ faster. :class:`NodeIds` maps the user's ids to nodes.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -393,6 +394,6 @@ def _best_manifest(run: RunDirectory) -> Manifest:
 
 def _open_store(path: Path) -> EventStore:
     """Open an event store and check its contents. Raises StoreError."""
-    if not path.exists():
+    if not os.path.exists(path):
         raise StoreError(f"{path}: event store not found: pass its path (--events EVENTS)")
     return EventStore.open(path, check=True)

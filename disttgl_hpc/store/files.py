@@ -7,13 +7,14 @@ directly to the offsets that it allocated.
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import os
 import re
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,10 +57,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The file is synced before it is renamed, so a crash leaves the old file or the new one, never a partial
     one. On an error the temporary file is removed and ``path`` is unchanged. Temporary files that killed
-    processes left are removed first, see :func:`_remove_abandoned`.
+    processes left are removed first, see :func:`_remove_abandoned`. If ``path`` is a symbolic link, the file takes
+    the place of the link; what the link names is unchanged.
     """
     _remove_abandoned(path)
     partial = _temporary(path, "partial")
+    partial.unlink(
+        missing_ok=True
+    )  # of a killed process with this number, or a link that writing would follow
     try:
         yield partial
         sync(partial)
@@ -67,6 +72,60 @@ def replacing(path: Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file, wholly or not at all; a device or a pipe is written to. Raises OSError."""
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file. Raises OSError, also for a pipe or device, where reading might wait forever."""
+    if path.exists() and not path.is_file():
+        code = errno.EISDIR if path.is_dir() else errno.EINVAL
+        raise OSError(code, os.strerror(code), str(path))
+    return path.read_bytes()
+
+
+def open_no_link(path: str, flags: int) -> int:
+    """Opener for :func:`open` that follows no symbolic link and waits for no pipe. Raises OSError."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+
+def check_no_link(folder: Path) -> None:
+    """Raise StoreError if a folder is a symbolic link, through which nothing is written or removed."""
+    if folder.is_symlink():
+        raise StoreError(f"{folder}: must be a folder, is a symbolic link: remove the link")
+
+
+def remove_folder(folder: Path, names: str) -> None:
+    """Remove a folder and its files whose names match the pattern ``names``, and what a kill left of them.
+
+    Files of others stay, and so does the folder then, with a warning. A symbolic link is removed itself; nothing
+    that it names is. Raises OSError.
+    """
+    if folder.is_symlink():
+        folder.unlink()
+        return
+    remove_files(folder, names)
+    others = sorted(path.name for path in folder.iterdir())
+    if others:
+        log.warning("%s: not removed, as it has files of others: %s", folder, ", ".join(others[:3]))
+    else:
+        folder.rmdir()
+
+
+def remove_files(folder: Path, names: str, but: Container[Path] = ()) -> None:
+    """Remove the files of a folder whose names match ``names``, as :func:`remove_folder` does, but for some."""
+    own = re.compile(rf"{names}|\.({names})\.[0-9a-f]{{8}}\.\d+\.partial")
+    for path in folder.iterdir():
+        is_file = path.is_symlink() or not path.is_dir()
+        if is_file and own.fullmatch(path.name) and path not in but:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -144,12 +203,13 @@ def open_checked(path: Path, kind: str, schema_version: int) -> Iterator[h5py.Fi
 
 def check_is_file(path: Path) -> None:
     """Raise StoreError unless ``path`` is a file: opening a FIFO would wait for a writer that may never come."""
-    if path.is_file():
+    if os.path.isfile(path):
         return
+    if not os.path.exists(path):  # unlike Path.exists also where a name is too long or a folder closed
+        raise StoreError(f"{path}: no such file: check the path")
     others = {"a folder": path.is_dir, "a FIFO": path.is_fifo, "a socket": path.is_socket}
     kind = next((name for name, is_one in others.items() if is_one()), "a device")
-    found = f"must be a file, found {kind}" if path.exists() else "no such file"
-    raise StoreError(f"{path}: {found}: check the path")
+    raise StoreError(f"{path}: must be a file, found {kind}: check the path")
 
 
 def check_types(record: object) -> None:

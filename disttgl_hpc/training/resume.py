@@ -6,7 +6,7 @@ nodes. ``Job`` is what all ranks of a run know once its start is found.
 
 from __future__ import annotations
 
-import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -29,17 +29,18 @@ from disttgl_hpc.memory.node_memory import Beginning
 from disttgl_hpc.model.parameters import Adam
 from disttgl_hpc.planning.run_plan import Before, RunPlan
 from disttgl_hpc.sampling.local_batch import SAMPLING_VERSION, GraphSource
-from disttgl_hpc.store.checkpoint_files import Manifest, read_manifest, verify_parts
+from disttgl_hpc.store.checkpoint_files import Manifest
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.training.checkpoints import (
-    check_attributes,
+    best_before,
     load_memory,
     load_optimiser,
     load_static,
     load_weights,
+    newest_whole,
     read_trainer,
 )
-from disttgl_hpc.training.run_directory import RunDirectory, saved_config
+from disttgl_hpc.training.run_directory import Best, RunDirectory, saved_config
 from disttgl_hpc.training.run_events import check_same_static_memory, static_settings
 
 log = get_logger(__name__)
@@ -71,7 +72,7 @@ def find_prefix(store: EventStore, checksum: str, original: Path) -> Prefix:
     for ancestor in store.grown_from:
         if ancestor.checksum == checksum:
             return prefix_of(store, ancestor.num_events, ancestor.split)
-    if not original.is_file() or (other := EventStore.open(original, check=True)).checksum != checksum:
+    if not os.path.isfile(original) or (other := EventStore.open(original, check=True)).checksum != checksum:
         raise StoreError(
             f"{store.path}: must begin with the events that the run was trained on (checksum {checksum[:16]}…), "
             f"which cannot be checked: it was not extended by disttgl append, and {original} no longer exists: restore "
@@ -157,15 +158,15 @@ class Start(Beginning):
     """The start of a run, here from nothing; subclasses continue from a checkpoint.
 
     before: training on other grids so far. grid: the grid of the loaded memory. is_tested: whether the run
-    was complete before. is_validated: whether the sweep that ends here, if any, has been validated.
-    best_score: of the sweeps before, −∞ without any on these events.
+    was complete before. is_recorded: whether the sweep that ends here, if any, has its record. best: the best
+    of the recorded sweeps.
     """
 
     before: Before = Before()  # noqa: RUF009 - frozen
     grid: str = ""
     is_tested: bool = False
-    is_validated: bool = False
-    best_score: float = -math.inf
+    is_recorded: bool = False
+    best: Best | None = None
 
     def leaves_nothing_of(self, plan: RunPlan) -> bool:
         """Whether all steps of ``plan`` and, unless its events are new, the test are done."""
@@ -292,22 +293,27 @@ def find_start(run: RunDirectory, config: TrainConfig, store: EventStore) -> Sta
     """The start of a resumed run: its newest whole checkpoint or, on another grid, the last sweep's end.
 
     Without a checkpoint the run starts from nothing. config: with the chosen grid and time unit. store: the
-    events, possibly more than before; the run then also continues from the last sweep's end. Raises StoreError
-    if there are checkpoints and all are damaged.
+    events, possibly more than before; the run then also continues from the last sweep's end. Nothing is written
+    or removed. Raises StoreError if there are checkpoints and all are damaged, or if the best sweep is not known or
+    its checkpoint not whole.
     """
     saved, shape = run.read_config(), GridShape.parse(config.grid)
     check_same_static_memory(saved, static_settings(config), run.path, "train --resume RUN --static FILE")
-    newest = _newest_whole(run, shape.option)
+    newest = newest_whole(run, shape.option)
     if newest is None:
-        log.info("%s has no checkpoint yet: the run starts from the beginning", run.path)
+        say = log.warning if run.records() else log.info
+        say("%s has no checkpoint: the run starts from the beginning", run.path)
         return Start(grid=shape.option)
     is_longer = newest.attributes["settings"]["checksum"] != store.checksum
     if is_longer:
         _check_longer(newest, config, store)
-        newest = _newest_whole(run, None) or newest
+        newest = newest_whole(run, None) or newest
     is_tested = any(record["record"] == "test" for record in run.records())
     found = newest.attributes
-    differences = _differences(saved_config(found["settings"]), config)
+    written = saved_config(found["settings"])
+    differences = _differences(written, config)
+    if written.epochs > config.epochs:
+        differences.append(f"epochs {written.epochs}, now {config.epochs}")
     if differences:
         raise StoreError(
             f"{newest.folder}: config.json has changed since ({', '.join(differences)}): restore it"
@@ -321,13 +327,19 @@ def find_start(run: RunDirectory, config: TrainConfig, store: EventStore) -> Sta
             step,
         )
         before = Before(epochs=found["epochs"], sweeps=found["sweep"], steps=step, same_events=False)
-        return Regrowth(
-            before=before, grid=shape.option, is_tested=is_tested, is_validated=True, manifest=newest
-        )
-    if found["grid"] == shape.option:
+        return Regrowth(before=before, grid=shape.option, is_tested=is_tested, manifest=newest)
+    is_same_grid = found["grid"] == shape.option
+    best, is_recorded = best_before(run, newest, is_same_grid=is_same_grid)
+    if is_same_grid:
         log.info("resuming from the checkpoint before step %d", step)
         return Resumption(
-            step=step - before.steps, before=before, grid=shape.option, is_tested=is_tested, manifest=newest
+            step=step - before.steps,
+            before=before,
+            grid=shape.option,
+            is_tested=is_tested,
+            is_recorded=is_recorded,
+            best=best,
+            manifest=newest,
         )
     log.info(
         "resuming on %s from the end of sweep %d (step %d), trained on %s. Kept: weights, optimiser. Not kept: the "
@@ -339,8 +351,23 @@ def find_start(run: RunDirectory, config: TrainConfig, store: EventStore) -> Sta
     )
     before = Before(epochs=found["epochs"], sweeps=found["sweep"], steps=step)
     return Resumption(
-        before=before, grid=found["grid"], is_tested=is_tested, manifest=newest, is_same_grid=False
+        before=before,
+        grid=found["grid"],
+        is_tested=is_tested,
+        is_recorded=is_recorded,
+        best=best,
+        manifest=newest,
+        is_same_grid=False,
     )
+
+
+def check_step(start: Start, plan: RunPlan, run: RunDirectory) -> None:
+    """Raise StoreError unless a start lies within the steps of its plan."""
+    if start.step > plan.num_steps:
+        raise StoreError(
+            f"{run.path}: its checkpoint is of step {plan.before.steps + start.step}, the run has "
+            f"{plan.before.steps + plan.num_steps} steps: restore config.json and the checkpoint"
+        )
 
 
 def _check_longer(newest: Manifest, config: TrainConfig, store: EventStore) -> None:
@@ -358,31 +385,3 @@ def _check_longer(newest: Manifest, config: TrainConfig, store: EventStore) -> N
             "a run with static memory cannot continue on a longer stream, since the memory belongs to the nodes and "
             "training events it was learned from: begin another run with --run"
         )
-
-
-def _newest_whole(run: RunDirectory, grid: str | None) -> Manifest | None:
-    """The newest undamaged checkpoint from which ``grid`` can continue; None: the newest at the end of a sweep."""
-    damaged, other_grid = [], ""
-    for folder in reversed(run.whole_checkpoints):
-        try:
-            manifest = read_manifest(folder)
-            check_attributes(manifest)
-            if manifest.attributes["grid"] == grid or manifest.attributes["ends_sweep"]:
-                verify_parts(manifest)
-                return manifest
-            other_grid = manifest.attributes["grid"]
-        except StoreError as error:
-            log.warning("%s", error)
-            damaged.append(f"{folder.name}")
-    if damaged:
-        raise StoreError(
-            f"{run.checkpoints}: all checkpoints are damaged ({', '.join(damaged)}): restore one, or begin another run"
-        )
-    if other_grid:
-        what = "a longer stream" if grid is None else f"grid {grid}"
-        remedy = "the original events" if grid is None else f"--grid {other_grid}"
-        raise ConfigError(
-            f"{run.path}: {what} can continue only from the end of a sweep, and {other_grid} has not completed one: "
-            f"resume with {remedy}, or begin another run"
-        )
-    return None

@@ -30,7 +30,7 @@ from disttgl_hpc.planning.run_plan import RunPlan
 from disttgl_hpc.sampling.local_batch import StoredGraphs
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.training.checkpoints import RunCheckpoints, model_arrays, static_arrays, trainer_arrays
-from disttgl_hpc.training.resume import Job, Start, find_start
+from disttgl_hpc.training.resume import Job, Start, check_step, find_start
 from disttgl_hpc.training.run_directory import RunDirectory, run_settings
 from disttgl_hpc.training.run_events import check_batches_fit, largest_feature, with_inputs
 from disttgl_hpc.training.sweep_ends import SweepEnds
@@ -110,11 +110,12 @@ def _begin(
     """
     start = find_start(run, config, store) if resume else Start(grid=config.grid)
     plan = RunPlan.of(store.stream, config, GridShape.parse(config.grid), before=start.before)
+    check_step(start, plan, run)
     if start.leaves_nothing_of(plan):
         log.info("%s is complete: nothing to do unless --epochs is increased", run.path)
         return start, plan
-    best_score = run.begin(settings, plan.before.steps + start.step, is_validated=start.is_validated)
-    return replace(start, best_score=best_score), plan
+    run.begin(settings, plan.before.steps + start.step, plan.before)
+    return start, plan
 
 
 def _check_devices(grid: Grid, config: TrainConfig) -> None:

@@ -209,7 +209,7 @@ def test_a_kept_memory_of_other_weights_is_ignored(tmp_path, short, caplog):
     update(run)
     config = resumed_config(run, {"epochs": 6})
     train(short, config, run, MPI.COMM_SELF, resume=True)
-    assert run.read_best()["sweep"] > 1
+    assert run.read_best().sweep > 1
     with caplog.at_level("INFO"):
         found = as_dict(open_trained(run))
     assert "other weights" in caplog.text

@@ -308,8 +308,8 @@ def run(originals, folder):
     step = checkpoint_folder(directory.checkpoints, 7)
     checksum = write_checkpoint(part_path(step, 0), {"weights/a": np.eye(2)}, attributes)
     write_manifest(step, [checksum], attributes)
-    directory.keep_best(7, 1, 0.5)
-    directory.record("sweep", {"sweep": 1, "step": 6, "loss": 0.1})
+    best = {"step": 7, "sweep": 1, "score": 0.5}
+    directory.record("sweep", {"sweep": 1, "step": 7, "loss": 0.1, "validation": {"mrr": 0.5}, "best": best})
     return directory, store, step
 
 
@@ -317,7 +317,7 @@ def run(originals, folder):
 @given(st.data())
 def test_files_of_a_run(run, folder, data):
     directory, store, step = run
-    files = [directory.config_file, directory.metrics_file, directory.best_file, step / "manifest.json"]
+    files = [directory.config_file, directory.metrics_file, step / "manifest.json"]
     file = data.draw(st.sampled_from(files))
     whole = file.read_bytes()
     try:

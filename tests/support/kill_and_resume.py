@@ -90,7 +90,7 @@ def killed_and_resumed(folder, store, grid, kills, draws, with_daemon=True, *, i
                 told.append(kill(run, job, draws))
         assert contents(outside) == theirs, f"{told[-1]}: files outside the run have changed"
         if is_killed:
-            if damages and len(told) % 2 and len(run.whole_checkpoints) > 1 and run.best_file.exists():
+            if damages and len(told) % 2 and len(run.whole_checkpoints) > 1 and run.best():
                 copied(run.path, undamaged)
                 told[-1].damage = damages.pop()
                 DAMAGES[told[-1].damage](run, outside, draws)

@@ -11,16 +11,23 @@ from disttgl_hpc.store.checkpoint_files import read_manifest, write_manifest
 
 
 def best_missing(run, outside, draws):
-    run.best_file.unlink()
+    change_last_sweep(run, lambda record: record.pop("best"))
 
 
 def best_changed(changes, run, outside, draws):
-    run.best_file.write_text(json.dumps(run.read_best() | changes))
+    change_last_sweep(run, lambda record: record["best"].update(changes))
 
 
 def best_names_another(run, outside, draws):
     steps = {read_manifest(folder).attributes["step"] for folder in run.whole_checkpoints}
-    best_changed({"step": draws.choice(sorted(steps - {run.read_best()["step"]}))}, run, outside, draws)
+    best_changed({"step": draws.choice(sorted(steps - {run.read_best().step}))}, run, outside, draws)
+
+
+def change_last_sweep(run, change):
+    """Change the last record of a sweep in place."""
+    records = run.records()
+    change([record for record in records if record["record"] == "sweep"][-1])
+    run.metrics_file.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
 def cut(name, run, outside, draws):
@@ -85,12 +92,11 @@ def file_named_like_a_step(run, outside, draws):
 
 
 DAMAGES = {
-    "best.json missing": best_missing,
-    "best.json cut": partial(cut, "best_file"),
-    "best.json of a step that is not there": partial(best_changed, {"step": 10**6}),
-    "best.json of another step": best_names_another,
-    "best.json with a NaN": partial(best_changed, {"score": float("nan")}),
-    "best.json with another score": partial(best_changed, {"score": 0.99}),
+    "no best sweep": best_missing,
+    "a best sweep of a step that is not there": partial(best_changed, {"step": 10**6}),
+    "a best sweep of another step": best_names_another,
+    "a best sweep with a NaN": partial(best_changed, {"score": float("nan")}),
+    "a best sweep with another score": partial(best_changed, {"score": 0.99}),
     "lock a link": partial(link_to_file, "lock"),
     "report.html a link": partial(link_to_file, "report.html"),
     "metrics.jsonl a link": partial(link_to_file, "metrics.jsonl"),

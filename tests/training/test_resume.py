@@ -4,31 +4,17 @@ import json
 import logging
 
 import pytest
-from mpi4py import MPI
 from run_helpers import SMALL, make_store
 from run_records import records
+from serial_jobs import job
 from stored_states import assert_same_state
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import ConfigError, StoreError
-from disttgl_hpc.grid.job import StopRequest
 from disttgl_hpc.training.resume import find_start, resumed_config
 from disttgl_hpc.training.run_directory import RunDirectory
-from disttgl_hpc.training.train import train
 
 BATCHES = 7  # of a sweep
-
-
-def job(path, store, *, stop_after=None, resume=False, **settings):
-    """One job of a serial run: whether it came to its end. ``stop_after`` so many steps it is asked to stop."""
-    run, asked = RunDirectory(path), iter(range(1, 10**6))
-    config = TrainConfig(**{**SMALL, **settings})
-    if resume:
-        config = resumed_config(run, settings)
-    with pytest.MonkeyPatch.context() as patch:
-        if stop_after is not None:
-            patch.setattr(StopRequest, "is_made", lambda _: next(asked) >= stop_after)
-        return train(store, config, run, MPI.COMM_SELF, resume=resume)
 
 
 @pytest.fixture
@@ -133,7 +119,7 @@ def test_the_last_checkpoints_the_best_and_the_last_sweeps_are_kept(tmp_path, st
     run = RunDirectory(tmp_path / "run")
     job(run.path, store, epochs=4, checkpoint_steps=2, keep_checkpoints=2, stop_after=27)
     kept = {int(folder.name.removeprefix("step-")) for folder in run.whole_checkpoints}
-    assert kept == {26, 27, 3 * BATCHES, run.read_best()["step"]}
+    assert kept == {26, 27, 3 * BATCHES, run.read_best().step}
 
 
 def test_another_grid_needs_a_sweeps_end(tmp_path, store):

@@ -78,7 +78,7 @@ def test_a_run_goes_on_with_a_longer_stream(tmp_path, stores, caplog):
     assert [record["sweep"] for record in found[:-1]] == [1, 2, 3, 4]
     assert found[3]["step"] == first_step + 2 * steps
     assert found[-1]["validation"]["num_events"] == LONG * 15 // 100
-    assert run.read_best()["sweep"] > 2, "validations of other events do not compare"
+    assert run.read_best().sweep > 2, "validations of other events do not compare"
     counts = {
         name: (optimiser[name].item(), array.item())
         for name, array in read_checkpoint(run.last_checkpoint, "optimiser/").arrays.items()
@@ -103,6 +103,21 @@ def test_it_may_be_stopped_at_any_time(tmp_path, stores):
         assert not job(run, longer, resume=True, epochs=3, stop_after=stop_after)
     assert job(run, longer, resume=True)
     assert records(run.path) == records(whole.path)
+
+
+def test_a_sweep_that_was_not_validated_leaves_no_gap_in_the_records(tmp_path, stores):
+    """Stopped at the end of the first sweep, before its validation, the run goes on with the longer stream."""
+    store, longer = stores
+    run = RunDirectory(tmp_path / "run")
+    assert not job(
+        run, store, epochs=3, stop_after=-(-store.stream.split.train_end // SMALL["local_batch"]) - 1
+    )
+    assert run.best() is None
+    assert not job(run, longer, resume=True, stop_after=2)
+    assert job(run, longer, resume=True)
+    assert [sweep["sweep"] for sweep in run.sweeps()] == [1, 2, 3]
+    assert "validation" not in run.sweeps()[0]
+    assert run.read_best().sweep > 1
 
 
 def test_an_unfinished_sweep_is_no_place_to_go_on_from(tmp_path, stores):
