@@ -3,8 +3,8 @@
 They use the same events as the model: those strictly before the query's time. Link heuristics rank the model's
 candidates and return scores (n, 1 + m), the true destination in column 0; metrics give ties mid-ranks. A pair is
 unordered: in a stream with one node set a reply counts as a meeting too. Class baselines (majority, last label,
-share so far) yield the scores of a few events at a time, (rows, C). The peak memory is 60 bytes per event and, for links,
-80 bytes per candidate of the ranked events.
+share so far) yield the scores of a few events at a time, (rows, C). The peak memory is 60 bytes per event and, for
+links, 80 bytes per candidate of the ranked events.
 """
 
 from __future__ import annotations
