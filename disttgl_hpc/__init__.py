@@ -39,6 +39,7 @@ def __getattr__(name: str) -> Any:
     """Import a name of the library on first use, so that the command line does not import torch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    importlib.import_module("disttgl_hpc.grid.shared_memory").check_room_for_mpi()
     return getattr(importlib.import_module("disttgl_hpc.api"), name)
 
 

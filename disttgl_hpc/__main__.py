@@ -1,6 +1,31 @@
-"""``python -m disttgl_hpc``: the same as the console script ``disttgl``."""
+"""The console script ``disttgl``, also ``python -m disttgl_hpc``: what comes before MPI is loaded."""
 
-from disttgl_hpc.cli import main
+from __future__ import annotations
+
+import importlib
+import sys
+
+from disttgl_hpc.errors import GridError
+from disttgl_hpc.grid.rank_parent import fork_rank
+from disttgl_hpc.grid.shared_memory import check_room_for_mpi
+
+_USAGE, _INTERRUPTED = 2, 130
+
+
+def main() -> None:
+    """Run the command line, in a child process if this is a rank of a job."""
+    fork_rank()
+    try:
+        check_room_for_mpi()
+        command_line = importlib.import_module("disttgl_hpc.cli")
+    except GridError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        sys.exit(_USAGE)
+    except KeyboardInterrupt:
+        sys.stderr.write("Error: interrupted\n")
+        sys.exit(_INTERRUPTED)
+    command_line.main()
+
 
 if __name__ == "__main__":
     main()

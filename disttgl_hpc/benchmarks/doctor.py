@@ -27,10 +27,11 @@ from disttgl_hpc.grid.collectives import Communicator, allgather, barrier, bcast
 from disttgl_hpc.grid.mpi_probe import mpi_stack, try_shared_memory
 from disttgl_hpc.grid.process_grid import check_slices, nodes_of, place
 from disttgl_hpc.grid.schedule import GridShape
+from disttgl_hpc.grid.shared_memory import free_shared_memory
 from disttgl_hpc.log import mebibytes
-from disttgl_hpc.memory.shared_tables import num_bytes, table_shapes
-from disttgl_hpc.planning.grid_choice import grid_shape
-from disttgl_hpc.planning.machine import free_shared_memory, own_cores, versions
+from disttgl_hpc.model.input_builder import num_parameters
+from disttgl_hpc.planning.grid_choice import grid_shape, shared_bytes
+from disttgl_hpc.planning.machine import own_cores, versions
 from disttgl_hpc.planning.run_plan import RunPlan
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.training.run_events import with_inputs
@@ -89,7 +90,7 @@ class JobFacts:
     """Facts of all ranks, and of the job.
 
     trainers: world ranks. grid: its shape in words, or "" with ``grid_error``. shared_bytes, disk_bytes: needed by
-    the tables of a node and by the checkpoints; None without events.
+    the windows of a node and by the checkpoints; None without events.
     """
 
     ranks: Sequence[RankFacts]
@@ -232,7 +233,7 @@ def check_threads(job: JobFacts) -> Check:
 
 
 def check_shared_memory(job: JobFacts) -> Check:
-    """Shared memory holds the node memory and its slots."""
+    """Shared memory holds all windows of a node."""
     if len(job.ranks) == 1:
         return Check("shared memory", "not needed by one process")
     free = min(rank.free_shared for rank in job.ranks)
@@ -415,7 +416,7 @@ def _job(
 ) -> JobFacts:
     """Facts of the job, with its grid and sizes. Collective, because the automatic grid is."""
     trainers = tuple(rank for node in nodes for rank in (node[:-1] if len(ranks) > 1 else node))
-    grid, grid_error, shared_bytes, disk_bytes = "", "", None, None
+    grid, grid_error, needed, disk_bytes = "", "", None, None
     try:
         placement = place(nodes, _shape(stream, config, world))
         trainers = placement.trainers
@@ -424,8 +425,8 @@ def _job(
         if stream is not None:
             check_slices(placement.shape, stream.split.train_end)
             sizes = RunPlan.of(stream, config, placement.shape).sizes
-            replicas = max(1, placement.replicas_per_node)
-            shared_bytes = num_bytes(table_shapes(sizes, placement.shape, replicas))
+            parameters = num_parameters(stream, config)
+            needed = shared_bytes(stream, config, placement.shape, max(1, len(placement.daemons)), parameters)
             one = placement.shape.memory * sizes.num_nodes * sizes.dim_row * _FLOAT32_BYTES
             disk_bytes = one * (config.keep_checkpoints + _MORE_CHECKPOINTS)
     except GridError as error:
@@ -438,7 +439,7 @@ def _job(
         threads=config.threads,
         device=config.device,
         events=events,
-        shared_bytes=shared_bytes,
+        shared_bytes=needed,
         disk_bytes=disk_bytes,
         run=run,
     )
@@ -447,7 +448,7 @@ def _job(
 def _shape(stream: EventStream | None, config: TrainConfig, world: Communicator) -> GridShape | None:
     """The grid of the settings; None for the automatic one without events. Collective."""
     if stream is not None:
-        return grid_shape(stream, config, world)
+        return grid_shape(stream, config, world, num_parameters(stream, config))
     return GridShape.parse(config.grid) if config.grid not in ("", "auto") else None
 
 

@@ -27,7 +27,7 @@ from disttgl_hpc.errors import (
     PeerError,
     StoreError,
 )
-from disttgl_hpc.grid.collectives import Communicator, allgather, barrier
+from disttgl_hpc.grid.collectives import DEFAULT_TIMEOUT_S, Communicator, allgather, barrier, dup
 from disttgl_hpc.grid.job import drop_names_of_segments
 
 _COMMANDS = {
@@ -131,7 +131,7 @@ def main() -> None:
     faulthandler.enable()  # a file truncated while it is mapped causes a bus error: print where
     drop_names_of_segments(MPI.COMM_WORLD)  # first, since importing a command takes seconds
     # Of its own: on COMM_WORLD other ranks may be in an operation of the command, which a barrier must not match.
-    peers = MPI.COMM_WORLD.Dup()
+    peers = dup(MPI.COMM_WORLD, DEFAULT_TIMEOUT_S, "the other ranks to start")
     try:
         status = disttgl.main(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as asked:

@@ -166,7 +166,7 @@ def _given_negatives(stream: EventStream) -> str:
 def _class_counts(names: tuple[str, ...], counts: dict[int, int]) -> dict[str, int]:
     """Number of events of each class by name, or by number if it has no name."""
     named = {name: counts.get(index, 0) for index, name in enumerate(names)}
-    return named | {str(value): count for value, count in counts.items() if value >= len(names)}
+    return named | {str(value): count for value, count in counts.items() if not 0 <= value < len(names)}
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:

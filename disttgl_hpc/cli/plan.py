@@ -24,6 +24,7 @@ from disttgl_hpc.cli.options import (
 from disttgl_hpc.config import TrainConfig, train_config
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.events.stream import EventStream
+from disttgl_hpc.model.input_builder import num_parameters
 from disttgl_hpc.planning.captured import captured_events, powers_of_two
 from disttgl_hpc.planning.costs import Machine
 from disttgl_hpc.planning.grid_choice import plan_grid
@@ -195,7 +196,16 @@ def _planned(
             "those of the machine that was measured" if calibration_files else "those of this machine"
         )
     machine = Machine(cores=cores)
-    record = plan_grid(stream, config, cluster, machine, records, base=base, max_loss=max_loss)
+    record = plan_grid(
+        stream,
+        config,
+        cluster,
+        machine,
+        records,
+        num_parameters=num_parameters(stream, config),
+        base=base,
+        max_loss=max_loss,
+    )
     commands = _commands(events, record, given)
     record |= {
         "calibration_files": [str(file) for file in calibration_files],

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -97,6 +96,7 @@ def units(first: int, last: int, size: int, *, parts: int = 1, index: int = 0) -
 # on the number of members. The nodes of a unit are updated once for all its events: an event in a unit of 100
 # costs two thirds of one in a unit of 40, and a batch of 600 still has 6 units to share.
 EVENTS_AT_ONCE = 100
+NUMBERS_AT_ONCE = 2**24  # of scores in a piece that is gathered: 64 MiB
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,10 @@ class Team:
     """The processes that share an evaluation: all trainers of a grid, or any ranks with a finished run.
 
     All ``size`` members score parts of every batch. The ``node_size`` members of a node share one memory:
-    each writes a part of it, with ``fence`` between reading and writing. ``gather`` collects one object per
-    member, in order, on the first (None elsewhere); ``share`` broadcasts the first member's object.
+    each writes a part of it, with ``fence`` between reading and writing. ``gather`` joins flat arrays of the
+    members, in their order, on the first (None elsewhere); ``collect`` lists their counts there. ``decide``
+    returns what a function returns on the first member, on all members; its error is raised on all of them. A
+    text says what it does.
     """
 
     index: int = 0
@@ -113,8 +115,9 @@ class Team:
     node_index: int = 0
     node_size: int = 1
     fence: Callable[[], None] = lambda: None
-    gather: Callable[[Any], list[Any] | None] = lambda own: [own]
-    share: Callable[[Any], Any] = lambda own: own
+    gather: Callable[[NDArray[np.float32]], NDArray[np.float32] | None] = lambda own: own
+    collect: Callable[[ClassCounts], list[ClassCounts] | None] = lambda own: [own]
+    decide: Callable[[Callable[[], Any], str], Any] = lambda decide, _what: decide()
 
 
 @dataclass(frozen=True)
@@ -124,17 +127,6 @@ class Scored:
     first: int
     links: NDArray[np.float32]
     classes: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Share:
-    """What one member found in a part: scores of links by unit, and counts of classes; empty if not predicted.
-
-    links: (first event, logits (n, 1 + negatives)) of each unit.
-    """
-
-    links: list[tuple[int, NDArray[np.float32]]]
-    classes: ClassCounts
 
 
 class Evaluator:
@@ -152,50 +144,78 @@ class Evaluator:
         """Rank the events of ``part`` and predict their classes; collective over the team, same result on all.
 
         state: (N, 2·dim_memory), the memory after all events before ``part.first``; updated in place to the
-        memory after the part's last event. Raises TrainingError if a score is NaN.
+        memory after the part's last event. Raises TrainingError if a score is NaN, PeerError on the others.
         """
-        gathered = self.team.gather(self._scores(model, state, part))
-        metrics: PartMetrics | None = None
-        if gathered is not None:
-            metrics = self._metrics(gathered, part)
-        shared: PartMetrics = self.team.share(metrics)
-        return shared
+        links, own = self._scores(model, state, part)
+        counts = self.team.collect(own) or []
+        metrics: PartMetrics = self.team.decide(
+            lambda: self._metrics(links, counts, part), "compute the metrics"
+        )
+        return metrics
 
-    def _metrics(self, shares: list[Share], part: Part) -> PartMetrics:
-        """Metrics of ``part`` from the shares of all members."""
+    def _metrics(self, links: NDArray[np.float32], counts: list[ClassCounts], part: Part) -> PartMetrics:
+        """Metrics of ``part`` from the scores and counts of all members."""
         metrics, bounds = PartMetrics(), (part.first, part.scored_last)
         try:
             if self.config.predicts_links:
-                units_in_order = sorted((unit for share in shares for unit in share.links), key=itemgetter(0))
-                links = np.concatenate([scores for _, scores in units_in_order])
                 metrics = ranked(links, NewNodes.of(self.stream, *bounds), self.candidates.counted(*bounds))
             if self.stream.targets is not None:
-                counts = ClassCounts(self.stream.targets.num_classes)
-                for share in shares:
-                    counts.join(share.classes)
-                metrics = replace(metrics, classes=counts.metrics())
+                total = ClassCounts(self.stream.targets.num_classes)
+                for share in counts:
+                    total.join(share)
+                metrics = replace(metrics, classes=total.metrics())
         except ValueError as error:
             raise TrainingError(f"{part.name}: {error}") from error
         return metrics
 
+    def _num_links(self, part: Part) -> int:
+        """Scores of links of an event of ``part``."""
+        return self.candidates.of(part.first, part.first + 1).shape[1] if self.config.predicts_links else 0
+
     @torch.no_grad()
-    def _scores(self, model: Tgn, state: NDArray[np.float32], part: Part) -> Share:
-        """Score this member's share of ``part``."""
-        team, targets = self.team, self.stream.targets
-        share = Share([], ClassCounts(0 if targets is None else targets.num_classes))
+    def _scores(
+        self, model: Tgn, state: NDArray[np.float32], part: Part
+    ) -> tuple[NDArray[np.float32], ClassCounts]:
+        """Score this member's share of ``part``; returns scores of links and counts of classes.
+
+        Scores are those of all members (n, 1 + negatives) on the first one, (0, …) on the others; they are
+        gathered in pieces, so that members hold no more than one beside the result. Counts are this member's.
+        """
+        team, targets, width = self.team, self.stream.targets, self._num_links(part)
+        counts = ClassCounts(0 if targets is None else targets.num_classes)
+        links = np.empty((part.scored_last - part.first if team.index == 0 else 0, width), np.float32)
+        batches, own = list[tuple[int, int]](), list[NDArray[np.float32]]()
         with progress(part.last - part.first, part.name, shown=team.index == 0) as bar:
             for first, last in self._batching.evaluation_bounds(part.first, part.last):
-                scored_last = min(last, part.scored_last)
-                own_units = units(first, scored_last, EVENTS_AT_ONCE, parts=team.size, index=team.index)
-                for unit in own_units:
+                batches.append((first, min(last, part.scored_last)))
+                for unit in self._units(batches[-1], team.index):
                     scored = self.score(model, state, first, *unit)
-                    if self.config.predicts_links:
-                        share.links.append((scored.first, scored.links))
+                    own.append(scored.links.ravel())
                     if targets is not None:
-                        share.classes.add(targets.values[slice(*unit)], scored.classes)
+                        counts.add(targets.values[slice(*unit)], scored.classes)
                 self.advance(model, state, first, last)
                 bar.advance(last - first)
-        return share
+                num_events = batches[-1][1] - batches[0][0]
+                if last == part.last or num_events * width >= NUMBERS_AT_ONCE:
+                    gathered = team.gather(np.concatenate([np.empty(0, np.float32), *own]))
+                    if gathered is not None:
+                        links[self._events(batches) - part.first] = gathered.reshape(-1, width)
+                    own, batches = [], []
+        return links, counts
+
+    def _units(self, batch: tuple[int, int], member: int) -> list[tuple[int, int]]:
+        """Events that a member scores at once, of those [first, last) of a batch."""
+        return units(*batch, EVENTS_AT_ONCE, parts=self.team.size, index=member)
+
+    def _events(self, batches: list[tuple[int, int]]) -> NDArray[np.int64]:
+        """Events of batches in the order in which their scores are gathered: member by member."""
+        shares = [
+            np.arange(*unit, dtype=np.int64)
+            for member in range(self.team.size)
+            for batch in batches
+            for unit in self._units(batch, member)
+        ]
+        return np.concatenate([np.empty(0, np.int64), *shares])
 
     def score(
         self, model: Tgn, state: NDArray[np.float32], batch_first: int, first: int, last: int

@@ -7,7 +7,6 @@ for. An error on one rank becomes an error on all of them, instead of a hang.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,8 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from disttgl_hpc.errors import DeadlineError, DisttglError, PeerError
+from disttgl_hpc.errors import DeadlineError, PeerError
+from disttgl_hpc.grid.shared_memory import check_room
 
 DEFAULT_TIMEOUT_S = 1800.0
 
@@ -71,8 +71,8 @@ class Communicator(Protocol):
     def Split_type(self, split_type: int, key: int = 0) -> Communicator:  # noqa: N802
         """New communicator of the ranks that share a resource."""
 
-    def Dup(self) -> Communicator:  # noqa: N802
-        """New communicator of the same ranks."""
+    def Idup(self) -> tuple[Communicator, Request]:  # noqa: N802
+        """Begin to make a communicator of the same ranks."""
 
     def Free(self) -> None:  # noqa: N802
         """Release the communicator."""
@@ -103,13 +103,10 @@ class Pause:
         self._sleep = sleep
         self.restart()
 
-    def restart(self, *, has_deadline: bool = True, sleep_s: float | None = None) -> None:
-        """Something happened: a new deadline, if what comes next has one, and sleeps from ``sleep_s`` on.
-
-        Without it they are short again.
-        """
+    def restart(self, *, sleep_s: float | None = None) -> None:
+        """Something happened: a new deadline, and sleeps from ``sleep_s`` on, without it short ones again."""
         self._sleep_s = self._first_s if sleep_s is None else sleep_s
-        self._deadline_s = time.monotonic() + (self._timeout_s if has_deadline else math.inf)
+        self._deadline_s = time.monotonic() + self._timeout_s
 
     def sleep(self) -> None:
         """Sleep once. Raises DeadlineError when the deadline has passed."""
@@ -168,13 +165,31 @@ def gather(comm: Communicator, own: Value, timeout_s: float, what: str) -> list[
 
     Raises DeadlineError.
     """
-    data = _pickled(own)
-    sizes = _gathered_sizes(comm, data, timeout_s, what)
+    joined = _joined(comm, _pickled(own), timeout_s, what)
+    return None if joined is None else _unpickled(*joined)
+
+
+def join(
+    comm: Communicator, own: NDArray[np.float32], timeout_s: float, what: str
+) -> NDArray[np.float32] | None:
+    """Join flat arrays of all ranks, in their order, on rank 0; None on the others. Collective.
+
+    Raises DeadlineError.
+    """
+    joined = _joined(comm, own, timeout_s, what)
+    return None if joined is None else joined[0]
+
+
+def _joined(
+    comm: Communicator, own: NDArray[Any], timeout_s: float, what: str
+) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
+    """Flat arrays of all ranks and their lengths, on rank 0."""
+    sizes = _gathered_sizes(comm, own, timeout_s, what)
     is_root = comm.rank == 0
-    received = np.empty(sizes.sum() if is_root else 0, np.uint8)
-    gathering = comm.Igatherv(data, [received, sizes] if is_root else None)
+    received = np.empty(sizes.sum() if is_root else 0, own.dtype)
+    gathering = comm.Igatherv(own, [received, sizes] if is_root else None)
     wait_request(gathering, timeout_s, what, longest_s=_BETWEEN_ROUNDS_S)
-    return _unpickled(received, sizes) if is_root else None
+    return (received, sizes) if is_root else None
 
 
 def allgather(comm: Communicator, own: Value, timeout_s: float, what: str) -> list[Value]:
@@ -187,10 +202,8 @@ def allgather(comm: Communicator, own: Value, timeout_s: float, what: str) -> li
     return _unpickled(received, sizes)
 
 
-def _gathered_sizes(
-    comm: Communicator, data: NDArray[np.uint8], timeout_s: float, what: str
-) -> NDArray[np.int64]:
-    """Bytes of each rank's data."""
+def _gathered_sizes(comm: Communicator, data: NDArray[Any], timeout_s: float, what: str) -> NDArray[np.int64]:
+    """Length of each rank's flat data."""
     sizes = np.empty(comm.size, np.int64)
     wait_request(comm.Iallgather(np.array([len(data)]), sizes), timeout_s, what)
     return sizes
@@ -205,6 +218,27 @@ def _unpickled(data: NDArray[np.uint8], sizes: NDArray[np.int64]) -> list[Any]:
     return [MPI.pickle.loads(data[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
 
 
+def receive(comm: MPI.Intracomm, source: int, tag: int, timeout_s: float, what: str) -> Any:
+    """Return the object that ``source`` sends with ``tag``. Raises DeadlineError."""
+    message: MPI.Message | None = None
+
+    def has_come() -> bool:
+        nonlocal message
+        message = comm.improbe(source, tag)
+        return message is not None
+
+    wait_until(has_come, timeout_s, what)
+    receiving, received = cast(MPI.Message, message).irecv(), None
+
+    def is_complete() -> bool:
+        nonlocal received
+        is_whole, received = receiving.test()
+        return is_whole
+
+    wait_until(is_complete, timeout_s, what)
+    return received
+
+
 def free(comms: Sequence[Communicator], timeout_s: float, what: str) -> None:
     """Release communicators once all ranks of the first one are here; COMM_NULL is skipped. Collective.
 
@@ -216,41 +250,74 @@ def free(comms: Sequence[Communicator], timeout_s: float, what: str) -> None:
             comm.Free()
 
 
-def free_window(comm: Communicator, window: MPI.Win, what: str) -> None:
+def allocate_shared(
+    node: MPI.Intracomm, num_bytes: int, comm: Communicator, timeout_s: float, what: str
+) -> MPI.Win:
+    """Window of zeros shared by the ranks of ``node``, ``num_bytes`` of this rank, locked for all.
+
+    Collective over ``comm``, whose ranks on this node are those of ``node``. what: the window holds, in the
+    plural. Its memory is taken at once: a page that finds no room later would be a bus error, and the next
+    window finds the room that is left. Raises GridError on the ranks of a node that has too little shared
+    memory, PeerError on all others, DeadlineError.
+    """
+    with together(comm, timeout_s):
+        check_room(sum(allgather(node, num_bytes, timeout_s, what)), what)
+    window = MPI.Win.Allocate_shared(num_bytes, 1, comm=node)
+    window.Lock_all(MPI.MODE_NOCHECK)
+    np.frombuffer(window.tomemory(), np.uint8)[:] = 0  # type: ignore[call-overload]
+    window.Sync()
+    barrier(comm, timeout_s, what)
+    return window
+
+
+def free_window(comm: Communicator, window: MPI.Win, timeout_s: float, what: str) -> None:
     """Release a window of shared memory, locked for all, once all ranks of ``comm`` are here. Collective.
 
-    Releasing it waits for all ranks and spins, so they meet asleep first. That wait has no deadline: a rank
-    that is not here yet may be evaluating for any time, and the launcher ends the job if a rank dies.
+    Releasing it waits for all ranks and spins, so they meet asleep first. Raises DeadlineError.
     """
-    barrier(comm, math.inf, what)
+    barrier(comm, timeout_s, what)
     window.Unlock_all()
     window.Free()
 
 
-def split(comm: Communicator, color: int, timeout_s: float, what: str) -> Communicator:
-    """New communicator of the ranks with the same color, in their order, once all are here. Collective.
+def dup(comm: Communicator, timeout_s: float, what: str) -> Communicator:
+    """New communicator of the same ranks. Collective. Raises DeadlineError."""
+    copy, request = comm.Idup()
+    wait_request(request, timeout_s, what, longest_s=_BETWEEN_ROUNDS_S)
+    return copy
+
+
+def split(comm: Communicator, color: int, timeout_s: float, what: str, *, key: int = 0) -> Communicator:
+    """New communicator of the ranks with the same color, by ascending ``key`` and rank, once all are here.
+
+    MPI has no split that can be given up, so the ranks meet asleep first. Collective. Raises DeadlineError.
+    """
+    barrier(comm, timeout_s, what)
+    return comm.Split(color, key)
+
+
+def node_comm_of(comm: Communicator, timeout_s: float) -> MPI.Intracomm:
+    """New communicator of the ranks that share memory with this one, in their order. Collective.
 
     Raises DeadlineError.
     """
-    barrier(comm, timeout_s, what)
-    return comm.Split(color, comm.rank)
-
-
-def node_comm_of(comm: Communicator) -> MPI.Intracomm:
-    """New communicator of the ranks that share memory with this one, in their order. Collective."""
+    barrier(comm, timeout_s, "all ranks to find those of their node")
     return cast(MPI.Intracomm, comm.Split_type(MPI.COMM_TYPE_SHARED, comm.rank))
 
 
-def raise_together(comm: Communicator, error: Exception | None, timeout_s: float) -> None:
+def raise_together(
+    comm: Communicator, error: Exception | None, timeout_s: float, what: str = "the other ranks' verdict"
+) -> None:
     """Raise on every rank of ``comm`` if any rank has an error. Collective.
 
     A failing rank raises its own error, its peers PeerError("rank 1: …") of the lowest failing rank.
     """
-    failed, what = np.array([error is not None], np.int64), "the other ranks' verdict"
+    failed = np.array([error is not None], np.int64)
     sum_in_place(comm, failed, timeout_s, what)
     if not failed[0]:
         return
-    messages = allgather(comm, None if error is None else f"{error}", timeout_s, what)
+    own = None if error is None else f"{error}" or type(error).__name__
+    messages = allgather(comm, own, timeout_s, what)
     if error is not None:
         raise error
     rank, message = next((rank, text) for rank, text in enumerate(messages) if text is not None)
@@ -258,26 +325,30 @@ def raise_together(comm: Communicator, error: Exception | None, timeout_s: float
 
 
 @contextmanager
-def together(comm: Communicator, timeout_s: float) -> Iterator[None]:
-    """Run a block on this rank, and fail on all ranks of ``comm`` if it fails on one. Collective."""
+def together(comm: Communicator, timeout_s: float, what: str = "the other ranks' verdict") -> Iterator[None]:
+    """Run a block on this rank, and fail on all ranks of ``comm`` if it fails on one. Collective.
+
+    what: the others do in the meantime, for the message of a wait that is too long.
+    """
     failure = None
     try:
         yield
-    except DisttglError as error:
+    except Exception as error:
         failure = error
-    raise_together(comm, failure, timeout_s)
+    raise_together(comm, failure, timeout_s, what)
 
 
-def decide_together(comm: Communicator, decide: Callable[[], Value], timeout_s: float) -> Value:
+def decide_together(comm: Communicator, decide: Callable[[], Value], timeout_s: float, what: str) -> Value:
     """Return what ``decide()`` returns on the first rank, on all ranks of ``comm``. Collective.
 
-    Its error is raised on the first rank, and PeerError on the others. Raises DeadlineError.
+    what: the first rank does, for the message. Its error is raised on the first rank, and PeerError on the
+    others. Raises DeadlineError.
     """
-    decision = None
-    with together(comm, timeout_s):
+    decision, what = None, f"the first rank to {what}"
+    with together(comm, timeout_s, what):
         if comm.rank == 0:
             decision = decide()
-    return bcast(comm, decision, timeout_s, "the first rank's decision")
+    return bcast(comm, decision, timeout_s, what)
 
 
 def alone() -> Communicator:

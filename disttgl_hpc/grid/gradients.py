@@ -27,10 +27,12 @@ from disttgl_hpc.grid.collectives import (
     DEFAULT_TIMEOUT_S,
     Communicator,
     allgather,
+    allocate_shared,
     barrier,
     free,
     free_window,
     node_comm_of,
+    split,
     sum_in_place,
 )
 
@@ -43,26 +45,24 @@ class VectorSum:
     own: this rank's vector, zeros at first; no other rank writes it. total: the sum, one copy per node, valid
     from :meth:`sum` on until any rank calls it again. what: name of the wait in errors. sent_bytes: bytes
     that this rank has passed to sums between nodes. Raises GridError unless all nodes have the same number of
-    ranks.
+    ranks and room for the vectors and their sum, PeerError if another node has no room.
     """
 
     def __init__(self, size: int, comm: Communicator, timeout_s: float, what: str) -> None:
-        self._node = node_comm_of(comm)
+        self._node = node_comm_of(comm, timeout_s)
         ranks = allgather(comm, self._node.size, timeout_s, what)
         if len(set(ranks)) > 1:
             raise GridError(f"all nodes need the same number of trainers, they have {sorted(set(ranks))}")
-        self._peers = comm.Split(self._node.rank, comm.rank)
+        self._peers = split(comm, self._node.rank, timeout_s, what, key=comm.rank)
         self._timeout_s, self._what = timeout_s, what
         mine = size * _BYTES * (2 if self._node.rank == 0 else 1)  # the first one's has the sum behind it
-        self._window = MPI.Win.Allocate_shared(mine, _BYTES, comm=self._node)
-        self._window.Lock_all(MPI.MODE_NOCHECK)
+        self._window = allocate_shared(self._node, mine, comm, timeout_s, what)
         memory = [
             np.frombuffer(self._window.Shared_query(rank)[0], np.float32)  # type: ignore[call-overload]
             for rank in range(self._node.size)
         ]
         self._vectors: list[NDArray[np.float32]] = [each[:size] for each in memory]
         self.own, self.total = self._vectors[self._node.rank], memory[0][size:]
-        self.own[:] = 0
         first, last = (size * (self._node.rank + end) // self._node.size for end in (0, 1))
         self._share = slice(first, last)
         self.sent_bytes = 0
@@ -88,13 +88,18 @@ class VectorSum:
 
     def free(self) -> None:
         """Release the memory; the vectors must not be used afterwards."""
-        free_window(self._node, self._window, self._what)
-        free([self._peers], math.inf, self._what)  # as the window: ranks of other nodes may be evaluating
-        free([self._node], math.inf, self._what)
+        free_window(self._node, self._window, self._timeout_s, self._what)
+        free([self._peers], self._timeout_s, self._what)
+        free([self._node], self._timeout_s, self._what)
 
 
-_WHAT = "the other trainers' gradients"
+_WHAT = "the trainers' gradients"
 _TAIL = 4  # after the gradients: whether to stop, whether to take a checkpoint, loss, events
+
+
+def gradient_bytes(num_parameters: int, trainers_of_node: int) -> int:
+    """Shared memory of a node for the gradients of its trainers and their sum."""
+    return (num_parameters + _TAIL) * _BYTES * (trainers_of_node + 1)
 
 
 class GradientSum:

@@ -11,7 +11,16 @@ import mpi4py
 import numpy as np
 from mpi4py import MPI
 
-from disttgl_hpc.grid.collectives import Communicator, barrier, free, node_comm_of, wait_request
+from disttgl_hpc.errors import GridError
+from disttgl_hpc.grid.collectives import (
+    Communicator,
+    allocate_shared,
+    barrier,
+    free,
+    free_window,
+    node_comm_of,
+    wait_request,
+)
 
 
 def mpi_library() -> str:
@@ -31,23 +40,23 @@ def try_shared_memory(world: Communicator, timeout_s: float) -> str:
 
     Returns this rank's error, or "" if there was none. Collective.
     """
-    node_comm, what = node_comm_of(world), "the node's ranks to try shared memory"
+    node_comm, what = node_comm_of(world, timeout_s), "the node's ranks to try shared memory"
     owner = node_comm.size - 1
     try:
-        window = MPI.Win.Allocate_shared(8 * node_comm.size * (node_comm.rank == owner), 8, comm=node_comm)
+        size = 8 * node_comm.size * (node_comm.rank == owner)
+        window = allocate_shared(node_comm, size, node_comm, timeout_s, what)
     except MPI.Exception as error:
         return f"cannot be allocated ({error.Get_error_string()})"
+    except GridError as error:
+        return f"{error}"
     found = np.ndarray(node_comm.size, np.int64, window.Shared_query(owner)[0])  # type: ignore[arg-type]
     expected = np.arange(node_comm.size) + 1
-    window.Lock_all(MPI.MODE_NOCHECK)
     found[node_comm.rank] = expected[node_comm.rank]
     window.Sync()
     barrier(node_comm, timeout_s, what)
     window.Sync()
     problem = "" if np.array_equal(found, expected) else f"{expected} was written, {found} was read"
-    barrier(node_comm, timeout_s, what)
-    window.Unlock_all()
-    window.Free()
+    free_window(node_comm, window, timeout_s, what)
     free([node_comm], timeout_s, what)
     return problem
 

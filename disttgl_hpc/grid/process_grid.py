@@ -15,7 +15,16 @@ from typing import cast
 from mpi4py import MPI
 
 from disttgl_hpc.errors import GridError
-from disttgl_hpc.grid.collectives import DEFAULT_TIMEOUT_S, Communicator, allgather, bcast, free, node_comm_of
+from disttgl_hpc.grid.collectives import (
+    DEFAULT_TIMEOUT_S,
+    Communicator,
+    allgather,
+    bcast,
+    dup,
+    free,
+    node_comm_of,
+    split,
+)
 from disttgl_hpc.grid.schedule import Coordinates, GridShape
 
 _WHAT = "all ranks to form the grid"
@@ -161,7 +170,7 @@ class Grid:
         node_comm: the ranks that share memory, by default as reported by MPI; it must order its ranks as
         ``world`` does, and the grid frees it.
         """
-        node_comm = cast(MPI.Intracomm, node_comm or node_comm_of(world))
+        node_comm = cast(MPI.Intracomm, node_comm or node_comm_of(world, timeout_s))
         first_of_node = bcast(node_comm, world.rank, timeout_s, _WHAT)
         homes = allgather(world, first_of_node, timeout_s, _WHAT)
         firsts = sorted(set(homes))
@@ -176,11 +185,12 @@ class Grid:
         trainer = placement.trainers.index(world.rank) if is_trainer else -1
         at = coordinates_of(trainer, placement.shape)
         i, j = placement.shape.minibatch, placement.shape.epoch
-        own_world = cast(MPI.Intracomm, world.Dup())
+        own_world = cast(MPI.Intracomm, dup(world, timeout_s, _WHAT))
 
-        def split(color: int) -> MPI.Intracomm:
+        def trainers_of(color: int) -> MPI.Intracomm:
             """Trainers of one color, in their numbers' order; nothing for a daemon."""
-            return cast(MPI.Intracomm, own_world.Split(color if is_trainer else MPI.UNDEFINED, trainer))
+            color = color if is_trainer else MPI.UNDEFINED
+            return cast(MPI.Intracomm, split(own_world, color, timeout_s, _WHAT, key=trainer))
 
         return cls(
             placement=placement,
@@ -188,13 +198,13 @@ class Grid:
             node=node,
             world=own_world,
             node_comm=node_comm,
-            trainer_comm=split(0),
-            minibatch_comm=split(at.memory * j + at.epoch),
-            epoch_comm=split(at.memory * i + at.minibatch),
-            memory_comm=split(at.epoch * i + at.minibatch),
-            replica_comm=split(at.memory),
-            node_trainer_comm=split(node),
-            leader_comm=split(0 if node_comm.rank == 0 else MPI.UNDEFINED),
+            trainer_comm=trainers_of(0),
+            minibatch_comm=trainers_of(at.memory * j + at.epoch),
+            epoch_comm=trainers_of(at.memory * i + at.minibatch),
+            memory_comm=trainers_of(at.epoch * i + at.minibatch),
+            replica_comm=trainers_of(at.memory),
+            node_trainer_comm=trainers_of(node),
+            leader_comm=trainers_of(0 if node_comm.rank == 0 else MPI.UNDEFINED),
             timeout_s=timeout_s,
         )
 
@@ -261,7 +271,7 @@ Nodes = tuple[tuple[int, ...], ...]
 
 def nodes_of(world: Communicator, timeout_s: float) -> Nodes:
     """Ranks of ``world`` by node, ascending. Collective. Raises DeadlineError."""
-    node_comm = node_comm_of(world)
+    node_comm = node_comm_of(world, timeout_s)
     homes = allgather(world, bcast(node_comm, world.rank, timeout_s, _WHAT), timeout_s, _WHAT)
     free([node_comm], timeout_s, _WHAT)
     return tuple(

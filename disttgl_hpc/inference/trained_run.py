@@ -182,16 +182,22 @@ class Trained:
     def moment(self, at: float | None = None) -> Moment:
         """Return the moment just before the events at time ``at``; None: right after the last event.
 
-        Raises ConfigError if ``at`` is not an integer but the stream's times are.
+        Raises ConfigError if ``at`` is not finite, or no int64 where the stream's times are.
         """
         times = self.stream.time
         if at is None:
             return Moment(self.stream.num_events, times[-1].item())
-        if times.dtype == np.int64:
-            if at != int(at):
-                raise ConfigError(f"the stream has integer times, found {at}: pass an integer")
-            at = int(at)
-        return Moment(int(np.searchsorted(times, times.dtype.type(at), "left")), times.dtype.type(at).item())
+        try:
+            time = times.dtype.type(at)
+            is_time = time == at and bool(np.isfinite(time))
+        except (ValueError, OverflowError):
+            is_time = False
+        if not is_time:
+            kind, remedy = "", "a finite number"
+            if times.dtype == np.int64:
+                kind, remedy = "integer ", "an integer of at most 64 bits"
+            raise ConfigError(f"the stream has {kind}times, found {at}: pass {remedy}")
+        return Moment(int(np.searchsorted(times, time, "left")), time.item())
 
     @contextmanager
     def memory(self, position: int) -> Iterator[NDArray[np.float32]]:

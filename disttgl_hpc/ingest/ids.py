@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.compiled import compiled
 from disttgl_hpc.errors import InputError
-from disttgl_hpc.ingest.raw_events import Origin, first_true, is_text
+from disttgl_hpc.ingest.raw_events import Origin, first_true, is_text, without_point
+from disttgl_hpc.log import get_logger
 
+log = get_logger(__name__)
 Number = TypeVar("Number", bound=np.generic)
 
 _INTEGER = r"^(0|-?[1-9][0-9]{0,18})(\.0*)?$"
-_FRACTION = r"\.0*$"
 _NEGATIVE = r"^-[0-9]+(\.0*)?$"
 _SHORTENED = r"^-?[0-9]\.[0-9]+[eE][+-][0-9]+$"
 _NO_NUMBER = pa.array(["nan", "NaN", "<NA>"])
@@ -111,13 +112,28 @@ class IdTable:
                 if pc.all(pc.or_(is_integer, is_word)).as_py():
                     raise self._missing
             if not pc.all(is_integer).as_py():
+                _warn_of_two_spellings(texts.filter(is_integer))
                 return None
             if pc.any(pc.match_substring(texts, ".")).as_py():
-                texts = pc.replace_substring_regex(texts, _FRACTION, "")
+                texts = without_point(texts)
         try:
             return np.asarray(texts.cast(pa.int64()))
         except pa.ArrowInvalid:  # from 2^63 on
             return None
+
+
+def _warn_of_two_spellings(integers: pa.Array) -> None:
+    """Warn if, among ids that are text because of others, an integer occurs with and without decimal point."""
+    with_point = integers.filter(pc.match_substring(integers, "."))
+    without = without_point(with_point)
+    row = first_true(pc.is_in(without, integers))
+    if row is not None:
+        log.warning(
+            "ids and classes '%s' and '%s' are taken as different texts, since not all of them are integers: if they "
+            "are one, write them alike",
+            without[row],
+            with_point[row],
+        )
 
 
 @dataclass(frozen=True)

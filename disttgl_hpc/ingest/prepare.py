@@ -6,7 +6,6 @@ the store is written and indexed. Warnings point out input that is valid but lik
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -370,12 +369,14 @@ def _warn_of_large_features(spill: Spill, settings: PrepareSettings) -> None:
 
 def _warn_of_large_node_features(table: NodeTable) -> None:
     """Warn of node features with values too large for a network to train well."""
-    pieces = (
-        np.abs(table.rows[start : start + _ROWS_AT_ONCE].astype(np.float64)).max(axis=0)
-        for start in range(0, len(table.rows), _ROWS_AT_ONCE)
-    )
-    largest = functools.reduce(np.fmax, pieces)
-    column = int(np.nanargmax(largest)) if not np.isnan(largest).all() else 0
+    largest = np.zeros(table.rows.shape[1])
+    for start in range(0, len(table.rows), _ROWS_AT_ONCE):
+        rows = table.rows[start : start + _ROWS_AT_ONCE]
+        for extreme in (rows.max(axis=0), rows.min(axis=0)):
+            largest = np.fmax(
+                largest, np.abs(extreme.astype(np.float64))
+            )  # NaN is refused where rows are gathered
+    column = int(np.argmax(largest))
     if largest[column] > _LARGEST_USEFUL:
         log.warning(
             "%s: node features should be about −1…1, column %d reaches %.3g: scale them (logarithms, or mean 0 and "

@@ -102,14 +102,14 @@ def node_column(table: pa.Table, name: str, origin: Origin) -> pa.Array:
         except pa.ArrowInvalid:
             raise origin.error(0, f"column '{name}' must hold ids below 2^63: renumber them") from None
     elif pa.types.is_floating(values.type):
-        numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
-        missing = np.isnan(numbers)
-        row = first_true(~missing & ~(_is_whole(numbers) & (np.abs(numbers) < _EXACT)))
+        numbers = values.to_numpy(zero_copy_only=False)
+        missing, digits = np.isnan(numbers), np.finfo(numbers.dtype).nmant + 1
+        row = first_true(~missing & ~(_is_whole(numbers) & (np.abs(numbers) < 2.0**digits)))
         if row is not None:
             raise origin.error(
                 row,
-                f"column '{name}' must hold integers or text, found {values.type} {numbers[row]}, and floats are "
-                "exact below 2^53 only: convert it",
+                f"column '{name}' must hold integers or text, found {values.type} {numbers[row]}, and such numbers "
+                f"are exact below 2^{digits} only: convert it",
             )
         values = pa.array(np.where(missing, 0, numbers).astype(np.int64))
     else:
@@ -160,6 +160,11 @@ def _characters(texts: pa.Array) -> bytes:
     return bytes(data.slice(first, last - first))
 
 
+def without_point(texts: pa.Array) -> pa.Array:
+    """Texts (n,) in which integers with a decimal point, such as ``12.0``, are written without."""
+    return pc.replace_substring_regex(texts, r"^(-?[0-9]+)\.0*$", r"\1")
+
+
 def exact_numbers(values: pa.Array, name: str, origin: Origin) -> Times:
     """Exact numbers: int64 if every value is an integer (``36.0`` too), else float64.
 
@@ -192,7 +197,7 @@ def exact_numbers(values: pa.Array, name: str, origin: Origin) -> Times:
     return numbers.astype(np.int64) if _is_whole(numbers).all() else numbers
 
 
-def _large_numbers(values: pa.Array, numbers: NDArray[np.float64], name: str, origin: Origin) -> Times:
+def _large_numbers(values: pa.Array, numbers: NDArray[Any], name: str, origin: Origin) -> Times:
     """Texts (n,) of ``numbers``, some beyond 2^53, as integers if all of them are, else as exact floats."""
     texts = pc.replace_substring_regex(values, r"^\+?(-?[0-9]+)(\.0*)?$", r"\1")
     try:
@@ -214,7 +219,7 @@ def _large_numbers(values: pa.Array, numbers: NDArray[np.float64], name: str, or
     return numbers
 
 
-def _is_whole(numbers: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _is_whole(numbers: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(np.floor(numbers) == numbers)
 
 

@@ -262,7 +262,7 @@ class Spill:
         return sum(column.row_bytes for column in columns)
 
 
-def _largest(integers: NDArray[np.int64]) -> int:
+def _largest(integers: AnyTimes) -> int:
     """Largest absolute value of integers (n,), of which the least has none in int64."""
     return max(int(integers.max(initial=0)), -int(integers.min(initial=0)))
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from disttgl_hpc.grid.collectives import wait_request, wait_until
+from disttgl_hpc.grid.collectives import receive, wait_request, wait_until
 from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.schedule import OperationKind
 from disttgl_hpc.memory.node_memory import CheckpointWriter, OrderedMemory, Rows
@@ -59,8 +58,7 @@ class CheckpointKeeper:
         comm = self._grid.node_comm
         for trainer in range(comm.size - 1):
             what = f"trainer {trainer} of the node to bring its share of the checkpoint after batch {counter}"
-            wait_until(partial(comm.iprobe, trainer, CHECKPOINT), self._timeout_s, what)
-            self._arrays |= comm.recv(source=trainer, tag=CHECKPOINT)
+            self._arrays |= receive(comm, trainer, CHECKPOINT, self._timeout_s, what)
         self._uncopied = set(range(len(self._state)))
 
     def wants_copy(self, local: int, replica: OrderedMemory) -> bool:
@@ -87,7 +85,8 @@ class CheckpointKeeper:
             self._finish_part()
         world = self._grid.world
         while self._checksums and world.iprobe(tag=PART_WRITTEN):
-            self._note(*world.recv(tag=PART_WRITTEN))
+            what = "the name of a checkpoint's part from another node"
+            self._note(*receive(world, MPI.ANY_SOURCE, PART_WRITTEN, self._timeout_s, what))
         for completing in self._completing:
             if completing.done():
                 completing.result()
@@ -107,6 +106,7 @@ class CheckpointKeeper:
         part, self._part = self._part, None
         if part is None:
             return
+        wait_until(part.done, self._timeout_s, f"the checkpoint after batch {self._last} to be written")
         note = self._last, self._grid.node, part.result()
         self._arrays = {}
         if self._grid.node == 0:

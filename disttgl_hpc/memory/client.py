@@ -34,7 +34,7 @@ def open_memory(grid: Grid, run: MemoryRun) -> MemoryService:
     if grid.is_serial:
         memory = NodeMemory.zeros(run.sizes.num_nodes, run.sizes.dim_memory)
         run.beginning.load_memory(0, memory.state)
-        return SerialMemory(memory, run.operations(0, grid.shape), run.writer)
+        return SerialMemory(memory, run.operations(0, grid.shape), run.writer, run.timeout_s)
     return MemoryClient(grid, open_tables(grid, run), run.timeout_s)
 
 
@@ -102,6 +102,8 @@ class MemoryClient:
 
     def fence(self) -> None:
         """Barrier of the node's trainers, after which all writes to the snapshot are visible."""
+        if self._grid.local_trainer == 0:
+            self._tables.alive[0] += 1
         self._tables.sync()
         barrier(self._grid.node_trainer_comm, self._timeout_s, "the node's trainers at a fence")
         self._tables.sync()
@@ -135,9 +137,9 @@ class MemoryClient:
         self._tell(CLOSE, int(early), 0)
         for unanswered in self._receives.values():  # a read whose turn will not come
             unanswered.Cancel()
-            unanswered.Wait()
+            wait_request(unanswered, self._timeout_s, "a read to be cancelled")
         self._doorbell.close()
-        close_tables(self._grid, self._tables)
+        close_tables(self._grid, self._tables, self._timeout_s)
 
     def _fetch_snapshot(self, counter: int) -> None:
         """On a node's first trainer: request replica 0's snapshot from its daemon, and distribute it to the nodes."""

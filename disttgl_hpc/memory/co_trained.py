@@ -11,7 +11,6 @@ untouched row keeps its value and moments, and its bias correction counts the st
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -21,9 +20,9 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from disttgl_hpc.compiled import compiled
-from disttgl_hpc.grid.collectives import barrier, free, free_window, together, wait_request
+from disttgl_hpc.grid.collectives import barrier, free, free_window, split, wait_request
 from disttgl_hpc.grid.process_grid import Grid
-from disttgl_hpc.memory.shared_tables import TableShapes, check_room, shared_arrays
+from disttgl_hpc.memory.shared_tables import TableShapes, shared_arrays
 
 Rows = NDArray[np.float32]
 RowGradients = tuple[NDArray[np.int64], Rows]
@@ -130,7 +129,7 @@ def _update(  # noqa: PLR0917
             rows[node, i] = kept * rows[node, i] - step * first[node, i] / root
 
 
-_WHAT = "the other trainers' rows of the static memory"
+_WHAT = "the trainers' rows of the static memory"
 
 
 def static_shapes(num_nodes: int, dim: int, max_rows: int, num_trainers: int) -> TableShapes:
@@ -159,22 +158,18 @@ class StaticTable:
         self, grid: Grid, num_nodes: int, dim: int, max_rows: int, rate: float, decay: float, timeout_s: float
     ) -> None:
         self._node = grid.node_trainer_comm
-        self._peers = cast(MPI.Intracomm, grid.trainer_comm.Split(self._node.rank, grid.trainer_comm.rank))
+        trainers = grid.trainer_comm
+        peers = split(trainers, self._node.rank, timeout_s, _WHAT, key=trainers.rank)
+        self._peers = cast(MPI.Intracomm, peers)
         self._rate, self._decay, self._timeout_s = rate, decay, timeout_s
         shapes = static_shapes(num_nodes, dim, max_rows, self._node.size)
-        with together(grid.trainer_comm, timeout_s):
-            check_room(shapes, "the co-trained static memory needs")
-        arrays, self._window = shared_arrays(self._node, shapes)
+        arrays, self._window = shared_arrays(self._node, shapes, trainers, timeout_s, _WHAT)
         self._counts, self._nodes, self._gradients = (
             arrays.pop(name) for name in ("counts", "nodes", "gradients")
         )
         self.table = RowTable(**arrays)
         self._sum = RowSum(num_nodes)
         self.sent_bytes = 0
-        if self._node.rank == 0:
-            for array in arrays.values():
-                array[...] = 0
-        self.meet()
 
     def update(self, gradients: RowGradients, num_events: int) -> None:
         """Sum the row gradients of all trainers, divide by the step's events, and update the rows.
@@ -214,8 +209,8 @@ class StaticTable:
 
     def free(self) -> None:
         """Release the window; the table must not be used afterwards."""
-        free_window(self._node, self._window, _WHAT)
-        free([self._peers], math.inf, _WHAT)  # as the window: ranks of other nodes may be evaluating
+        free_window(self._node, self._window, self._timeout_s, _WHAT)
+        free([self._peers], self._timeout_s, _WHAT)
 
     def _exchanged(self, share: RowGradients) -> list[RowGradients]:
         """The shares of the trainers of this number on all nodes, in the nodes' order."""

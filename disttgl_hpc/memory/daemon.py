@@ -37,11 +37,9 @@ def serve_memory(
     answer is passed on to the trainers. record: filled with the operations done, in their order, by replica.
     Returns whether the trainers reached the schedule's end. Raises StoreError if a checkpoint cannot be
     written, ProtocolError for a request that is out of order, and DeadlineError when no request arrives
-    within the run's ``timeout_s`` during a step. There is no deadline while trainers evaluate, between a step
-    with a snapshot and the next one and after the last step.
+    within the run's ``timeout_s`` and trainers that evaluate do not get on either.
     """
     tables = open_tables(grid, run)
-    tables.stop[0] = 0
     replicas = []
     for local, replica in enumerate(grid.local_replicas):
         state = tables.state[local]
@@ -50,7 +48,7 @@ def serve_memory(
         operations = run.operations(replica, grid.shape)
         replicas.append(OrderedMemory(replica, NodeMemory(state), operations, done))
     is_complete = _Daemon(grid, run, tables, replicas).serve(is_stop_asked)
-    close_tables(grid, tables)
+    close_tables(grid, tables, run.timeout_s)
     return is_complete
 
 
@@ -65,7 +63,6 @@ class _Daemon:
         self._tables = tables
         self._board = BoardWriter(tables.board, run.traced)
         self._replicas = replicas
-        self._begun = run.steps.start - 1  # the last step that a request has shown to have begun
         num_trainers = grid.node_comm.size - 1
         self._inbox = Inbox(grid.node_comm, num_trainers)
         lanes = [coordinates_of(trainer, grid.shape).epoch for trainer in range(num_trainers)]
@@ -99,9 +96,14 @@ class _Daemon:
                 growth=4,
                 sleep=self._doorbell.sleep,
             )
+        fences = 0
         while self._num_open:
             requests = self._inbox.take()
             self._tend_checkpoints()
+            self._tables.sync()
+            if fences != self._tables.alive[0]:
+                fences = int(self._tables.alive[0])
+                pause.restart(sleep_s=idle_s)
             if not requests:
                 with self._board("wait"):
                     pause.sleep()
@@ -122,7 +124,7 @@ class _Daemon:
             for local in range(len(self._replicas)):
                 while self._serve_next(local):
                     pass
-            pause.restart(has_deadline=not self._is_between_steps(), sleep_s=idle_s)
+            pause.restart(sleep_s=idle_s)
         self._check_nothing_waits()
 
     def _tend_checkpoints(self) -> None:
@@ -144,18 +146,6 @@ class _Daemon:
                 f"{allowed}; every rank must run the same schedule"
             )
         desk.accept(kind, counter, count)
-        # A read is posted when the lane's batch before it, j steps earlier, has been taken.
-        step = counter - self._grid.shape.epoch if kind is OperationKind.READ else counter
-        self._begun = max(self._begun, step)
-
-    def _is_between_steps(self) -> bool:
-        """Whether trainers may be silent: the current step is complete, and evaluation follows.
-
-        Reads of later steps may have been served already, so the due operation is no criterion. It holds on
-        nodes without replica 0 as well, although they get no snapshot request.
-        """
-        is_done = all(memory.next is None or memory.next.counter > self._begun for memory in self._replicas)
-        return is_done and (self._begun in self._run.snapshots or self._begun == self._run.num_steps - 1)
 
     def _check_nothing_waits(self) -> None:
         """Raise ProtocolError if a trainer left a request that never had its turn, and not to end early."""

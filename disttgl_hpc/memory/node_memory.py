@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disttgl_hpc.errors import ProtocolError
+from disttgl_hpc.grid.collectives import DEFAULT_TIMEOUT_S, wait_until
 from disttgl_hpc.grid.schedule import GridShape, Operation, OperationKind, replica_operations
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -315,11 +316,12 @@ class SerialMemory:
         memory: NodeMemory,
         operations: Iterator[Operation],
         writer: CheckpointWriter = NoCheckpoints(),  # noqa: B008 - it has no state
+        timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> None:
         self._ordered = OrderedMemory(0, memory, operations)
         self._posted: tuple[int, Nodes] | None = None
         self._copy: Rows | None = None
-        self._writer = writer
+        self._writer, self._timeout_s = writer, timeout_s
         self._side_thread = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[None] | None = None
 
@@ -360,9 +362,10 @@ class SerialMemory:
         self._writer.complete(counter, [self._writer.write_part(counter, arrays)])
 
     def flush(self) -> None:
-        """Wait for the checkpoint that is being written. Raises StoreError if it cannot be."""
+        """Wait for the checkpoint that is being written. Raises StoreError if it cannot be, DeadlineError."""
         writing, self._writing = self._writing, None
         if writing is not None:
+            wait_until(writing.done, self._timeout_s, "a checkpoint to be written")
             writing.result()
 
     def close(self, *, early: bool = False) -> None:

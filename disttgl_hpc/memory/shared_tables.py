@@ -13,20 +13,17 @@ Numbers only grow and are written whole, so readers see a recent state.
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import DTypeLike, NDArray
 
-from disttgl_hpc.errors import GridError
-from disttgl_hpc.grid.collectives import free_window, together
+from disttgl_hpc.grid.collectives import Communicator, allocate_shared, free_window
 from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.grid.spans import DaemonFigures, Span, process_memory_mib
@@ -92,7 +89,6 @@ def read_board(board: Board) -> DaemonFigures:
 
 
 _ALIGNMENT = 4096  # tables begin on pages of their own, so that no two ranks write to one cache line
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at only
 TableShapes = dict[str, tuple[tuple[int, ...], DTypeLike]]
 
 
@@ -110,6 +106,7 @@ def table_shapes(sizes: MemorySizes, shape: GridShape, num_replicas: int, num_tr
         "write_nodes": ((num_replicas, slices, sizes.write_rows), np.int64),
         "read_nodes": ((num_replicas * trainers, sizes.read_rows), np.int64),
         "stop": ((1,), np.int64),
+        "alive": ((1,), np.int64),
         "board": ((board_size(shape, num_replicas, num_traced),), np.float64),
     }
 
@@ -119,37 +116,23 @@ def num_bytes(shapes: TableShapes) -> int:
     return sum(_padded_bytes(*entry) for entry in shapes.values())
 
 
-def check_room(shapes: TableShapes, what: str) -> None:
-    """Refuse tables that shared memory cannot hold: the first touch beyond it would be a bus error.
+def shared_arrays(
+    node_comm: MPI.Intracomm, shapes: TableShapes, comm: Communicator, timeout_s: float, what: str
+) -> tuple[dict[str, Any], MPI.Win]:
+    """Arrays of zeros by name over one new window, of which the last rank of ``node_comm`` is the owner.
 
-    what: needs the room, with its verb. Raises GridError with both sizes.
-    """
-    if not _SHARED_MEMORY.is_dir():
-        return
-    free = shutil.disk_usage(_SHARED_MEMORY).free
-    if num_bytes(shapes) > free:
-        raise GridError(
-            f"{what} {num_bytes(shapes) / 2**20:,.0f} MiB of shared memory on this "
-            f"node, {_SHARED_MEMORY} has {free / 2**20:,.0f} MiB: enlarge it (in a container, --shm-size), "
-            "spread the replicas over more nodes, or take a smaller --dim-memory"
-        )
-
-
-def shared_arrays(node_comm: MPI.Intracomm, shapes: TableShapes) -> tuple[dict[str, Any], MPI.Win]:
-    """Arrays by name over one new window, locked for all; what they hold is undefined.
-
-    Collective; the last rank of ``node_comm``, whose ranks share memory, owns the window.
+    Collective over ``comm``; arguments, errors and the locks of the window as in
+    :func:`~.collectives.allocate_shared`.
     """
     owner = node_comm.size - 1
     size = num_bytes(shapes) if node_comm.rank == owner else 0
-    window = MPI.Win.Allocate_shared(size, 1, comm=node_comm)
+    window = allocate_shared(node_comm, size, comm, timeout_s, what)
     memory = window.Shared_query(owner)[0]
     arrays: dict[str, Any] = {}
     offset = 0
     for name, (shape, dtype) in shapes.items():
         arrays[name] = np.ndarray(shape, dtype, memory, offset)  # type: ignore[arg-type]
         offset += _padded_bytes(shape, dtype)
-    window.Lock_all(MPI.MODE_NOCHECK)
     return arrays, window
 
 
@@ -160,7 +143,8 @@ class SharedTables:
     state: (replicas, N, 2·d). evaluation: (N, 2·d). reply_rows: (replicas, i, read_rows, 2·d).
     write_rows: (replicas, i, write_rows, 2·d). write_nodes: (replicas, i, write_rows).
     read_nodes: (trainers of the node, read_rows). stop: (1,), not 0 once the daemon was asked to stop.
-    board: what the daemon does, see :mod:`~.parallel.board`.
+    alive: (1,), counts the fences of the node's trainers, by which the daemon sees that an evaluation goes on.
+    board: what the daemon does, see :class:`BoardWriter`.
     Arrays must not be used after :func:`close_tables`.
     """
 
@@ -171,14 +155,9 @@ class SharedTables:
     write_nodes: Nodes
     read_nodes: Nodes
     stop: Nodes
+    alive: Nodes
     board: Board
     window: MPI.Win
-
-    @classmethod
-    def create(cls, node_comm: MPI.Intracomm, shapes: TableShapes) -> SharedTables:
-        """Allocate tables; what they hold is undefined. Collective; the node's last rank owns them."""
-        arrays, window = shared_arrays(node_comm, shapes)
-        return cls(**arrays, window=window)
 
     def sync(self) -> None:
         """Order this rank's accesses to the tables around a message.
@@ -189,20 +168,22 @@ class SharedTables:
         self.window.Sync()
 
 
+_WHAT = "node memory and its slots"
+
+
 def open_tables(grid: Grid, run: MemoryRun) -> SharedTables:
     """Tables of this node for a run. Collective over all ranks.
 
     Raises GridError on the ranks of a node whose shared memory is too small, PeerError on all others.
     """
     shapes = table_shapes(run.sizes, grid.shape, len(grid.local_replicas), len(run.traced))
-    with together(grid.world, run.timeout_s):
-        check_room(shapes, "node memory and its slots need")
-    return SharedTables.create(grid.node_comm, shapes)
+    arrays, window = shared_arrays(grid.node_comm, shapes, grid.world, run.timeout_s, _WHAT)
+    return SharedTables(**arrays, window=window)
 
 
-def close_tables(grid: Grid, tables: SharedTables) -> None:
+def close_tables(grid: Grid, tables: SharedTables, timeout_s: float) -> None:
     """Release the node's tables once all its ranks are here; they are then invalid. Collective over the node."""
-    free_window(grid.node_comm, tables.window, "the node's ranks to close the node memory")
+    free_window(grid.node_comm, tables.window, timeout_s, "the node's ranks to close the node memory")
 
 
 def _padded_bytes(shape: tuple[int, ...], dtype: DTypeLike) -> int:

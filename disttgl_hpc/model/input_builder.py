@@ -66,6 +66,11 @@ def build_model(stream: EventStream, config: TrainConfig) -> Tgn:
     )
 
 
+def num_parameters(stream: EventStream, config: TrainConfig) -> int:
+    """Number of the weights of the model for a stream; raises as :func:`build_model`."""
+    return sum(parameter.numel() for parameter in build_model(stream, config).parameters())
+
+
 def _class_dims(targets: Targets | None) -> dict[str, Any]:
     """Widths of the class head, or nothing without classes."""
     if targets is None:

@@ -9,6 +9,7 @@ from typing import Any
 from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.grid.collectives import Communicator, allgather
+from disttgl_hpc.grid.gradients import gradient_bytes
 from disttgl_hpc.grid.process_grid import nodes_of
 from disttgl_hpc.grid.schedule import ALONE, GridShape
 from disttgl_hpc.log import get_logger
@@ -40,14 +41,15 @@ def plan_grid(
     machine: Machine,
     calibrations: Sequence[dict[str, Any]],
     *,
+    num_parameters: int,
     base: int,
     max_loss: float,
 ) -> dict[str, Any]:
     """A local batch and a grid for ``cluster``, with all candidates, as plain values.
 
     calibrations: records of one trainer, one for each local batch to choose from. Without any, the local batch is
-    that of ``config``, and no speed is predicted. base: batch without information loss. Raises GridError if no
-    replica fits a node.
+    that of ``config``, and no speed is predicted. num_parameters: of the model. base: batch without information
+    loss. Raises GridError if no replica fits a node.
     """
     costs = {record["settings"]["local_batch"]: Costs.of(record) for record in calibrations}
     sizes = sorted(costs) or [config.local_batch]
@@ -58,7 +60,7 @@ def plan_grid(
     if speeds:
         local_batch, reasons = choose_local_batch(speeds, losses, max_loss=max_loss)
     config = replace(config, local_batch=local_batch)
-    rules = replace(_rules(stream, config, cluster, losses), max_loss=max_loss)
+    rules = replace(_rules(stream, config, cluster, losses, num_parameters), max_loss=max_loss)
     if speeds:
         cost = costs[local_batch]
         rules = replace(
@@ -94,17 +96,21 @@ def plan_grid(
     }
 
 
-def grid_shape(stream: EventStream, config: TrainConfig, world: Communicator) -> GridShape | None:
+def grid_shape(
+    stream: EventStream, config: TrainConfig, world: Communicator, num_parameters: int
+) -> GridShape | None:
     """The grid of a run's settings; None for one replica a trainer. Collective, see :func:`auto_grid`."""
     if config.grid == "auto":
-        return auto_grid(stream, config, world)
+        return auto_grid(stream, config, world, num_parameters)
     return GridShape.parse(config.grid) if config.grid else None
 
 
-def auto_grid(stream: EventStream, config: TrainConfig, world: Communicator) -> GridShape:
+def auto_grid(
+    stream: EventStream, config: TrainConfig, world: Communicator, num_parameters: int
+) -> GridShape:
     """The grid for the ranks of ``world``, by the rules of the planner at the local batch of ``config``.
 
-    Node memory may take the memory that trainers and daemons leave free (see
+    num_parameters: of the model. Windows may take the memory that trainers and daemons leave free (see
     :func:`~.machine.room_for_node_memory`). Collective over ``world``, with the same result on all ranks. Nodes
     of different sizes get a grid for the smallest, which :func:`~.process_grid.place` then refuses. Raises
     GridError if no replica fits the free shared memory of each node.
@@ -122,7 +128,7 @@ def auto_grid(stream: EventStream, config: TrainConfig, world: Communicator) -> 
         f"that much is free in /dev/shm and beside {TRAINER_MIB} MiB for each trainer and {DAEMON_MIB} for the "
         "daemon; free some, start fewer ranks a node, or use a smaller --dim-memory"
     )
-    candidates = choose_grid(replace(_rules(stream, config, cluster, losses), remedy=remedy))
+    candidates = choose_grid(replace(_rules(stream, config, cluster, losses, num_parameters), remedy=remedy))
     chosen = _chosen(candidates)
     log.info("grid %s, of %d possible on these ranks; disttgl plan says why", chosen.shape, len(candidates))
     for caution in cautions(chosen, config.epochs):
@@ -137,16 +143,29 @@ def _losses(stream: EventStream, batches: Iterable[int], base: int) -> Losses:
     return Losses(dict(zip(sizes, shares, strict=True)), base)
 
 
-def _rules(stream: EventStream, config: TrainConfig, cluster: Cluster, losses: Losses) -> GridRules:
+def shared_bytes(
+    stream: EventStream, config: TrainConfig, shape: GridShape, nodes: int, num_parameters: int
+) -> int:
+    """Shared memory that a run takes on each of ``nodes`` nodes: node memory, gradients, static node memory.
+
+    num_parameters: of the model.
+    """
+    sizes, trainers = RunPlan.of(stream, config, shape).sizes, shape.num_trainers // nodes
+    needed = num_bytes(table_shapes(sizes, shape, shape.memory // nodes))
+    if shape.num_trainers > 1:
+        needed += gradient_bytes(num_parameters, trainers)
+    if config.static == CO_TRAINED:
+        needed += num_bytes(static_shapes(stream.num_nodes, config.dim_memory, sizes.read_rows, trainers))
+    return needed
+
+
+def _rules(
+    stream: EventStream, config: TrainConfig, cluster: Cluster, losses: Losses, num_parameters: int
+) -> GridRules:
     """Rules for a stream under the settings of a run."""
 
     def memory_of(shape: GridShape) -> int:
-        sizes = RunPlan.of(stream, config, shape).sizes
-        memory = num_bytes(table_shapes(sizes, shape, shape.memory // cluster.nodes))
-        if config.static == CO_TRAINED:
-            trainers = cluster.trainers_per_node
-            memory += num_bytes(static_shapes(stream.num_nodes, config.dim_memory, sizes.read_rows, trainers))
-        return memory
+        return shared_bytes(stream, config, shape, cluster.nodes, num_parameters)
 
     return GridRules(
         cluster=cluster,

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import socket
 import sys
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
+from disttgl_hpc.grid.shared_memory import free_shared_memory
+
 _OPEN_FILES = Path("/proc/self/fd")
 _PROCESSORS = Path("/proc/cpuinfo")
-_MEMORY = Path("/proc/meminfo")
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only its free space is read
 _TCP_INFO = getattr(socket, "TCP_INFO", None)
 _BYTES_SENT = slice(200, 208)  # tcpi_bytes_sent in struct tcp_info, since Linux 4.19
 TRAINER_MIB, DAEMON_MIB = 470, 400
@@ -30,18 +29,7 @@ def own_cores() -> frozenset[int]:
 
 def room_for_node_memory(trainers: int) -> int:
     """Bytes that node memory may take on this node, beside the processes of ``trainers`` trainers and a daemon."""
-    return max(0, free_shared_memory((trainers * TRAINER_MIB + DAEMON_MIB) * 2**20))
-
-
-def free_shared_memory(reserved: int = 0) -> int:
-    """Bytes that shared memory can still take on this node if ``reserved`` bytes of its memory stay free."""
-    limits = [sys.maxsize]
-    with suppress(OSError):
-        limits.append(shutil.disk_usage(_SHARED_MEMORY).free)
-    with suppress(OSError):
-        fields = dict(line.split(":") for line in _MEMORY.read_text().splitlines())
-        limits.append(int(fields["MemAvailable"].removesuffix("kB")) * 1024 - reserved)
-    return min(limits)
+    return free_shared_memory((trainers * TRAINER_MIB + DAEMON_MIB) * 2**20)
 
 
 def processor() -> str:

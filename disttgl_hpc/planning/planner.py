@@ -25,7 +25,7 @@ FEW_STEPS = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """Nodes to plan for. memory_per_node: bytes for node memory and its slots on each."""
+    """Nodes to plan for. memory_per_node: bytes for shared memory on each."""
 
     nodes: int
     trainers_per_node: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,10 @@ log = get_logger(__name__)
 
 def read_runs(paths: Sequence[Path]) -> list[RunFacts]:
     """Facts of each run, finished or not. Raises StoreError for a folder that is not a run or has damaged files."""
-    names = Counter(path.resolve().name for path in paths)
+    own_names = [Path(os.path.realpath(path)).name for path in paths]
     return [
-        read_run(path, printable(path.resolve().name if names[path.resolve().name] == 1 else str(path)))
-        for path in paths
+        read_run(path, printable(name if own_names.count(name) == 1 else str(path)))
+        for path, name in zip(paths, own_names, strict=True)
     ]
 
 

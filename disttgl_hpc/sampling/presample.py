@@ -52,24 +52,24 @@ def sample(
     check_output(output, KIND, force=force)
     if not config.negative_sets:
         raise ConfigError("a batch store needs fixed negative sets: give their number with --negative-sets")
-    decide_together(world, store.check_contents, config.timeout_s)
+    decide_together(world, store.check_contents, config.timeout_s, "check the events")
     check_split(store.stream)
     key = batch_key(store, config, minibatch)
     maker = _Maker(store.stream, key, LiveGraphs(store.stream, config))
     folder = output.with_name(f".{output.name}.parts")
     parts = {folder / f"part-{first:09d}.h5": (first, last) for first, last in maker.part_bounds()}
     is_root = world.rank == 0
-    with together(world, config.timeout_s):
+    with together(world, config.timeout_s, "the first rank to check the events"):
         if is_root:
             _prepare(maker, folder, parts, world.size)
     with progress(key.train_end, "sampling", shown=is_root) as bar:
         for begin in range(0, len(parts), world.size):
             turn = list(parts.items())[begin : begin + world.size]
-            with together(world, config.timeout_s):
+            with together(world, config.timeout_s, "the other ranks to write their parts"):
                 for part in turn[world.rank : world.rank + 1]:
                     maker.write(*part)
             bar.advance(sum(maker.num_events(batches) for _, batches in turn))
-    with together(world, config.timeout_s):
+    with together(world, config.timeout_s, "the first rank to join the parts"):
         if is_root:
             log.info("joining %d parts", len(parts))
             join_parts(output, list(parts))

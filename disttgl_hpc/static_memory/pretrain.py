@@ -18,7 +18,7 @@ from disttgl_hpc.config import CO_TRAINED, GIVEN, TrainConfig, train_config
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.events.stream import EventStream, Split
 from disttgl_hpc.events.tcsr import build_tcsr
-from disttgl_hpc.grid.collectives import Communicator, bcast, decide_together
+from disttgl_hpc.grid.collectives import Communicator, barrier, bcast, decide_together
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.model.products import prepare_process
 from disttgl_hpc.static_memory.lightgcn import Learned, learn_static_gnn
@@ -118,7 +118,7 @@ def pretrain(
     ``force``, and GridError and StoreError as training does.
     """
     check_output(output, STATIC_KIND, force=force)
-    decide_together(world, events.check_contents, config.timeout_s)
+    decide_together(world, events.check_contents, config.timeout_s, "check the events")
     stream = training_part(events.stream, share)
     learned: Learned | None
     if method == "embedding":
@@ -137,7 +137,9 @@ def pretrain(
             report=learned.report,
         )
         rows = learned.rows
-        decide_together(world, lambda: write_static_store(output, rows, origin), config.timeout_s)
+        decide_together(
+            world, lambda: write_static_store(output, rows, origin), config.timeout_s, f"write {output}"
+        )
         if world.rank == 0:
             shutil.rmtree(_run_beside(output), ignore_errors=True)
     return learned
@@ -187,7 +189,8 @@ def _learn_embedding(events: EventStore, config: TrainConfig, output: Path, worl
     load_static(run.best_checkpoint, {"rows": rows})
     records = [record for record in run.records() if record["record"] == "sweep"]
     epochs = [{"loss": record["loss"], "mrr": record["validation"]["mrr"]} for record in records]
-    world.barrier()  # all ranks have read the run's files before rank 0 removes them
+    # All ranks have read the run's files before rank 0 removes them.
+    barrier(world, config.timeout_s, "the other ranks to read the best checkpoint")
     return Learned(rows, {"epochs": epochs, "best_mrr": run.read_best()["score"]})
 
 

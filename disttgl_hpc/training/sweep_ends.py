@@ -17,8 +17,8 @@ from disttgl_hpc.evaluation.evaluator import Evaluator, Team
 from disttgl_hpc.evaluation.heuristics import best_half_life, class_baselines, heuristic_scores
 from disttgl_hpc.evaluation.metrics import NewNodes, PartMetrics, ranked
 from disttgl_hpc.events.stream import EventStream
-from disttgl_hpc.grid.collectives import Communicator, bcast, decide_together, gather, sum_in_place
-from disttgl_hpc.grid.job import watching
+from disttgl_hpc.grid.collectives import Communicator, decide_together, gather, join, sum_in_place
+from disttgl_hpc.grid.job import roster
 from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.log import get_logger
@@ -39,7 +39,7 @@ from disttgl_hpc.training.trainer import Trainer
 
 log = get_logger(__name__)
 
-_SCORES, _METRICS = "the other ranks' scores", "the first rank's metrics"
+_SCORES, _COUNTS = "the other ranks' scores", "the other ranks' counts of classes"
 
 
 def final_results(
@@ -49,7 +49,7 @@ def final_results(
 
     Collective over the evaluator's team. ``state`` (N, 2·dim_memory) is where the memory is loaded; it and a
     co-trained static memory, loaded where the evaluator's inputs have theirs, are shared by the team's
-    members of a node. The heuristics beside the model are added by the team's first member only.
+    members of a node. Same results on all members.
     """
     team, stream, config = evaluator.team, evaluator.stream, evaluator.config
     best = run.best_checkpoint
@@ -64,9 +64,8 @@ def final_results(
     parts = held_out_parts(stream, config)
     for part in parts:
         results[part.name] = evaluator.evaluate(model, state, part).as_dict()
-    if team.index == 0:
-        results |= _besides(evaluator, *parts)
-    return results
+    besides: dict[str, Any] = team.decide(lambda: _besides(evaluator, *parts), "evaluate the heuristics")
+    return results | besides
 
 
 def _besides(evaluator: Evaluator, validation: Part, test: Part) -> dict[str, Any]:
@@ -124,15 +123,16 @@ def evaluate_run(
         config = replace(config, static=str(static))
     check_same_static_memory(settings, static_settings(config), run.path, "evaluate RUN --static FILE")
     store = open_events(Path(events or settings["events"]), settings["checksum"])
-    decide_together(world, lambda: check_files(run, store), config.timeout_s)
+    decide_together(world, lambda: check_files(run, store), config.timeout_s, "check the run and its events")
     store = with_static_memory(with_task(store, config), config)
     stream = store.stream
     device = device_of(config, world.rank)
     team = Team(
         index=world.rank,
         size=world.size,
-        gather=partial(gather, world, timeout_s=config.timeout_s, what=_SCORES),
-        share=partial(bcast, world, timeout_s=config.timeout_s, what=_METRICS),
+        gather=partial(join, world, timeout_s=config.timeout_s, what=_SCORES),
+        collect=partial(gather, world, timeout_s=config.timeout_s, what=_COUNTS),
+        decide=lambda decide, what: decide_together(world, decide, config.timeout_s, what),
     )
     batching = batching_of(stream, config, GridShape.parse(best_grid(run)))
     co_trained = (
@@ -140,10 +140,9 @@ def evaluate_run(
     )
     evaluator = Evaluator(stream, config, batching, InputBuilder(stream, device, co_trained), team)
     state = np.empty((stream.num_nodes, 2 * config.dim_memory), np.float32)
-    with watching(world, "scorer", config.timeout_s) as roster:
-        for line in roster:
-            log.info("%s", line)
-        return final_results(run, evaluator, build_model(stream, config).to(device), state)
+    for line in roster(world, "scorer", config.timeout_s):
+        log.info("%s", line)
+    return final_results(run, evaluator, build_model(stream, config).to(device), state)
 
 
 _POINTS = 40  # of the loss curve of a sweep
@@ -275,6 +274,7 @@ def _team(grid: Grid, memory: MemoryService) -> Team:
         node_index=grid.local_trainer,
         node_size=grid.node_trainer_comm.size,
         fence=memory.fence,
-        gather=partial(gather, grid.trainer_comm, timeout_s=grid.timeout_s, what=_SCORES),
-        share=partial(bcast, grid.trainer_comm, timeout_s=grid.timeout_s, what=_METRICS),
+        gather=partial(join, grid.trainer_comm, timeout_s=grid.timeout_s, what=_SCORES),
+        collect=partial(gather, grid.trainer_comm, timeout_s=grid.timeout_s, what=_COUNTS),
+        decide=lambda decide, what: decide_together(grid.trainer_comm, decide, grid.timeout_s, what),
     )

@@ -16,14 +16,14 @@ from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import PeerError, TrainingError
 from disttgl_hpc.events.stream import model_unit
 from disttgl_hpc.grid.collectives import Communicator, allgather, decide_together, together
-from disttgl_hpc.grid.job import StopRequest, stop_signals, watching
+from disttgl_hpc.grid.job import StopRequest, roster, stop_signals
 from disttgl_hpc.grid.process_grid import Grid, check_slices
 from disttgl_hpc.grid.schedule import Assignment, GridShape, batch_bounds
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.memory.client import open_memory
 from disttgl_hpc.memory.daemon import serve_memory
 from disttgl_hpc.memory.node_memory import MemoryRun, MemoryService
-from disttgl_hpc.model.input_builder import device_of
+from disttgl_hpc.model.input_builder import device_of, num_parameters
 from disttgl_hpc.model.products import prepare_process
 from disttgl_hpc.planning.grid_choice import grid_shape
 from disttgl_hpc.planning.run_plan import RunPlan
@@ -63,11 +63,11 @@ def train(
     prepare_process(config.threads)
     if not resume:
         run.check_free()
-    decide_together(world, store.check_contents, config.timeout_s)  # first: what follows reads the events
+    decide_together(world, store.check_contents, config.timeout_s, "check the events")  # all below reads them
     if batches is not None:
         check_batches_fit(config)
     store = with_inputs(store, config)
-    shape = grid_shape(store.stream, config, world)
+    shape = grid_shape(store.stream, config, world, num_parameters(store.stream, config))
     grid = Grid.create(world, shape, timeout_s=config.timeout_s)
     check_slices(grid.shape, store.stream.split.train_end)
     _check_devices(grid, config)
@@ -77,9 +77,14 @@ def train(
     settings = run_settings(store, config, batches)
     graphs = StoredGraphs.open(batches, store, config, grid.shape.minibatch) if batches else None
     with stop_signals() as stop, ExitStack() as lock:
-        decide_together(grid.world, lambda: lock.enter_context(run.locked()), config.timeout_s)
+        decide_together(
+            grid.world, lambda: lock.enter_context(run.locked()), config.timeout_s, "lock the run directory"
+        )
         start, plan = decide_together(
-            grid.world, lambda: _begin(run, settings, store, config, resume=resume), config.timeout_s
+            grid.world,
+            lambda: _begin(run, settings, store, config, resume=resume),
+            config.timeout_s,
+            "find the start of the run",
         )
         job = Job(
             store=store,
@@ -122,31 +127,30 @@ def _check_devices(grid: Grid, config: TrainConfig) -> None:
 def _train_or_serve(job: Job, stop: StopRequest) -> bool:
     """Train or serve the node memory, by the rank's role; returns whether the run is complete. Collective."""
     grid, plan, config = job.grid, job.plan, job.config
-    with watching(grid.world, grid.role, config.timeout_s) as roster:
-        _log_roster(roster, job)
-        memory_run = MemoryRun(
-            sizes=plan.sizes,
-            num_batches=plan.num_batches,
-            num_steps=plan.num_steps,
-            traced=traced_steps(config, plan, job.start.step),
-            snapshots=plan.sweep_ends,
-            beginning=job.start,
-            writer=RunCheckpoints(job.run, plan, grid.node, job.settings, config.keep_checkpoints),
-            timeout_s=config.timeout_s,
-        )
-        if grid.is_daemon:
-            return serve_memory(grid, memory_run, stop.is_made)
-        memory = open_memory(grid, memory_run)
-        training = _Training(job, memory, memory_run.traced, stop)
-        is_complete = training.run()
-        training.close()
-        memory.close(early=not is_complete)
-        return is_complete
+    _log_roster(roster(grid.world, grid.role, config.timeout_s), job)
+    memory_run = MemoryRun(
+        sizes=plan.sizes,
+        num_batches=plan.num_batches,
+        num_steps=plan.num_steps,
+        traced=traced_steps(config, plan, job.start.step),
+        snapshots=plan.sweep_ends,
+        beginning=job.start,
+        writer=RunCheckpoints(job.run, plan, grid.node, job.settings, config.keep_checkpoints),
+        timeout_s=config.timeout_s,
+    )
+    if grid.is_daemon:
+        return serve_memory(grid, memory_run, stop.is_made)
+    memory = open_memory(grid, memory_run)
+    training = _Training(job, memory, memory_run.traced, stop)
+    is_complete = training.run()
+    training.close()
+    memory.close(early=not is_complete)
+    return is_complete
 
 
-def _log_roster(roster: list[str], job: Job) -> None:
+def _log_roster(lines: list[str], job: Job) -> None:
     """Log the role of each rank and the extent of the run."""
-    for line in roster:
+    for line in lines:
         log.info("%s", line)
     plan = job.plan
     log.info(

@@ -316,6 +316,22 @@ def test_integer_times_need_integers(run):
         score(trained, np.array([0, 0]), np.array([40, 40]), np.array([1.0, 7.5]))
 
 
+@pytest.mark.parametrize("at", [2**63, -(2**63) - 1, 1e19, float("nan"), float("inf")])
+def test_times_that_no_event_can_have_are_refused(run, at):
+    trained = open_trained(run)
+    with pytest.raises(ConfigError, match="time"):
+        trained.moment(at)
+
+
+@pytest.mark.parametrize("at", [10**400, float("nan"), float("inf")])
+def test_a_stream_with_other_times_needs_finite_ones(run, at):
+    trained = open_trained(run)
+    trained.stream = replace(trained.stream, time=trained.stream.time.astype(np.float64))
+    assert trained.moment(7.5).time == 7.5
+    with pytest.raises(ConfigError, match="finite"):
+        trained.moment(at)
+
+
 def test_ids_of_a_kind_and_unknown_ones(run):
     ids = open_trained(run).ids
     assert [ids.kinds(ids.nodes(["n1"], of)).tolist() for of in (None, "sources", "destinations")] == [

@@ -152,6 +152,9 @@ READ = {
         options={"format": "jodie"},
     ),
     "versions are text": Read("x.csv", H + "1.0,1.1,10\n1.1,2.0,20\n", ["1.0", "1.1"], ["1.1", "2.0"]),
+    "numbers with and without a point among words": Read(
+        "x.csv", H + "12,a,10\na,12.0,20\n", ["12", "a"], ["a", "12.0"], warning="'12.0'"
+    ),
     "leading zeros are text": Read("x.csv", H + "007,7,10\n7,8,20\n", ["007", "7"], ["7", "8"]),
     "text that looks missing": Read("x.csv", H + "nan,NA,10\nann,nan,20\n", ["nan", "ann"], ["NA", "nan"]),
     "unicode": Read("x.csv", H + "é,日本,10\n日本,é,20\n", ["é", "日本"], ["日本", "é"]),
@@ -309,6 +312,9 @@ REFUSED = {
         ("line 3", "quote"),
         LARGE,
     ),
+    "a row longer than a block": Refused(
+        "x.csv", H + "1,2,10\n1," + "2" * (5 << 20) + ",20\n", ("2 MiB",), LARGE
+    ),
     "a quote in the header": Refused("x.csv", '"src,dst,time\n1,2,10\n', ("line 1", "quote")),
     "a wrong row behind texts with line breaks": Refused(
         "x.csv",
@@ -390,11 +396,13 @@ def warnings(caplog, monkeypatch):
 
 
 def in_chunks(cases):
-    """Each case in chunks of one event and in one chunk; the large ones, which set their chunks, once."""
+    """Each case in one chunk and, if chunks may matter, in chunks of one event."""
     return [
         pytest.param(case, chunk_events, id=f"{name}-{chunk_events}")
         for name, case in cases.items()
-        for chunk_events in ((1, 1000) if case.options is not LARGE else (1,))
+        for chunk_events in (
+            (1000,) if case.options is LARGE or isinstance(case.content, bytes) else (1, 1000)
+        )
     ]
 
 
@@ -505,6 +513,20 @@ def test_ids_of_19_digits_are_the_same_from_a_frame(tmp_path, kind):
     assert [facts(store)[name] for name in ("src", "dst", "time")] == list(LONG_IDS)
 
 
+def test_labels_of_a_tgl_folder_find_nodes_written_with_a_point(tmp_path):
+    folder = in_folder(tmp_path / "tgl")
+    write_text(folder / "edges.csv", [(1, 2, 10), ("2.0", 3, 20)], H)
+    write_text(folder / "labels.csv", [("1.0", "10.0", "7.0"), (2, 20, 8)], "node,time,label\n")
+    assert facts(run(tmp_path, folder)) == {
+        "src": [1, 2],
+        "dst": [2, 3],
+        "time": [10, 20],
+        "classes": None,
+        "node_labels": [7, 8],
+        "features": None,
+    }
+
+
 FLOAT32 = np.array([1_600_000_000, 1_600_000_100], np.float32)
 
 
@@ -539,6 +561,7 @@ def test_times_that_were_rounded_to_float32_are_warned_of(
         ("src", [1.5, 2.0], "integers"),
         ("src", [1.0, float("nan")], "row 2"),
         ("src", [2.0**60, 1.0], "2^53"),
+        ("src", np.array([1, 2**24 + 2], np.float32), "2^24"),
         ("time", np.array([1, 2**63], np.uint64), "2^63"),
     ],
 )

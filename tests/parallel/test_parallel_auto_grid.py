@@ -27,7 +27,7 @@ def test_all_ranks_take_the_grid_that_the_least_room_allows(comm, stream, on_all
     )
 
     def body():
-        assert plan_grid.auto_grid(stream, CONFIG, comm) == GridShape(1, 1, 2)
+        assert plan_grid.auto_grid(stream, CONFIG, comm, 1000) == GridShape(1, 1, 2)
 
     on_all_ranks(body)
 
@@ -38,7 +38,7 @@ def test_the_refusal_of_a_started_job_names_what_it_can_change(comm, stream, on_
 
     def body():
         with pytest.raises(GridError, match=r"and has 1,000: .*start fewer ranks") as refused:
-            plan_grid.auto_grid(stream, CONFIG, comm)
+            plan_grid.auto_grid(stream, CONFIG, comm, 1000)
         assert "--memory-per-node" not in str(refused.value)
 
     on_all_ranks(body)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from disttgl_hpc.errors import GridError, PeerError
+from disttgl_hpc.grid import shared_memory as shared
 from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.schedule import GridShape
-from disttgl_hpc.memory import shared_tables as shared
 from disttgl_hpc.memory.co_trained import RowSum, RowTable, StaticTable
 
 NODES, DIM, STEPS = 29, 3, 5
@@ -104,7 +104,7 @@ def test_a_table_without_room_is_refused_on_all_trainers(comm, on_all_ranks):
                 patch.setattr(shared.shutil, "disk_usage", no_room)
             if not grid.is_daemon:
                 error = GridError if grid.trainer == 1 else PeerError
-                with pytest.raises(error, match=r"the co-trained static memory needs .* enlarge it"):
+                with pytest.raises(error, match=r"static memory need .* enlarge it"):
                     open_table(grid)
         grid.free()
 

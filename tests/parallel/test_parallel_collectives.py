@@ -1,20 +1,31 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from thread_ranks import thread_ranks
 
 from disttgl_hpc.errors import DeadlineError, GridError, PeerError
+from disttgl_hpc.grid import shared_memory
 from disttgl_hpc.grid.collectives import (
     Pause,
     allgather,
+    allocate_shared,
     barrier,
     bcast,
     decide_together,
+    dup,
+    free,
+    free_window,
     gather,
+    join,
+    node_comm_of,
     raise_together,
+    receive,
+    split,
     sum_in_place,
+    together,
     wait_until,
 )
 from disttgl_hpc.memory.requests import Doorbell
@@ -84,21 +95,41 @@ def test_values_of_any_size_reach_the_others(comm, on_all_ranks, ranks):
         ]
         shared = bcast(comm, own if comm.rank == ranks - 1 else None, 20, "the last one's", root=ranks - 1)
         assert shared["rank"] == ranks - 1
-        assert decide_together(comm, lambda: comm.rank, 20) == 0
+        assert decide_together(comm, lambda: comm.rank, 20, "decide") == 0
+        joined = join(comm, np.full(comm.rank * 50_000, comm.rank, np.float32), 20, "the numbers")
+        assert (joined is None) == bool(expected is None)
+        if joined is not None:
+            assert joined.tolist() == [rank for rank in range(ranks) for _ in range(rank * 50_000)]
 
     on_all_ranks(body)
 
 
+OPERATIONS = {
+    "barrier": lambda comm: barrier(comm, 0.4, "Godot"),
+    "gather": lambda comm: gather(comm, "mine", 0.4, "Godot"),
+    "allgather": lambda comm: allgather(comm, "mine", 0.4, "Godot"),
+    "bcast": lambda comm: bcast(comm, "mine", 0.4, "Godot"),
+    "join": lambda comm: join(comm, np.zeros(3, np.float32), 0.4, "Godot"),
+    "receive": lambda comm: receive(comm, 0, 7, 0.4, "Godot"),
+    "dup": lambda comm: dup(comm, 0.4, "Godot"),
+    "split": lambda comm: split(comm, 0, 0.4, "Godot"),
+    "node_comm_of": lambda comm: node_comm_of(comm, 0.4),
+    "allocate_shared": lambda comm: allocate_shared(comm, 8, comm, 0.4, "Godot"),
+    "free": lambda comm: free([comm], 0.4, "Godot"),
+    "free_window": lambda comm: free_window(comm, None, 0.4, "Godot"),
+    "decide_together": lambda comm: decide_together(comm, lambda: 0, 0.4, "come"),
+}
+
+
 @pytest.mark.ranks(2)
-@pytest.mark.parametrize("operation", [gather, allgather, bcast, barrier])
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
 def test_pitfall_5_an_operation_that_a_rank_leaves_out_is_an_error(comm, on_all_ranks, operation):
     def body():
         part = comm.Dup()  # an operation that is given up would meet the next one
-        own = () if operation is barrier else ("mine",)
         if comm.rank == 1:
             started_s = time.process_time()
-            with pytest.raises(DeadlineError, match="Godot"):
-                operation(part, *own, 0.4, "Godot")
+            with pytest.raises(DeadlineError, match=r"waited 0\.4 s for "):
+                operation(part)
             assert time.process_time() - started_s < 0.2
         comm.barrier()
 
@@ -131,6 +162,40 @@ def test_fail_together(comm, on_all_ranks):
         with pytest.raises(expected[0], match=expected[1]):
             raise_together(comm, mine, 20)
         raise_together(comm, None, 20)
+
+    on_all_ranks(body)
+
+
+@pytest.mark.ranks(2)
+def test_an_unexpected_error_of_one_rank_is_an_error_of_all(comm, on_all_ranks):
+    def body():
+        with pytest.raises(MemoryError if comm.rank else PeerError) as raised:
+            fail_on_the_second_rank()
+        assert comm.rank or "rank 1: MemoryError" in str(raised.value)
+
+    def fail_on_the_second_rank():
+        with together(comm, 20):
+            if comm.rank:
+                raise MemoryError
+
+    on_all_ranks(body)
+
+
+@pytest.mark.ranks(4)
+def test_a_window_that_one_node_has_no_room_for_is_an_error_of_all(comm, on_all_ranks, monkeypatch):
+    def body():
+        node = comm.Split(comm.rank // 2, comm.rank)
+        if comm.rank == 3:
+            monkeypatch.setattr(shared_memory.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+        expected = (GridError, "--shm-size") if comm.rank == 3 else (PeerError, "rank 3: .*--shm-size")
+        with pytest.raises(expected[0], match=expected[1]):
+            allocate_shared(node, 10**6, comm, 20, "numbers")
+        monkeypatch.undo()
+        window = allocate_shared(node, 8 * (node.rank + 1), comm, 20, "numbers")
+        assert [bytes(window.Shared_query(rank)[0]) for rank in range(2)] == [bytes(8), bytes(16)]
+        comm.barrier()
+        free_window(node, window, 20, "numbers")
+        free([node], 20, "the node")
 
     on_all_ranks(body)
 

@@ -7,6 +7,7 @@ import torch
 from memory_requests import SIZES, case, emulate, memory_run, request
 
 from disttgl_hpc.errors import DeadlineError, GridError, PeerError, ProtocolError
+from disttgl_hpc.grid import shared_memory as shared
 from disttgl_hpc.grid.collectives import free_window
 from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.schedule import (
@@ -16,12 +17,11 @@ from disttgl_hpc.grid.schedule import (
     num_steps,
     replica_operations,
 )
-from disttgl_hpc.memory import shared_tables as shared
 from disttgl_hpc.memory.client import open_memory
 from disttgl_hpc.memory.daemon import serve_memory
 from disttgl_hpc.memory.node_memory import MemorySizes
 from disttgl_hpc.memory.requests import Doorbell
-from disttgl_hpc.memory.shared_tables import SharedTables, num_bytes, table_shapes
+from disttgl_hpc.memory.shared_tables import SharedTables, num_bytes, shared_arrays, table_shapes
 
 
 def train(grid, memory, num_batches, steps, snapshots):
@@ -262,8 +262,8 @@ def take_step(grid, memory, step):
 
 
 @pytest.mark.parametrize(("shape", "num_nodes"), [case(3, "1x2x1"), case(4, "1x1x2", 2)])
-def test_an_evaluation_may_last_longer_than_any_deadline(comm, on_all_ranks, shape, num_nodes):
-    deadline_s, silence_s, snapshots = 0.3, 0.7, (1, 3, 5)
+def test_an_evaluation_that_gets_on_may_last_longer_than_the_deadline(comm, on_all_ranks, shape, num_nodes):
+    deadline_s, num_batches, batch_s, snapshots = 3.0, 8, 0.5, (1, 3, 5)
 
     def body():
         grid = Grid.create(comm, shape, comm.Split(comm.rank * num_nodes // comm.size, comm.rank))
@@ -275,10 +275,30 @@ def test_an_evaluation_may_last_longer_than_any_deadline(comm, on_all_ranks, sha
                 take_step(grid, memory, step)
                 if step in snapshots:
                     memory.snapshot(step)
-                    time.sleep(silence_s if step == 3 else 0)
-            time.sleep(silence_s if grid.trainer == 0 else 0)  # as the first trainer alone has more to do
+                for _ in range(num_batches if step == 3 else 0):
+                    time.sleep(batch_s)
+                    memory.fence()
             memory.close()
         grid.free()
+
+    on_all_ranks(body)
+
+
+@pytest.mark.ranks(2)
+def test_pitfall_5_a_trainer_that_is_stuck_in_an_evaluation_is_a_deadline_error(comm, on_all_ranks):
+    def body():
+        grid = Grid.create(comm)
+        if grid.is_daemon:
+            with pytest.raises(DeadlineError, match=r"waited 0\.3 s"):
+                serve_memory(grid, memory_run(2, 6, snapshots=(1, 3, 5), timeout_s=0.3))
+        else:
+            memory = open_memory(grid, memory_run(2, 6, snapshots=(1, 3, 5)))
+            for step in range(2):
+                take_step(grid, memory, step)
+            memory.snapshot(1)
+            memory.fence()
+            memory._doorbell.close()
+        comm.barrier()
 
     on_all_ranks(body)
 
@@ -388,7 +408,8 @@ def test_pitfall_8_rows_do_not_grow_with_the_square_of_j():
 def test_tables_are_the_same_bytes_on_every_rank(comm, on_all_ranks):
     def body():
         shapes = table_shapes(SIZES, GridShape(1, 1, 1), num_replicas=1)
-        tables = SharedTables.create(comm, shapes)
+        arrays, window = shared_arrays(comm, shapes, comm, 20, "tables")
+        tables = SharedTables(**arrays, window=window)
         for index, (name, (shape, dtype)) in enumerate(shapes.items()):
             table = getattr(tables, name)
             assert (table.shape, table.dtype) == (shape, np.dtype(dtype))
@@ -400,6 +421,6 @@ def test_tables_are_the_same_bytes_on_every_rank(comm, on_all_ranks):
         for index, name in enumerate(shapes):
             assert (getattr(tables, name) == index + 1).all()
         comm.barrier()
-        free_window(comm, tables.window, "the other rank")
+        free_window(comm, tables.window, 20, "the other rank")
 
     on_all_ranks(body)

@@ -32,6 +32,19 @@ def disttgl(*arguments: object, ranks: int = 0, check: bool = True) -> subproces
     return done
 
 
+def with_small_shared_memory(size: str, command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command that sees a /dev/shm of its own of so many bytes, such as "40m"."""
+    mount = 'mount -t tmpfs -o "size=$0" tmpfs /dev/shm'
+    unshare = ["unshare", "--mount", "sh", "-c"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*unshare, mount, "1m"], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("needs the right to mount a file system")
+    words = ["timeout", "200", *unshare, f'{mount} && exec "$@"', size, *command]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
 def _run_here(words: list[str]) -> subprocess.CompletedProcess[str]:
     """Call the program's entry point, with standard output and error of its own."""
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))

@@ -36,17 +36,17 @@ def run_team(stream, size, node_size, **settings):
         def gather(own):
             gathered[index] = own
             meet.wait()
-            everything = list(gathered)
+            everything = np.concatenate(gathered)
             meet.wait()
             return None if index else everything
 
-        def share(own):
+        def decide(decide, _what):
             if index == 0:
-                shared[0] = own
+                shared[0] = decide()
             meet.wait()
             return shared[0]
 
-        team = Team(index, size, index % node_size, node_size, lambda: meet.wait() and None, gather, share)
+        team = Team(index, size, index % node_size, node_size, lambda: meet.wait() and None, gather, decide)
         evaluator, state = evaluator_of(stream, team, **settings), states[index // node_size]
         model = build_model(stream, evaluator.config)
         parts = held_out_parts(stream, evaluator.config)

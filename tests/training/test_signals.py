@@ -1,13 +1,15 @@
 """Signals that ask a job to stop, sent to any of its processes."""
 
 import os
+import re
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 from command_line import DISTTGL
 from run_helpers import make_store, small_options
-from watched_job import WatchedJob, needs_proc, wait_for
+from watched_job import LONG_S, WatchedJob, needs_proc, wait_for
 
 from disttgl_hpc.grid import job as signals
 from disttgl_hpc.grid.job import STOP_SIGNALS, StopRequest, stop_signals
@@ -35,14 +37,35 @@ def test_a_signal_to_any_process_ends_the_job_after_a_checkpoint(tmp_path, numbe
     options = ["--run", run.path, "--grid", "1x2x1", *small_options(epochs=10**5)]
     with WatchedJob(["mpiexec", "-n", 3, *DISTTGL, "train", store.path, *options], tmp_path) as job:
         assert wait_for(
-            lambda: run.metrics_file.exists() and '"sweep"' in run.metrics_file.read_text(), 100
+            lambda: run.metrics_file.exists() and '"sweep"' in run.metrics_file.read_text(), LONG_S
         ), job.output
         os.kill(job.launcher if target == LAUNCHER else job.roster()[target][1], number)
-        assert wait_for(lambda: not job.processes(), 20), job.output
-        assert job.wait(1) == 75
+        assert wait_for(lambda: not job.processes(), LONG_S), job.output
+        assert job.wait(LONG_S) == 75
         assert f"disttgl train --resume {run.path}" in job.output
         assert "Traceback" not in job.output
     assert run.whole_checkpoints
+
+
+@needs_proc
+@pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
+def test_ranks_that_lose_their_launcher_stop_after_a_checkpoint(tmp_path):
+    store, run = make_store(tmp_path), RunDirectory(tmp_path / "run")
+    options = ["--run", run.path, *small_options(epochs=10**5)]
+    with WatchedJob(["mpiexec", "-n", 2, *DISTTGL, "train", store.path, *options], tmp_path) as job:
+        assert wait_for(
+            lambda: run.metrics_file.exists() and '"sweep"' in run.metrics_file.read_text(), LONG_S
+        ), job.output
+        before = run.whole_checkpoints[-1]
+        proxy = parent_of(parent_of(job.roster()[0][1]))
+        assert proxy != job.launcher
+        os.kill(proxy, signal.SIGKILL)
+        assert wait_for(lambda: not job.processes(), LONG_S), job.output
+    assert run.whole_checkpoints[-1].name > before.name
+
+
+def parent_of(pid):
+    return int(re.search(r"PPid:\s(\d+)", Path(f"/proc/{pid}/status").read_text())[1])
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)

@@ -50,10 +50,10 @@ def decompressed(path: Path) -> Any:
         return _stream(path, start, str(path))
     try:
         with _archive(path) as archive:
-            file = _only_file(archive, path)
-            with archive.open(file) as opened:
+            info = _only_file(archive, path)
+            with archive.open(info) as opened:
                 start = opened.read(_START_BYTES)
-            member = archive.open(file)  # keeps the archive's file open until it is closed
+            member = archive.open(info)  # keeps the archive's file open until it is closed
     except (RuntimeError, *DAMAGE) as error:  # encrypted, of a method that Python lacks, or damaged
         raise InputError(
             f"{path}: the zip cannot be read ({error}): unpack it with another program, or get a complete copy"

@@ -346,9 +346,9 @@ def _refusal(error: Exception, path: Path, layout: TextLayout, blank_lines: int)
     if "Empty CSV" in text:
         return InputError(f"{path}: is empty, at least one event is needed: check the file and --format")
     if _STRADDLES in text:
-        longest = max(_rows(path, layout), key=lambda row: row.more_lines)
+        longest = max(_rows(path, layout), key=lambda row: (row.more_lines, len(row.text)))
         return InputError(
-            f"{path}, line {longest.line}: a quote opens in this row and does not close in {longest.more_lines:,} "
-            "more lines: close or remove it"
+            f"{path}, line {longest.line}: a row must be shorter than {_BLOCK_BYTES >> 20} MiB, this one has "
+            f"{longest.more_lines:,} line breaks in quotes: close its quotes, or shorten it"
         )
     return InputError(f"{path}: was cut short or is damaged ({text.strip()}): get a complete copy")
