@@ -14,6 +14,7 @@ import bz2
 import gzip
 import io
 import itertools
+import json
 import os
 import random
 import re
@@ -26,10 +27,11 @@ import tempfile
 import traceback
 import zipfile
 from collections import Counter, defaultdict
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from unittest import mock
 
+import h5py
 import numpy as np
 import pyarrow as pa
 
@@ -49,6 +51,9 @@ from run_helpers import small_options  # noqa: E402
 
 from disttgl_hpc import cli  # noqa: E402
 from disttgl_hpc.grid.job import StopRequest  # noqa: E402
+from disttgl_hpc.store.checkpoint_files import write_manifest  # noqa: E402
+from disttgl_hpc.store.files import sha256_of  # noqa: E402
+from disttgl_hpc.store.node_rows import _checksum  # noqa: E402
 
 ROOM_BYTES = 1 << 30  # of address space beyond that of the warm process
 FILE_BYTES = 1 << 26
@@ -89,6 +94,12 @@ ON_RUNS = [
     "config RUN",
     f"train {EVENTS} --run RUN TRAIN",
 ]
+AFTER = [
+    " && inspect new.events.h5 --verify",
+    " && doctor new.events.h5",
+    " && train new.events.h5 --run new TRAIN",
+    " && train new.events.h5 --run new --task edge --class-features TRAIN",
+]
 COMMANDS = {
     EVENTS: [*ON_EVENTS, *ON_RUNS],
     "s.batches.h5": [
@@ -114,8 +125,9 @@ COMMANDS = {
     "nodes.txt": ["recommend RUN --top 2 --nodes nodes.txt", "embed RUN out.npy --nodes nodes.txt"],
     "settings.toml": [f"train {EVENTS} --run new --config settings.toml", "config --config settings.toml"],
     "in.csv": [
-        f"prepare in.csv new.events.h5 {CLASSES}{more}"
-        for more in ("", " --bipartite", " --log-features all")
+        f"prepare in.csv new.events.h5 {CLASSES}{options}{after}"
+        for options in ("", " --bipartite", " --log-features all", " --feature-dtype int8")
+        for after in ("", *AFTER)
     ],
     "later.csv": [f"append {EVENTS} later.csv {CLASSES}"],
     "nodes.npy": ["prepare inputs/csv/in.csv new.events.h5 --node-features nodes.npy"],
@@ -145,6 +157,11 @@ def run_command(line):
             cli.main()
         except SystemExit as left:
             return left.code or 0
+
+
+def run_commands(text):
+    """Run command lines joined by && until one fails; returns the exit status of the last."""
+    return next(filter(None, map(run_command, text.split(" && "))), 0)
 
 
 def make_files():
@@ -192,6 +209,7 @@ def damage(draws):
         path = draws.choice(sorted(folder.iterdir()))
         given = folder if kind in ("tgl", "dyglib", "kg") else path
         command = f"prepare {given} new.events.h5" + draws.choice(["", f" --format {kind.partition('.')[0]}"])
+        command += draws.choice(["", *AFTER])
     else:
         run = draws.choice(RUNS)
         below = sorted(Path(run).rglob("*"))
@@ -204,12 +222,27 @@ def damage(draws):
         how = draws.choices(["contents", "bytes", "contents and bytes", "file"], [5, 4, 2, 1])[0]
         if "contents" in how:
             change_contents(path, draws)
+        if how == "contents" and draws.random() < 0.5:
+            seal(path)
         if "bytes" in how:
             path.write_bytes(change_bytes(path.read_bytes(), draws))
         if "file" in how:
             others = [Path(name) for name in COMMANDS if Path(name).is_file() and name != target]
             replace_file(path, others, draws)
     return f"{path}: {how}", command
+
+
+def seal(path):
+    """Make the checksums of a checkpoint, a static memory or a kept memory fit what has been changed in it."""
+    with suppress(LookupError, TypeError, ValueError, AttributeError):  # it may be changed beyond that
+        if path.parent.name.startswith("step-"):
+            attributes = json.loads((path.parent / "manifest.json").read_bytes())["attributes"]
+            parts = sorted(path.parent.glob("node-*.h5"))
+            write_manifest(path.parent, [sha256_of(part) for part in parts], attributes)
+        elif path.name in {"s.static.h5", "memory.h5"}:
+            with h5py.File(path, "r+") as file:
+                rows, origin = file[min(file)][()], json.loads(file.attrs["origin"])
+                file.attrs["checksum"] = _checksum(rows, origin)
 
 
 def change_contents(path, draws):
@@ -253,7 +286,7 @@ def _be_the_child(key, output):
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
         resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        status = run_command(command)
+        status = run_commands(command)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -332,7 +365,7 @@ def warm_up(whole, place):
     commands = {line.replace("RUN", run) for lines in COMMANDS.values() for line in lines for run in RUNS}
     for line in sorted(commands):
         restore(whole, place)
-        run_command(line)
+        run_commands(line)
 
 
 def restore(whole, place):
