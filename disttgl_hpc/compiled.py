@@ -9,6 +9,7 @@ import pickle
 import re
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
@@ -59,6 +60,36 @@ def cache_folder() -> str:
     return cache.cache_path if cache else ""
 
 
+@dataclass(frozen=True)
+class Compilations:
+    """Numbers of cached loops: compiled by this process, and stored for the next start."""
+
+    compiled: int
+    stored: int
+
+    @classmethod
+    def so_far(cls) -> Compilations:
+        """Those since the process began."""
+        return cls(CodeCache.compiled, CodeCache.stored)
+
+    def outcome(self, spent_s: float) -> str:
+        """What happened in the ``spent_s`` seconds after these compilations, as a sentence for the log."""
+        now = Compilations.so_far()
+        if not cache_folder():
+            return (
+                f"compiled for this processor in {spent_s:.0f} s, as at every start: no folder for the machine code "
+                "is writable; set NUMBA_CACHE_DIR to one that is"
+            )
+        if now.compiled == self.compiled:
+            return f"rehearsed a step in {spent_s:.0f} s; nothing had to be compiled"
+        if now.compiled - self.compiled > now.stored - self.stored:
+            return (
+                f"compiled for this processor in {spent_s:.0f} s, but not stored for the next start: set "
+                "NUMBA_CACHE_DIR to a folder with room"
+            )
+        return f"compiled for this processor in {spent_s:.0f} s; the next start loads it"
+
+
 def _nothing() -> None:
     """A function that is never compiled, to find numba's cache folder."""
 
@@ -72,6 +103,8 @@ class CodeCache(FunctionCache):
     logged once per process. Files of earlier sources remain.
     """
 
+    compiled: ClassVar[int] = 0
+    stored: ClassVar[int] = 0
     _warned: ClassVar[bool] = False
 
     def __init__(self, loop: Callable[..., Any], source: str) -> None:
@@ -96,6 +129,7 @@ class CodeCache(FunctionCache):
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Store the compiled code ``data`` for the types ``sig``."""
+        CodeCache.compiled += 1
         if not self._impl.check_cachable(data):
             return
         path = self._file(sig, data.codegen)
@@ -105,6 +139,7 @@ class CodeCache(FunctionCache):
             path.parent.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(sha256(code).digest() + code)
             partial.replace(path)
+            CodeCache.stored += 1
         except OSError as error:
             with contextlib.suppress(OSError):
                 partial.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,24 @@ from tqdm import tqdm
 _LINES_EVERY_S = 30.0
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""Text for a terminal: control characters other than tab and newline as escapes such as \x1b.
+
+    A name in a file could otherwise move the cursor, change colours or reverse the direction of writing.
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Formats records without control characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def get_logger(name: str) -> logging.Logger:
     """Logger of a module; silent before :func:`configure`."""
     return logging.getLogger(name)
@@ -22,7 +41,7 @@ def get_logger(name: str) -> logging.Logger:
 def configure(rank: int = 0, *, verbose: bool = False) -> None:
     """Send the package's log to stderr; ranks other than 0 log only warnings."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(f"%(asctime)s [{rank}] %(message)s", datefmt="%H:%M:%S"))
+    handler.setFormatter(_PrintableFormatter(f"%(asctime)s [{rank}] %(message)s", datefmt="%H:%M:%S"))
     logger = logging.getLogger("disttgl_hpc")
     logger.handlers[:] = [handler]
     logger.propagate = False

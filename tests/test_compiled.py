@@ -9,7 +9,7 @@ import numba
 import pytest
 
 import disttgl_hpc.model
-from disttgl_hpc.compiled import cache_folder, compiled, vectorized
+from disttgl_hpc.compiled import Compilations, cache_folder, compiled, vectorized
 
 WHOLE = """
 from disttgl_hpc.compiled import compiled
@@ -189,16 +189,27 @@ def test_damaged_files_are_compiled_again_and_logged_once(package, damage):
 
 def test_a_full_disk_costs_the_cache_only(tmp_path, monkeypatch):
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limits, before = resource.getrlimit(resource.RLIMIT_FSIZE), Compilations.so_far()
     loop = compiled(double)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
     try:
         assert loop(21.0) == 42.0
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "not stored" in before.outcome(7)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     assert compiled(double)(21.0) == 42.0
     assert [path for path in tmp_path.rglob("*.nbc") if path.is_file()]
+
+
+def test_the_log_says_whether_anything_was_compiled(tmp_path, monkeypatch):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    for outcome in ("the next start loads it", "nothing had to be compiled"):
+        before = Compilations.so_far()
+        assert compiled(double)(21.0) == 42.0
+        assert outcome in before.outcome(7)
+    monkeypatch.setattr("disttgl_hpc.compiled.cache_folder", lambda: "")
+    assert "NUMBA_CACHE_DIR" in before.outcome(7)
 
 
 def test_one_function_with_other_options_has_other_code(tmp_path, monkeypatch):

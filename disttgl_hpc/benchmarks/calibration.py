@@ -5,6 +5,7 @@ They are measured now with local batches of several sizes, measured earlier, or 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,15 +18,16 @@ from numpy.typing import NDArray
 from disttgl_hpc.benchmarks.measuring import medians
 from disttgl_hpc.benchmarks.scaling_bench import ScalingPlan, measure_scaling, stream_facts
 from disttgl_hpc.config import CO_TRAINED, TrainConfig
-from disttgl_hpc.errors import ConfigError
+from disttgl_hpc.errors import ConfigError, StoreError
 from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.grid.collectives import Communicator
 from disttgl_hpc.grid.schedule import ALONE
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.model.input_builder import build_model
 from disttgl_hpc.planning.run_plan import batching_of
+from disttgl_hpc.store.node_rows import with_static_memory
 from disttgl_hpc.training.run_directory import RunDirectory, open_events, saved_config
-from disttgl_hpc.training.run_events import with_static_memory, with_task
+from disttgl_hpc.training.run_events import with_task
 
 log = get_logger(__name__)
 
@@ -150,7 +152,7 @@ def run_costs(path: Path) -> Record:
     run = RunDirectory(path)
     settings = run.read_config()
     config, events = saved_config(settings), Path(settings["events"])
-    if not events.exists():
+    if not os.path.exists(events):
         raise ConfigError(
             f"{events}: no such file, but the cost of a step depends on the run's events: put them back, or "
             f"measure again with {_MEASURE}"
@@ -158,16 +160,23 @@ def run_costs(path: Path) -> Record:
     store = with_static_memory(open_events(events, settings["checksum"]), config)
     stream = with_task(store, config).stream
     num_batches = batching_of(stream, config, ALONE).num_batches
-    sweeps = [record for record in run.records() if _is_whole(record, num_batches)]
+    sweeps = [record for record in run.measured_records() if _is_whole(record, num_batches)]
     if not sweeps:
         raise ConfigError(
             f"{path}: a calibration needs whole sweeps of one trainer, found none: train with --grid 1x1x1, or "
             f"measure with {_MEASURE}"
         )
-    with_daemon = bool(sweeps[-1]["timing"]["daemons"])  # jobs of one run may differ in this
-    sweeps = [sweep for sweep in sweeps if bool(sweep["timing"]["daemons"]) == with_daemon]
+    with_daemon = bool(sweeps[-1]["timing"].get("daemons"))  # jobs of one run may differ in this
+    sweeps = [sweep for sweep in sweeps if bool(sweep["timing"].get("daemons")) == with_daemon]
     model_bytes = sum(parameter.nbytes for parameter in build_model(stream, config).parameters())
-    rounds = [_round(sweep, num_batches) | {"model_bytes": model_bytes} for sweep in sweeps]
+    try:
+        rounds = [_round(sweep, num_batches) | {"model_bytes": model_bytes} for sweep in sweeps]
+        entry = _entry(sweeps, rounds, config)
+    except (LookupError, TypeError, ArithmeticError) as error:
+        raise StoreError(
+            f"{run.metrics_file}: the timing of a sweep lacks or has odd fields ({error}): restore it, or measure "
+            f"with {_MEASURE}"
+        ) from error
     together = int(_steps_of_points(sweeps[0], num_batches).max())
     return {
         "stream": stream.name,
@@ -176,18 +185,20 @@ def run_costs(path: Path) -> Record:
         "steps_together": together,
         "machine": {"processor": "a processor that the run did not record"},
         "settings": config.as_dict(),
-        "grids": [_entry(sweeps, rounds, config)],
+        "grids": [entry],
         "assumed": _assumed(len(sweeps), together),
     }
 
 
 def _is_whole(record: Mapping[str, Any], num_batches: int) -> bool:
-    """Whether a record is of a sweep that one trainer took as a whole in one job."""
+    """Whether a record is of a sweep that one trainer took as a whole in one job, with its phases and points."""
     timing = record.get("timing", {})
-    if record["record"] != "sweep" or len(timing.get("trainers", {}).get("rank", ())) != 1:
+    ranks, course = timing.get("trainers") or {}, timing.get("course") or {}
+    if record["record"] != "sweep" or len(ranks.get("rank", ())) != 1 or not course.get("elapsed_s"):
         return False
-    trained = timing["events_per_s"] * timing["train_s"]
-    return bool(abs(trained - record["events"]) < 1 and _steps_of_points(record, num_batches).min() > 0)
+    trained = timing.get("events_per_s", 0.0) * timing.get("train_s", 0.0)
+    is_complete = course["step"][-1] == record.get("step") and _steps_of_points(record, num_batches).min() > 0
+    return bool(is_complete and abs(trained - record.get("events", 0)) < 1)
 
 
 def _steps_of_points(sweep: Mapping[str, Any], num_batches: int) -> NDArray[np.int64]:
@@ -203,7 +214,7 @@ def _round(sweep: Mapping[str, Any], num_batches: int) -> Record:
     """
     timing, steps = sweep["timing"], _steps_of_points(sweep, num_batches)
     phases_s = {name: column[0] for name, column in timing["trainers"].items() if name in _PHASES}
-    waited_s = phases_s["read"] if timing["daemons"] else 0.0
+    waited_s = phases_s["read"] if timing.get("daemons") else 0.0
     excluded_s = (waited_s + timing["trainers"]["checkpoint"][0]) / num_batches
     step_s = np.repeat(np.diff(timing["course"]["elapsed_s"], prepend=0.0) / steps, steps) - excluded_s
     elapsed_s = float(step_s.sum()) + waited_s
@@ -218,7 +229,7 @@ def _round(sweep: Mapping[str, Any], num_batches: int) -> Record:
 def _entry(sweeps: list[Record], rounds: list[Record], config: TrainConfig) -> Record:
     """Figures of the trainer over all its sweeps; with a daemon, its reads are waits."""
     timings, events = [sweep["timing"] for sweep in sweeps], sweeps[0]["events"]
-    with_daemon = bool(timings[0]["daemons"])
+    with_daemon = bool(timings[0].get("daemons"))
     busy = _COMPUTING if with_daemon else (*_COMPUTING, "read")
 
     def mean_s(role: str, names: tuple[str, ...]) -> float:

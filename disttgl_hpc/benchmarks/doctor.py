@@ -22,7 +22,7 @@ from disttgl_hpc import __version__
 from disttgl_hpc.compiled import cache_folder
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import DisttglError, GridError
-from disttgl_hpc.events.stream import EventStream, check_split
+from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.grid.collectives import Communicator, allgather, barrier, bcast
 from disttgl_hpc.grid.mpi_probe import mpi_stack, try_shared_memory
 from disttgl_hpc.grid.process_grid import check_slices, nodes_of, place
@@ -34,7 +34,8 @@ from disttgl_hpc.planning.grid_choice import grid_shape, shared_bytes
 from disttgl_hpc.planning.machine import own_cores, versions
 from disttgl_hpc.planning.run_plan import RunPlan
 from disttgl_hpc.store.event_store import EventStore
-from disttgl_hpc.training.run_events import with_static_memory, with_task
+from disttgl_hpc.store.files import write_text
+from disttgl_hpc.training.run_events import with_inputs
 
 
 class Verdict(Enum):
@@ -457,9 +458,7 @@ def _open(events: Path | None, config: TrainConfig) -> tuple[EventStore | None, 
     if events is None:
         return None, ""
     try:
-        store = EventStore.open(events)
-        check_split(store.stream)
-        store = with_task(with_static_memory(store, config), config)
+        store = with_inputs(EventStore.open(events, check=True), config)
     except DisttglError as error:
         return None, f"{error}"
     return store, ""
@@ -477,7 +476,7 @@ def _try_run(run: Path, world: Communicator, timeout_s: float) -> str:
     trace = folder / bcast(world, name, timeout_s, what)
     if world.rank == 0:
         try:
-            trace.write_text("a test of whether all nodes see this folder\n", encoding="utf-8")
+            write_text(trace, "a test of whether all nodes see this folder\n")
         except OSError as failure:
             error = f"{folder} cannot be written ({failure.strerror}): choose another --run"
     is_written = bcast(world, not error, timeout_s, what)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import difflib
 import faulthandler
+import functools
 import importlib
 import os
+import signal
 import sys
 import traceback
-from contextlib import suppress
-from typing import NoReturn
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 from mpi4py import MPI
@@ -49,6 +53,8 @@ _COMMANDS = {
     "bench": "Measure the speed of training on this machine.",
     "simulate": "Predict the scaling of training to thousands of trainers.",
 }
+_ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+_KILLED = 128  # plus the signal's number: the exit status of a killed process in a shell
 _USAGE, _FAILED, _INTERRUPTED = 2, 1, 130
 _PEERS_TURN_UP_S = 3.0
 
@@ -89,6 +95,38 @@ def disttgl(verbose: bool) -> None:
     log.configure(MPI.COMM_WORLD.rank, verbose=verbose)
 
 
+def one_process(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator of a command that rank 0 executes alone; the other ranks return.
+
+    SIGTERM and SIGHUP end it by an exception, so that its partial files are removed.
+    """
+
+    @functools.wraps(command)
+    def on_first_rank(*args: Any, **options: Any) -> None:
+        if MPI.COMM_WORLD.rank == 0:
+            with _ended_by_exception():
+                command(*args, **options)
+
+    return on_first_rank
+
+
+@contextmanager
+def _ended_by_exception() -> Iterator[None]:
+    """Raise SystemExit at a signal that would end the process; signals that are ignored stay so (nohup)."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        sys.exit(_KILLED + number)
+
+    ending = [number for number in _ENDING_SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ending:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in ending:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def main() -> None:
     """Run a command; on an error print it once, readably, and end every rank of the job."""
     try:
@@ -111,9 +149,9 @@ def _run() -> None:
         sys.exit(_USAGE)
     except SystemExit:  # raised by shell completion
         raise
-    except click.Abort:  # click's form of KeyboardInterrupt
-        _tell_failure(KeyboardInterrupt())
-        _end_job(_INTERRUPTED)
+    except click.Abort as aborted:  # click's form of KeyboardInterrupt, and of EOFError
+        _tell_failure(aborted.__cause__ or KeyboardInterrupt())
+        _end_job(_FAILED if isinstance(aborted.__cause__, EOFError) else _INTERRUPTED)
     except (click.ClickException, ConfigError, GridError, InputError, StoreError, PeerError) as error:
         _leave_together(error, peers)
     except BaseException as error:
@@ -187,9 +225,9 @@ def _tell_failure(error: BaseException, *, alone: bool = False) -> None:
     several = world.size > 1 and not alone
     where = f"rank {world.rank} of {world.size} ({MPI.Get_processor_name()}): " if several else ""
     with suppress(OSError):  # nobody listens
-        click.echo(f"Error: {where}{_text(error)}", err=True)
+        click.echo(f"Error: {where}{log.printable(_text(error))}", err=True)
         if not isinstance(error, click.ClickException | DisttglError | KeyboardInterrupt | MemoryError):
-            traceback.print_exception(error)
+            click.echo(log.printable("".join(traceback.format_exception(error))), err=True, nl=False)
         sys.stderr.flush()
 
 

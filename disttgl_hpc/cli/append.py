@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from mpi4py import MPI
 
-from disttgl_hpc.cli import print_done
+from disttgl_hpc.cli import one_process, print_done
 from disttgl_hpc.ingest.append import AppendSettings
 from disttgl_hpc.ingest.append import append as run_append
 from disttgl_hpc.ingest.columns import parse_columns
@@ -43,6 +42,7 @@ Examples:
 )
 @click.option("--split-times", metavar="T1,T2", help="Start times of validation and test.")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@one_process
 def append(store: Path, inputs: tuple[Path, ...], **options: Any) -> None:
     """Append the later events in the files NEW to EVENTS.h5.
 
@@ -52,8 +52,6 @@ def append(store: Path, inputs: tuple[Path, ...], **options: Any) -> None:
     run trained on it can then be updated and trained further, but its evaluation cannot be repeated. Use -o
     to keep both stores.
     """
-    if MPI.COMM_WORLD.rank:
-        return  # only one process writes the file
     parsers = {"columns": parse_columns, "split": parse_split, "split_times": parse_split_times}
     given = {name: value for name, value in options.items() if value is not None}
     given |= {name: parse(given[name]) for name, parse in parsers.items() if name in given}

@@ -19,7 +19,7 @@ from disttgl_hpc.grid.mpi_probe import mpi_library
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.report.measurement_tables import loader_table, scaling_table, training_table
 from disttgl_hpc.store.event_store import EventStore
-from disttgl_hpc.training.run_events import with_static_memory
+from disttgl_hpc.store.node_rows import with_static_memory
 
 _WITHOUT_EFFECT = (
     "epochs",

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from mpi4py import MPI
 
-from disttgl_hpc.cli import print_answer
+from disttgl_hpc.cli import one_process, print_answer
 from disttgl_hpc.inference.classify import HeadSettings
 from disttgl_hpc.inference.classify import classify as run_classify
 from disttgl_hpc.report.result_tables import heads_table
@@ -40,6 +39,7 @@ _AT_LEAST_ONE = click.IntRange(min=1)
     help="Exponent of the class weights; 1: both labels have the same total weight, 0: no weighting.",
 )
 @click.option("--events", type=click.Path(path_type=Path), help="The event store, if it has moved.")
+@one_process
 def classify(run: Path, events: Path | None, **settings: Any) -> None:
     """Predict the state of nodes (a ban, a default) from the frozen embeddings of the finished RUN.
 
@@ -48,6 +48,4 @@ def classify(run: Path, events: Path | None, **settings: Any) -> None:
     shows all heads; RUN/classify.json has each of them. To train the embeddings as well: `disttgl train
     --task node` or `--task link+node`.
     """
-    if MPI.COMM_WORLD.rank:
-        return  # only one process works
     print_answer(heads_table(run_classify(RunDirectory(run), HeadSettings(**settings), events)))

@@ -5,19 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from mpi4py import MPI
 
-from disttgl_hpc.cli import print_done
+from disttgl_hpc.cli import one_process, print_done
 from disttgl_hpc.cli.options import at_option, events_options
 from disttgl_hpc.inference.answers import (
     EMBEDDING_KINDS,
+    NODES_HELP,
     check_kind,
     node_columns,
     origin_of,
+    read_ids,
     write_embeddings_file,
 )
 from disttgl_hpc.inference.queries import embed as run_embed
-from disttgl_hpc.inference.trained_run import open_trained, read_ids
+from disttgl_hpc.inference.trained_run import open_trained
 from disttgl_hpc.training.run_directory import RunDirectory
 
 _EXAMPLES = """\b
@@ -32,11 +33,12 @@ Examples:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path), metavar="OUT.h5|.parquet|.npy")
 @at_option
-@click.option("--nodes", help="Ids a,b,c, or a file with one id per line.  [default: all nodes]")
+@click.option("--nodes", help=f"{NODES_HELP}  [default: all nodes]")
 @click.option(
     "--of", type=click.Choice(["sources", "destinations"]), help="Only these nodes of a bipartite stream."
 )
 @events_options
+@one_process
 def embed(
     run: Path,
     output: Path,
@@ -54,8 +56,6 @@ def embed(
     columns of the same names; a .npy file has the matrix, with the ids of its rows in OUT.ids.csv. Existing
     files are replaced.
     """
-    if MPI.COMM_WORLD.rank:
-        return  # only one process answers
     check_kind(output, EMBEDDING_KINDS)
     trained = open_trained(RunDirectory(run), events, static)
     moment = trained.moment(at)

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from mpi4py import MPI
 
-from disttgl_hpc.cli import print_done
+from disttgl_hpc.cli import one_process, print_done
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.events.synthetic import KINDS, WIKIPEDIA, Recipe
 from disttgl_hpc.ingest.generate import GenerateSettings
@@ -94,6 +93,7 @@ def count(text: str | int) -> int:
     "--name", default="", show_default=False, help="Name of the stream.  [default: name of the output]"
 )
 @click.option("--force", is_flag=True, help="Replace the output if it is an event store.")
+@one_process
 def generate(
     *,
     output: Path,
@@ -111,8 +111,6 @@ def generate(
     prepare. Nodes appear over the whole stream, and the earliest are the most active; sources repeat
     destinations; times are whole seconds.
     """
-    if MPI.COMM_WORLD.rank:
-        return  # only one process writes the file
     given = {option: value for option, value in options.items() if value is not None}
     given |= _node_counts(nodes, sources, destinations)
     recipe = dataclasses.replace(_LIKE[like], **given) if like else Recipe(**_with_defaults(given))

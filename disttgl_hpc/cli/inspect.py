@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 import numpy as np
-from mpi4py import MPI
 
-from disttgl_hpc.cli import print_answer
+from disttgl_hpc.cli import one_process, print_answer
 from disttgl_hpc.events.statistics import count_values, describe
 from disttgl_hpc.events.stream import EventStream
+from disttgl_hpc.log import printable
 from disttgl_hpc.store.batch_store import KIND, SCHEMA_VERSION, BatchStore
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.files import is_kind
@@ -33,6 +33,7 @@ _YEAR_1980_S, _YEAR_2100_S = 315_532_800, 4_102_444_800
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--verify", is_flag=True, help="First read everything and compare it with the checksum.")
+@one_process
 def inspect(file: Path, as_json: bool, verify: bool) -> None:
     """Describe the contents of FILE.
 
@@ -40,8 +41,6 @@ def inspect(file: Path, as_json: bool, verify: bool) -> None:
     events, settings and size. For static memory: its events, method, settings and validation result. For a
     kept memory: its run and events.
     """
-    if MPI.COMM_WORLD.rank:
-        return  # only one process prints
     others = {KIND: _batch_facts, STATIC_KIND: _static_facts, KEPT_KIND: _memory_facts}
     facts_of = next((others[kind] for kind in others if is_kind(file, kind)), _event_facts)
     facts = facts_of(file, verify=verify)
@@ -68,10 +67,8 @@ def _batch_facts(file: Path, *, verify: bool) -> dict[str, Any]:
 
 def _static_facts(file: Path, *, verify: bool) -> dict[str, Any]:
     """Description of a static store, as plain values."""
-    store = StaticStore.open(file)
-    if verify:
-        store.verify()
-    origin = store.origin
+    store = StaticStore.open(file, check=True)  # its rows are read anyway, to count the known nodes
+    origin, report = store.origin, store.origin.report
     return {
         "name": origin.name,
         "kind": origin.method,
@@ -80,11 +77,11 @@ def _static_facts(file: Path, *, verify: bool) -> dict[str, Any]:
         "width": store.rows.shape[1],
         "training events": origin.train_end,
         "learned from the first": origin.learned_end,
-        "validation MRR, on the others": round(origin.report["best_mrr"], 4),
-        "epochs": len(origin.report["epochs"]),
+        "validation MRR, on the others": round(report["best_mrr"], 4) if "best_mrr" in report else "unknown",
+        "epochs": len(report.get("epochs", ())),
         "settings": dict(origin.settings),
         "event store's checksum": origin.events,
-        "checksum": store.checksum + (" (verified)" if verify else ""),
+        "checksum": f"{store.checksum} (verified)",
     }
 
 
@@ -169,12 +166,12 @@ def _given_negatives(stream: EventStream) -> str:
 def _class_counts(names: tuple[str, ...], counts: dict[int, int]) -> dict[str, int]:
     """Number of events of each class by name, or by number if it has no name."""
     named = {name: counts.get(index, 0) for index, name in enumerate(names)}
-    return named | {str(value): count for value, count in counts.items() if value >= len(names)}
+    return named | {str(value): count for value, count in counts.items() if not 0 <= value < len(names)}
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
     width = max(len(name) for name in facts)
-    return [f"{name:<{width}}  {_text(value)}" for name, value in facts.items()]
+    return [printable(f"{name:<{width}}  {_text(value)}") for name, value in facts.items()]
 
 
 def _text(value: Any) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import math
+import sys
 from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from disttgl_hpc.cli import print_answer, print_done
 from disttgl_hpc.config import TrainConfig, read_toml, setting_of
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.inference.answers import TABLE_KINDS, check_kind, write_table, write_table_file
+from disttgl_hpc.log import printable
 from disttgl_hpc.report.drawing import check_plot
+from disttgl_hpc.store.files import write_errors, write_text
 
 
 def config_options(
@@ -127,9 +130,10 @@ def _check_folder(file: Path) -> None:
 
 
 def write_json(record: dict[str, Any], file: Path | None) -> None:
-    """Write a record to ``file`` unless it is None."""
+    """Write a record to ``file`` unless it is None. Raises StoreError."""
     if file is not None:
-        file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        with write_errors(file, "free space there, or choose another place"):
+            write_text(file, json.dumps(record, indent=2) + "\n")
 
 
 def read_json(file: Path, command: str) -> dict[str, Any]:
@@ -200,6 +204,7 @@ def print_table(columns: dict[str, Any], file: Path | None) -> None:
         write_table_file(file, columns)
         print_done(f"{file}: {len(next(iter(columns.values()))):,} rows")
         return
-    text = io.BytesIO()
-    write_table(text, columns, "csv")
-    print_answer(text.getvalue().decode(), nl=False)
+    table = io.BytesIO()
+    write_table(table, columns, "csv")
+    text = table.getvalue().decode("utf-8")
+    print_answer(printable(text) if sys.stdout.isatty() else text, nl=False)

@@ -12,7 +12,7 @@ import click
 from mpi4py import MPI
 
 from disttgl_hpc.benchmarks.calibration import calibrate, check_calibration, cores_of, sizes_to_try
-from disttgl_hpc.cli import print_answer
+from disttgl_hpc.cli import one_process, print_answer
 from disttgl_hpc.cli.options import (
     as_options,
     config_options,
@@ -35,7 +35,7 @@ from disttgl_hpc.report.figures import captured_charts
 from disttgl_hpc.report.measurement_tables import captured_table, plan_table
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.files import stem
-from disttgl_hpc.training.run_events import with_static_memory
+from disttgl_hpc.store.node_rows import with_static_memory
 
 _EXAMPLES = """\b
 Examples:
@@ -107,6 +107,7 @@ class _Bytes(click.ParamType):  # type: ignore[type-arg]
 @click.option("--no-calibration", is_flag=True, help="Do not measure, and predict no speeds.")
 @output_options
 @partial(config_options, but=("grid", "task", "class_history", "class_features", "class_balance"))
+@one_process
 def plan(
     *,
     events: Path,
@@ -123,8 +124,6 @@ def plan(
     local batch is the smallest at which this machine is nearly at full speed, measured in some seconds,
     unless --local-batch is given. Options of `disttgl train` have the same meaning here.
     """
-    if MPI.COMM_WORLD.rank:
-        return  # only one process prints
     store = EventStore.open(events, check=True)
     if captured:
         record = _captured(store.stream, batch_sizes)

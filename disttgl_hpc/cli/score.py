@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from mpi4py import MPI
 
+from disttgl_hpc.cli import one_process
 from disttgl_hpc.cli.options import events_options, print_table, table_option
 from disttgl_hpc.inference.answers import read_pairs, scored_pairs
 from disttgl_hpc.inference.trained_run import open_trained
@@ -31,6 +31,7 @@ Examples:
 )
 @click.option("--skip-unknown", is_flag=True, help="Leave the scores of unknown ids empty.")
 @events_options
+@one_process
 def score(
     run: Path,
     pairs: Path,
@@ -48,8 +49,6 @@ def score(
     times, on all events. Each distinct time costs some milliseconds; further pairs at the same time cost
     little.
     """
-    if MPI.COMM_WORLD.rank:
-        return  # only one process answers
     asked = read_pairs(pairs, parse_columns(columns) if columns else Columns())
     trained = open_trained(RunDirectory(run), events, static)
     print_table(scored_pairs(trained, asked, f"{pairs}", skip_unknown=skip_unknown), output)

@@ -9,10 +9,9 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
-from mpi4py import MPI
 
 from disttgl_hpc.benchmarks.calibration import run_costs
-from disttgl_hpc.cli import print_answer
+from disttgl_hpc.cli import one_process, print_answer
 from disttgl_hpc.cli.options import output_options, read_json, write_json
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.planning.costs import EXCHANGES, Machine
@@ -80,6 +79,7 @@ def _machine_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @_machine_options
 @output_options
+@one_process
 def simulate(
     *,
     record: Path,
@@ -101,8 +101,6 @@ def simulate(
     its grids are compared with their predictions. RECORD may also be a file written by `disttgl plan --json`,
     whose chosen local batch calibrates the model, or the directory of a run of one trainer (1x1x1).
     """
-    if MPI.COMM_WORLD.rank:
-        return  # only one process prints
     if grids:
         _refuse_beside_grids()
         wanted = grids_on_nodes(grids)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from mpi4py import MPI
 
-from disttgl_hpc.cli import print_done
+from disttgl_hpc.cli import one_process, print_done
 from disttgl_hpc.cli.options import events_options
 from disttgl_hpc.inference.trained_run import update as run_update
 from disttgl_hpc.training.run_directory import RunDirectory
@@ -23,6 +22,7 @@ Example:
 @click.command(epilog=_EXAMPLES)
 @click.argument("run", type=click.Path(path_type=Path))
 @events_options
+@one_process
 def update(run: Path, events: Path | None, static: Path | None) -> None:
     """Update the node memory of RUN with the events since its end, and store it in RUN/memory.h5.
 
@@ -30,8 +30,6 @@ def update(run: Path, events: Path | None, static: Path | None) -> None:
     answers of embed, score and recommend are identical with and without an update, bit for bit; `update` only
     makes them faster, since they start from the stored memory. Weights do not change.
     """
-    if MPI.COMM_WORLD.rank:
-        return  # only one process writes the file
     directory = RunDirectory(run)
     origin = run_update(directory, events, static)
     print_done(

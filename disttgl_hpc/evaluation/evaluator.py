@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import TrainingError
 from disttgl_hpc.evaluation.candidates import Candidates, Part
-from disttgl_hpc.evaluation.metrics import NewNodes, PartMetrics, class_metrics, ranked
+from disttgl_hpc.evaluation.metrics import ClassCounts, NewNodes, PartMetrics, ranked
 from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.grid.schedule import Batching, slice_bounds
 from disttgl_hpc.log import progress
@@ -105,8 +105,9 @@ class Team:
 
     All ``size`` members score parts of every batch. The ``node_size`` members of a node share one memory:
     each writes a part of it, with ``fence`` between reading and writing. ``gather`` joins flat arrays of the
-    members, in their order, on the first (None elsewhere). ``decide`` returns what a function returns on the
-    first member, on all members; its error is raised on all of them. A text says what it does.
+    members, in their order, on the first (None elsewhere); ``collect`` lists their counts there. ``decide``
+    returns what a function returns on the first member, on all members; its error is raised on all of them. A
+    text says what it does.
     """
 
     index: int = 0
@@ -115,6 +116,7 @@ class Team:
     node_size: int = 1
     fence: Callable[[], None] = lambda: None
     gather: Callable[[NDArray[np.float32]], NDArray[np.float32] | None] = lambda own: own
+    collect: Callable[[ClassCounts], list[ClassCounts] | None] = lambda own: [own]
     decide: Callable[[Callable[[], Any], str], Any] = lambda decide, _what: decide()
 
 
@@ -144,52 +146,62 @@ class Evaluator:
         state: (N, 2·dim_memory), the memory after all events before ``part.first``; updated in place to the
         memory after the part's last event. Raises TrainingError if a score is NaN, PeerError on the others.
         """
-        scores = self._scores(model, state, part)
-        metrics: PartMetrics = self.team.decide(lambda: self._metrics(scores, part), "compute the metrics")
+        links, own = self._scores(model, state, part)
+        counts = self.team.collect(own) or []
+        metrics: PartMetrics = self.team.decide(
+            lambda: self._metrics(links, counts, part), "compute the metrics"
+        )
+        return metrics
+
+    def _metrics(self, links: NDArray[np.float32], counts: list[ClassCounts], part: Part) -> PartMetrics:
+        """Metrics of ``part`` from the scores and counts of all members."""
+        metrics, bounds = PartMetrics(), (part.first, part.scored_last)
+        try:
+            if self.config.predicts_links:
+                metrics = ranked(links, NewNodes.of(self.stream, *bounds), self.candidates.counted(*bounds))
+            if self.stream.targets is not None:
+                total = ClassCounts(self.stream.targets.num_classes)
+                for share in counts:
+                    total.join(share)
+                metrics = replace(metrics, classes=total.metrics())
+        except ValueError as error:
+            raise TrainingError(f"{part.name}: {error}") from error
         return metrics
 
     def _num_links(self, part: Part) -> int:
         """Scores of links of an event of ``part``."""
         return self.candidates.of(part.first, part.first + 1).shape[1] if self.config.predicts_links else 0
 
-    def _metrics(self, scores: NDArray[np.float32], part: Part) -> PartMetrics:
-        """Metrics of the scores of ``part``, see :meth:`_scores`."""
-        links, classes = np.split(scores, [self._num_links(part)], axis=1)
-        if np.isnan(links).any() or np.isnan(classes).any():
-            raise TrainingError(f"a score in {part.name} is NaN: lower --lr and train again")
-        metrics, bounds, targets = PartMetrics(), (part.first, part.scored_last), self.stream.targets
-        if self.config.predicts_links:
-            metrics = ranked(links, NewNodes.of(self.stream, *bounds), self.candidates.counted(*bounds))
-        if targets is not None:
-            metrics = replace(metrics, classes=class_metrics(targets.values[slice(*bounds)], classes))
-        return metrics
-
     @torch.no_grad()
-    def _scores(self, model: Tgn, state: NDArray[np.float32], part: Part) -> NDArray[np.float32]:
-        """Scores of the events of ``part`` (n, links + classes) on the first member, (0, …) on the others.
+    def _scores(
+        self, model: Tgn, state: NDArray[np.float32], part: Part
+    ) -> tuple[NDArray[np.float32], ClassCounts]:
+        """Score this member's share of ``part``; returns scores of links and counts of classes.
 
-        They are gathered in pieces, so that members hold no more than one beside the result.
+        Scores are those of all members (n, 1 + negatives) on the first one, (0, …) on the others; they are
+        gathered in pieces, so that members hold no more than one beside the result. Counts are this member's.
         """
-        team, num_links, batches = self.team, self._num_links(part), list[tuple[int, int]]()
-        targets = self.stream.targets
-        width = num_links + (0 if targets is None else targets.num_classes)
-        scores = np.empty((part.scored_last - part.first if team.index == 0 else 0, width), np.float32)
-        own: list[NDArray[np.float32]] = []
+        team, targets, width = self.team, self.stream.targets, self._num_links(part)
+        counts = ClassCounts(0 if targets is None else targets.num_classes)
+        links = np.empty((part.scored_last - part.first if team.index == 0 else 0, width), np.float32)
+        batches, own = list[tuple[int, int]](), list[NDArray[np.float32]]()
         with progress(part.last - part.first, part.name, shown=team.index == 0) as bar:
             for first, last in self._batching.evaluation_bounds(part.first, part.last):
                 batches.append((first, min(last, part.scored_last)))
                 for unit in self._units(batches[-1], team.index):
                     scored = self.score(model, state, first, *unit)
-                    own.append(np.concatenate([scored.links, scored.classes], axis=1).ravel())
+                    own.append(scored.links.ravel())
+                    if targets is not None:
+                        counts.add(targets.values[slice(*unit)], scored.classes)
                 self.advance(model, state, first, last)
                 bar.advance(last - first)
                 num_events = batches[-1][1] - batches[0][0]
-                if last == part.last or num_events * width >= NUMBERS_AT_ONCE:
+                if width and (last == part.last or num_events * width >= NUMBERS_AT_ONCE):
                     gathered = team.gather(np.concatenate([np.empty(0, np.float32), *own]))
                     if gathered is not None:
-                        scores[self._events(batches) - part.first] = gathered.reshape(-1, width)
+                        links[self._events(batches) - part.first] = gathered.reshape(-1, width)
                     own, batches = [], []
-        return scores
+        return links, counts
 
     def _units(self, batch: tuple[int, int], member: int) -> list[tuple[int, int]]:
         """Events that a member scores at once, of those [first, last) of a batch."""

@@ -3,7 +3,8 @@
 They use the same events as the model: those strictly before the query's time. Link heuristics rank the model's
 candidates and return scores (n, 1 + m), the true destination in column 0; metrics give ties mid-ranks. A pair is
 unordered: in a stream with one node set a reply counts as a meeting too. Class baselines (majority, last label,
-share so far) return scores (n, C) for :func:`~.metrics.class_metrics`. The peak memory is 60 bytes per event.
+share so far) yield the scores of a few events at a time, (rows, C). The peak memory is 60 bytes per event and, for
+links, 80 bytes per candidate of the ranked events.
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from disttgl_hpc.evaluation.metrics import ClassMetrics, class_metrics, mid_ranks
+from disttgl_hpc.evaluation.metrics import ClassCounts, ClassMetrics, mid_ranks
 from disttgl_hpc.events.stream import EventStream, Targets
 from disttgl_hpc.events.tcsr import Ints
-from disttgl_hpc.sampling.class_features import encode_classes
 from disttgl_hpc.sampling.neighbors import event_bounds
 
 HALF_LIVES = (10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0, np.inf)
-_CHUNK = 1 << 20  # candidates per search; limits the size of temporary arrays
+_CHUNK = 1 << 20  # candidates or class scores at a time; limits the size of temporary arrays
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def last_meetings(
     history = History.of(_pair_keys(stream.src[:last_event], stream.dst[:last_event], num_nodes))
     sources, bounds = stream.src[first_event:last_event], event_bounds(stream.time, first_event, last_event)
     meetings = np.empty(candidates.shape, np.int64)
-    for part in _parts(candidates):
+    for part in _parts(*candidates.shape):
         keys = _pair_keys(sources[part, None], candidates[part], num_nodes)
         rows = history.last_before(keys, bounds[part, None])
         meetings[part] = np.where(rows < 0, -1, history.events(rows))
@@ -118,7 +118,7 @@ class PopTrack:
         history = History.of(stream.dst[:last_event].astype(np.int64))
         bounds = event_bounds(stream.time, first_event, last_event)[:, None]
         rows = np.empty(candidates.shape, np.int64)
-        for part in _parts(candidates):
+        for part in _parts(*candidates.shape):
             rows[part] = history.last_before(candidates[part], bounds[part])
         return cls(history, bounds - history.events(rows), rows)
 
@@ -189,30 +189,32 @@ def class_baselines(
     stream: EventStream, targets: Targets, first_event: int, last_event: int
 ) -> dict[str, ClassMetrics]:
     """Metrics of every class baseline on events [first, last), by name."""
-    bounds = first_event, last_event
-    scores = {
-        "majority": majority_scores(stream, targets, *bounds),
-        "last_label": last_label_scores(stream, targets, *bounds),
-    }
+    rules = {"majority": majority_scores, "last_label": last_label_scores}
     if not targets.of_pair:
-        scores["share_so_far"] = share_scores(stream, targets, *bounds)
-    truth = targets.values[first_event:last_event]
-    return {name: class_metrics(truth, own) for name, own in scores.items()}
+        rules["share_so_far"] = share_scores
+    found = {}
+    for name, rule in rules.items():
+        counts, first = ClassCounts(targets.num_classes), first_event
+        for scores in rule(stream, targets, first_event, last_event):
+            counts.add(targets.values[first : first + len(scores)], scores)
+            first += len(scores)
+        found[name] = counts.metrics()
+    return found
 
 
 def majority_scores(
     stream: EventStream, targets: Targets, first_event: int, last_event: int
-) -> NDArray[np.float64]:
-    """Every class's share of the training events, for every event: (n, C)."""
-    events = np.flatnonzero(targets.is_labelled[: stream.split.train_end])
-    shares = _as_votes(targets, events).mean(axis=0)
-    return np.tile(shares, (last_event - first_event, 1))
+) -> Iterator[NDArray[np.float64]]:
+    """Every class's share of the training events, for every event: (n, C) in pieces."""
+    shares = _training_shares(stream, targets)
+    for part in _parts(last_event - first_event, targets.num_classes):
+        yield np.broadcast_to(shares, (part.stop - part.start, len(shares)))
 
 
 def last_label_scores(
     stream: EventStream, targets: Targets, first_event: int, last_event: int
-) -> NDArray[np.float64]:
-    """The class of the most recent labelled event of the same source and destination: (n, C).
+) -> Iterator[NDArray[np.float64]]:
+    """The class of the most recent labelled event of the same source and destination: (n, C) in pieces.
 
     If there is none, that of the source's last event as a source, then of the destination's last event as a
     destination, then the majority. For classes of sources only the source is used.
@@ -226,33 +228,52 @@ def last_label_scores(
         history = History.of(np.where(is_labelled, key, -1))  # −1 is never looked up
         rows = history.last_before(key[first_event:], bounds)
         last = np.where((last < 0) & (rows >= 0), history.events(rows), last)
-    majority = majority_scores(stream, targets, first_event, last_event)
-    return np.where((last < 0)[:, None], majority, _as_votes(targets, last))
+    majority = _training_shares(stream, targets)
+    for part in _parts(len(last), targets.num_classes):
+        votes = _as_votes(targets, last[part])
+        votes[last[part] < 0] = majority
+        yield votes
 
 
 def share_scores(
     stream: EventStream, targets: Targets, first_event: int, last_event: int
-) -> NDArray[np.float64]:
-    """Every class's share of the source's past events, or of the training events if it has none: (n, C)."""
+) -> Iterator[NDArray[np.float64]]:
+    """Every class's share of the source's past events, or of the training events if it has none: (n, C) in pieces.
+
+    Keeps running counts of every class at every event, 16 bytes an event for the two classes of sources.
+    """
     src = stream.src[:last_event].astype(np.int64)
     history = History.of(np.where(targets.is_labelled[:last_event], src, -1))
     order = history.events(np.arange(len(src)))
     sums = np.concatenate([np.zeros((1, targets.num_classes)), _as_votes(targets, order).cumsum(axis=0)])
     rows = history.last_before(src[first_event:], event_bounds(stream.time, first_event, last_event))
     begins = np.searchsorted(history.positions, history.positions[rows] // len(src) * len(src))
-    shares = (sums[rows + 1] - sums[begins]) / np.maximum(1, rows + 1 - begins)[:, None]
-    majority = majority_scores(stream, targets, first_event, last_event)
-    scores: NDArray[np.float64] = np.where((rows < 0)[:, None], majority, shares)
-    return scores
+    majority = _training_shares(stream, targets)
+    for part in _parts(len(rows), targets.num_classes):
+        own, begin = rows[part], begins[part]
+        shares = (sums[own + 1] - sums[begin]) / np.maximum(1, own + 1 - begin)[:, None]
+        shares[own < 0] = majority
+        yield shares
+
+
+def _training_shares(stream: EventStream, targets: Targets) -> NDArray[np.float64]:
+    """Share of the labelled training events that have each class, (C,); less ½ for several classes per event."""
+    values = targets.values[: stream.split.train_end]
+    if targets.is_multi_label:
+        shares: NDArray[np.float64] = values.sum(axis=0, dtype=np.int64) / len(values) - 0.5
+        return shares
+    values = values[values >= 0]
+    return np.bincount(values, minlength=targets.num_classes) / len(values)
 
 
 def _as_votes(targets: Targets, events: NDArray[np.int64]) -> NDArray[np.float64]:
     """Classes of events as scores (n, C): 1 and 0; for several classes per event ½ and −½."""
+    values = targets.values[events]
     if targets.is_multi_label:
-        return targets.values[events].astype(np.float64) - 0.5
-    return encode_classes(targets.values[events], np.eye(targets.num_classes, dtype=np.int8)).astype(
-        np.float64
-    )
+        return values.astype(np.float64) - 0.5
+    votes, known = np.zeros((len(events), targets.num_classes)), np.flatnonzero(values >= 0)
+    votes[known, values[known]] = 1
+    return votes
 
 
 def _pair_keys(one: Ints, other: Ints, num_nodes: int) -> NDArray[np.int64]:
@@ -261,7 +282,7 @@ def _pair_keys(one: Ints, other: Ints, num_nodes: int) -> NDArray[np.int64]:
     return low.astype(np.int64) * num_nodes + high
 
 
-def _parts(candidates: Ints) -> list[slice]:
-    """Row slices of at most ``_CHUNK`` candidates each."""
-    num_rows = max(1, _CHUNK // candidates.shape[1])
-    return [slice(begin, begin + num_rows) for begin in range(0, len(candidates), num_rows)]
+def _parts(num_rows: int, width: int) -> list[slice]:
+    """Slices of the rows of an array (num_rows, width), with at most ``_CHUNK`` values each."""
+    size = max(1, _CHUNK // width)
+    return [slice(begin, min(begin + size, num_rows)) for begin in range(0, num_rows, size)]

@@ -6,6 +6,7 @@ are those with a node that has no training event.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -124,6 +125,71 @@ class ClassMetrics:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
+class ClassCounts:
+    """Counts over events from which class metrics follow, so that the scores of all events are never in memory.
+
+    num_classes: C. With two classes and one per event, the margin of class 1 is kept for every event, to rank them.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self._hits, self._support, self._predicted = np.zeros((3, num_classes), np.int64)
+        self._num_events = self._num_right = self._num_nan = 0
+        self._margins: tuple[list[Scores], list[Scores]] = [], []  # of the events of class 0, and of class 1
+
+    def add(self, truth: Classes, scores: Scores) -> None:
+        """Count events with scores (n, C); truth as in :func:`class_metrics`."""
+        self._num_nan += int(np.count_nonzero(np.isnan(scores)))
+        if truth.ndim > 1:
+            is_true, is_predicted = truth != 0, scores > 0
+            is_right = (is_true == is_predicted).all(axis=1)
+            self._hits += (is_true & is_predicted).sum(axis=0)
+            self._support += is_true.sum(axis=0)
+            self._predicted += is_predicted.sum(axis=0)
+        else:
+            truth, scores = truth[truth >= 0], scores[truth >= 0]
+            predicted = scores.argmax(axis=1)
+            is_right = predicted == truth
+            np.add.at(self._hits, truth[is_right], 1)
+            np.add.at(self._support, truth, 1)
+            np.add.at(self._predicted, predicted, 1)
+            if len(self._hits) == 2:
+                margin = scores[:, 1] - scores[:, 0]
+                for kind, margins in enumerate(self._margins):
+                    margins.append(margin[truth == kind])
+        self._num_events += len(is_right)
+        self._num_right += int(np.count_nonzero(is_right))
+
+    def join(self, other: ClassCounts) -> None:
+        """Add the counts of other events."""
+        self._hits += other._hits
+        self._support += other._support
+        self._predicted += other._predicted
+        self._num_events += other._num_events
+        self._num_right += other._num_right
+        self._num_nan += other._num_nan
+        for own, more in zip(self._margins, other._margins, strict=True):
+            own.extend(more)
+
+    def metrics(self) -> ClassMetrics:
+        """Metrics of all counted events; 0/0 counts as 0. Raises ValueError if a score was NaN."""
+        if self._num_nan:
+            raise ValueError(
+                f"scores must be finite, {self._num_nan} are NaN: the model has diverged, lower the learning rate"
+            )
+        decided = self._support + self._predicted
+        f1 = 2 * self._hits[decided > 0] / decided[decided > 0]
+        negative, positive = (np.concatenate([*margins, np.empty(0)]) for margins in self._margins)
+        is_ranked = len(negative) > 0 and len(positive) > 0
+        return ClassMetrics(
+            self._num_right / max(1, self._num_events),
+            float(2 * self._hits.sum() / max(1, decided.sum())),
+            float(f1.mean()) if len(f1) else 0.0,
+            self._num_events,
+            roc_auc(positive, negative) if is_ranked else None,
+            average_precision(positive, negative) if is_ranked else None,
+        )
+
+
 def class_metrics(truth: Classes, scores: Scores) -> ClassMetrics:
     """All metrics of a split from scores (n, C), n > 0.
 
@@ -131,47 +197,9 @@ def class_metrics(truth: Classes, scores: Scores) -> ClassMetrics:
     predicted and events of class −1 are ignored; without other events all metrics are 0. Or (n, C) of 0 and
     1, where every class with a score above 0 is predicted. Raises ValueError on NaN.
     """
-    if np.isnan(scores).any():
-        raise ValueError(
-            "scores must be finite, some are NaN: the model has diverged, lower the learning rate"
-        )
-    if truth.ndim > 1:
-        is_true, is_predicted = truth != 0, scores > 0
-        hits = (is_true & is_predicted).sum(axis=0)
-        return _from_counts(
-            (is_true == is_predicted).all(axis=1), hits, is_true.sum(axis=0), is_predicted.sum(axis=0)
-        )
-    truth, scores = truth[truth >= 0], scores[truth >= 0]
-    predicted, num_classes = scores.argmax(axis=1), scores.shape[1]
-    is_right = predicted == truth
-    hits, support, counts = (
-        np.bincount(which, minlength=num_classes) for which in (truth[is_right], truth, predicted)
-    )
-    ranking: tuple[float, ...] = ()
-    if num_classes == 2 and 0 < truth.sum() < len(truth):
-        margin = scores[:, 1] - scores[:, 0]
-        of_each = margin[truth == 1], margin[truth == 0]
-        ranking = roc_auc(*of_each), average_precision(*of_each)
-    return _from_counts(is_right, hits, support, counts, *ranking)
-
-
-def _from_counts(
-    is_right: NDArray[np.bool_],
-    hits: NDArray[np.int64],
-    support: NDArray[np.int64],
-    predicted: NDArray[np.int64],
-    *ranking: float,
-) -> ClassMetrics:
-    """Metrics from hits, support and predictions per class, (C,) each; 0/0 counts as 0."""
-    occurs = support + predicted > 0
-    f1 = 2 * hits[occurs] / (support + predicted)[occurs]
-    return ClassMetrics(
-        float(is_right.sum() / max(1, len(is_right))),
-        float(2 * hits.sum() / max(1, (support + predicted).sum())),
-        float(f1.mean()) if len(f1) else 0.0,
-        len(is_right),
-        *ranking,
-    )
+    counts = ClassCounts(scores.shape[1])
+    counts.add(truth, scores)
+    return counts.metrics()
 
 
 @dataclass(frozen=True)
@@ -238,6 +266,15 @@ class PartMetrics:
         record: dict[str, Any] = {} if self.links is None else asdict(self.links)
         others = {"inductive": self.inductive, "classes": self.classes}
         return record | {name: own.as_dict() for name, own in others.items() if own is not None}
+
+
+def score_of(metrics: Mapping[str, Any]) -> float | None:
+    """The metric that selects the best epoch, from a record of :meth:`PartMetrics.as_dict`; None without any."""
+    classes = metrics.get("classes")
+    if "mrr" in metrics or not isinstance(classes, dict):
+        return metrics.get("mrr")
+    score: float | None = classes.get("roc_auc", classes.get("f1_micro"))
+    return score
 
 
 def ranked(

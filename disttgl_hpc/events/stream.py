@@ -16,6 +16,7 @@ from disttgl_hpc.events.tcsr import Ints, TCsr, Times
 
 _LEAST_SPAN, _LARGEST_SPAN = 1e4, 1e9  # in model time units: the range that the time encoding resolves well
 _RESCALED_DECADES = 7  # a span outside this range is rescaled to 10^7 up to 10^8
+_LEAST_ELAPSED, _LARGEST_ELAPSED = 1e-30, {"f": 1e38, "i": 2.0**63}  # int64 is subtracted before the cast
 _LARGEST_INT8 = 127
 _LEAST_SCALE = float(np.finfo(np.float32).tiny)  # division by a subnormal number loses digits
 
@@ -106,8 +107,10 @@ class EventStream:
 
     @property
     def dim_edge(self) -> int:
-        """Width of the edge features; 0 without them."""
-        return 0 if self.edge_features is None else self.edge_features.shape[1]
+        """Width of the edge features and of the encoded classes behind them; 0 without both."""
+        own = 0 if self.edge_features is None else self.edge_features.shape[1]
+        codes = None if self.targets is None else self.targets.codes
+        return own + (0 if codes is None else codes.shape[1])
 
     @property
     def dim_node(self) -> int:
@@ -150,16 +153,31 @@ def model_unit(stream: EventStream, wanted: float = 0.0) -> float:
     Otherwise the model's unit is a second (the stream's own unit if that is unknown), provided that the training
     events span 10^4 to 10^9 of these, three hours to thirty years in seconds. A span outside this range is measured
     in the power of ten that brings it to 10^7 up to 10^8: the time encoding resolves elapsed times from 1 to 10^9.
+    Raises ConfigError if the span is so long or short that differences of times, int64 or float32, over- or underflow.
     """
+    times = stream.time[: stream.split.train_end]
+    for part in (stream.time, times):
+        _check_span(part)
     if wanted:
         return wanted
     second = stream.units_per_second
-    times = stream.time[: stream.split.train_end]
     span = (float(times[-1]) - float(times[0])) / second if len(times) else 0.0
     if span == 0 or _LEAST_SPAN <= span <= _LARGEST_SPAN:
         return second
     power: float = 10.0 ** (floor(log10(span)) - _RESCALED_DECADES)
     return second * power
+
+
+def _check_span(times: Times) -> None:
+    """Raise ConfigError unless ascending times are equal, or the span is in the range of their differences."""
+    largest = _LARGEST_ELAPSED[times.dtype.kind]
+    first, last = times[[0, -1]].tolist() if len(times) else (0, 0)  # Python's integers do not overflow
+    if first != last and not _LEAST_ELAPSED <= last - first < largest:
+        raise ConfigError(
+            f"times must span {_LEAST_ELAPSED:g} to {largest:.3g}, so that a model can compute with their differences; "
+            f"they go from {first!r} to {last!r}: multiply or divide the time column by a power of ten, or correct odd "
+            "times in it, and prepare again"
+        )
 
 
 def int8_scale(largest: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -35,7 +35,9 @@ from disttgl_hpc.grid.collectives import (
     split,
     sum_in_place,
 )
-from disttgl_hpc.grid.shared_memory import FLOAT_BYTES, GRADIENT_TAIL
+from disttgl_hpc.grid.shared_memory import GRADIENT_TAIL
+
+_BYTES = np.dtype(np.float32).itemsize
 
 
 class VectorSum:
@@ -54,9 +56,7 @@ class VectorSum:
             raise GridError(f"all nodes need the same number of trainers, they have {sorted(set(ranks))}")
         self._peers = split(comm, self._node.rank, timeout_s, what, key=comm.rank)
         self._timeout_s, self._what = timeout_s, what
-        mine = (
-            size * FLOAT_BYTES * (2 if self._node.rank == 0 else 1)
-        )  # the first one's has the sum behind it
+        mine = size * _BYTES * (2 if self._node.rank == 0 else 1)  # the first one's has the sum behind it
         self._window = allocate_shared(self._node, mine, comm, timeout_s, what)
         memory = [
             np.frombuffer(self._window.Shared_query(rank)[0], np.float32)  # type: ignore[call-overload]

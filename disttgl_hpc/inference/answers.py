@@ -6,7 +6,8 @@ Reads pairs of nodes from csv or parquet; writes embeddings, scores and recommen
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,10 +24,14 @@ from disttgl_hpc.inference.queries import Recommended, probability, score
 from disttgl_hpc.inference.trained_run import Moment, Trained, refuse_unknown
 from disttgl_hpc.ingest.columns import Columns
 from disttgl_hpc.ingest.raw_events import Origin, exact_numbers, node_column
-from disttgl_hpc.ingest.readers.text_files import TextLayout, first_line, read_text
-from disttgl_hpc.store.files import replacing, write_errors
+from disttgl_hpc.ingest.readers.text_files import TextLayout, first_line, header_names, read_text
+from disttgl_hpc.log import get_logger
+from disttgl_hpc.store.files import check_is_file, replacing, write_errors
 from disttgl_hpc.store.node_rows import write_embeddings
 
+log = get_logger(__name__)
+
+_PARQUET = (".parquet", ".pq")
 _CHUNK_ROWS = 1 << 20
 _REMEDY = "free disk space or choose another folder"
 EMBEDDING_KINDS = ("h5", "parquet", "npy")
@@ -44,25 +49,68 @@ class Pairs:
     time: Times | None
 
 
+NODES_HELP = (
+    "Ids a,b,c, or a file of ids: its name must end in .txt, .csv, .tsv or .parquet, or be written as @FILE. A file "
+    "has one id per line, or a header with a column id."
+)
+_ID_FILES = (".txt", ".csv", ".tsv", *_PARQUET)
+_ID, _ID_REMEDY = "id", "name the column of ids 'id'"
+
+
+def read_ids(text: str) -> list[Any]:
+    """Read ids from ``a,b,c`` or from a file, as NODES_HELP says. Raises InputError if there are none.
+
+    A name without a known ending is an id, so that a file called 7 does not replace the id 7.
+    """
+    path = Path(text.removeprefix("@"))
+    # os.path, because Path raises an error for a text that is too long for a file name.
+    if os.path.exists(path) and (text.startswith("@") or path.suffix.lower() in _ID_FILES):
+        ids = _ids_of_file(path)
+    else:
+        ids = [word.strip() for word in text.split(",") if word.strip()]
+        if os.path.isfile(text):
+            log.warning(
+                "--nodes %s is read as an id; for the ids in the file of that name: --nodes @%s", text, text
+            )
+    if not ids:
+        raise InputError(f"--nodes must contain at least one id, found '{text}': leave it out for all nodes")
+    return ids
+
+
+def _ids_of_file(path: Path) -> list[Any]:
+    """Ids in a file: the column "id" of a table, or one per line. Raises InputError."""
+    check_is_file(path)
+    try:
+        if path.suffix.lower() in _PARQUET:
+            table, origin = _read_parquet(path)
+            _require_once(path, table.column_names, [_ID], _ID_REMEDY)
+            return list(node_column(table, _ID, origin).to_pylist())
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+        delimiter = "\t" if lines and "\t" in lines[0] else ","
+        rows = [next(csv.reader([line], delimiter=delimiter)) for line in lines]
+    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
+        raise InputError(
+            f"{path}: cannot read ids ({error}): pass UTF-8 text with one id per line, or a table with a column id"
+        ) from error
+    if rows and _ID in rows[0]:
+        _require_once(path, rows[0], [_ID], _ID_REMEDY)
+        return [dict(zip(rows[0], row, strict=False)).get(_ID, "") for row in rows[1:]]
+    return [row[0] if len(row) == 1 else line for row, line in zip(rows, lines, strict=True)]
+
+
 def read_pairs(path: Path, columns: Columns) -> Pairs:
     """Read pairs from a csv file with a header line or a parquet file; the time column is optional.
 
     Raises InputError.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file: check the path")
+    check_is_file(path)
     try:
-        table, origin = _read_parquet(path) if path.suffix in {".parquet", ".pq"} else _read_csv(path)
+        table, origin = _read_parquet(path) if path.suffix.lower() in _PARQUET else _read_csv(path, columns)
     except (pa.ArrowInvalid, csv.Error) as error:
         raise InputError(
             f"{path}: cannot be read ({error}): pass csv with a header line, or parquet"
         ) from None
-    missing = [name for name in (columns.src, columns.dst) if name not in table.column_names]
-    if missing:
-        raise InputError(
-            f"{path}, line 1: missing columns {', '.join(missing)}; found {', '.join(table.column_names)}: "
-            "name the columns with --columns src=user,dst=item,time=when"
-        )
+    _require_pairs(path, table.column_names, columns)
     ends = [
         node_column(table, name, origin).to_numpy(zero_copy_only=False) for name in (columns.src, columns.dst)
     ]
@@ -72,21 +120,37 @@ def read_pairs(path: Path, columns: Columns) -> Pairs:
     return Pairs(src, dst, exact_numbers(table[columns.time].combine_chunks(), columns.time, origin))
 
 
-def _read_csv(path: Path) -> tuple[pa.Table, Origin]:
+def _require_pairs(path: Path, names: Sequence[str], columns: Columns) -> None:
+    """Raise InputError unless the columns of pairs are among ``names`` once each, that of times at most once."""
+    wanted = [columns.src, columns.dst, *({columns.time} & set(names))]
+    _require_once(path, names, wanted, "name the columns with --columns src=user,dst=item,time=when")
+
+
+def _require_once(path: Path, names: Sequence[str], wanted: Sequence[str], remedy: str) -> None:
+    """Raise InputError with ``remedy`` unless each wanted column is among ``names`` once."""
+    for rule, wrong in (
+        ("missing columns", [name for name in wanted if name not in names]),
+        ("columns that occur twice:", [name for name in wanted if names.count(name) > 1]),
+    ):
+        if wrong:
+            raise InputError(f"{path}, line 1: {rule} {', '.join(wrong)}; found {', '.join(names)}: {remedy}")
+
+
+def _read_csv(path: Path, columns: Columns) -> tuple[pa.Table, Origin]:
     header = first_line(path, 0)
     delimiter = "\t" if "\t" in header else ","
-    row = next(csv.reader([header.lstrip("\ufeff")], delimiter=delimiter), [])
-    names = tuple(name.strip() for name in row)
+    names = header_names(path, delimiter)
+    _require_pairs(path, names, columns)
     layout = TextLayout(delimiter, names, header=True)
-    kinds = dict.fromkeys(names, pa.string())
-    chunks = list(read_text(path, layout, list(names), kinds, _CHUNK_ROWS))
+    wanted = [name for name in dict.fromkeys((columns.src, columns.dst, columns.time)) if name in names]
+    chunks = list(read_text(path, layout, wanted, dict.fromkeys(wanted, pa.string()), _CHUNK_ROWS))
     if not chunks:
         raise InputError(f"{path}: must have at least one pair, found none: check the file")
     return pa.concat_tables([table for table, _ in chunks]), chunks[0][1]
 
 
 def _read_parquet(path: Path) -> tuple[pa.Table, Origin]:
-    return pq.read_table(path), Origin(path, 0, lambda row: f"row {row + 1}")
+    return pq.ParquetFile(path).read(), Origin(path, 0, lambda row: f"row {row + 1}")
 
 
 def write_table(file: Path | IO[bytes], columns: Mapping[str, NDArray[Any]], kind: str) -> None:
@@ -110,12 +174,14 @@ def _column(values: NDArray[Any]) -> pa.Array:
 
 
 def check_kind(path: Path, kinds: tuple[str, ...]) -> str:
-    """Return the kind of file by its suffix. Raises ConfigError, also if the folder does not exist."""
+    """Return the kind of file by its suffix. Raises ConfigError, also if it cannot be made there."""
     kind = path.suffix.removeprefix(".")
     if kind not in kinds:
         raise ConfigError(f"{path}: the file name must end in one of {', '.join(f'.{one}' for one in kinds)}")
     if not path.parent.is_dir():
         raise ConfigError(f"{path.parent}: no such folder: create it first")
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path}: exists and is not a file: choose another name")
     return kind
 
 

@@ -21,7 +21,7 @@ from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.evaluation.evaluator import EVENTS_AT_ONCE, MemoryWalk, units, write
 from disttgl_hpc.evaluation.heuristics import class_baselines
-from disttgl_hpc.evaluation.metrics import ClassMetrics, class_metrics
+from disttgl_hpc.evaluation.metrics import ClassCounts, ClassMetrics
 from disttgl_hpc.events.stream import EventStream, Split, Targets
 from disttgl_hpc.grid.schedule import Batching, GridShape, batch_bounds
 from disttgl_hpc.log import get_logger, progress
@@ -31,13 +31,16 @@ from disttgl_hpc.model.parameters import Adam, WeightDraws
 from disttgl_hpc.model.products import prepare_process, torch_product
 from disttgl_hpc.planning.run_plan import batching_of
 from disttgl_hpc.sampling.neighbors import event_bounds, recent_neighbors
-from disttgl_hpc.store.files import replacing
+from disttgl_hpc.store.files import write_errors, write_text
+from disttgl_hpc.store.node_rows import with_static_memory
 from disttgl_hpc.training.checkpoints import load_static, load_weights
 from disttgl_hpc.training.run_directory import RunDirectory, open_events, saved_config
-from disttgl_hpc.training.run_events import with_static_memory, with_task
+from disttgl_hpc.training.run_events import with_task
 from disttgl_hpc.training.sweep_ends import best_grid, check_files
 
 log = get_logger(__name__)
+
+_EVENTS_AT_ONCE = 1 << 16  # that a head scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +75,7 @@ def classify(run: RunDirectory, head: HeadSettings, events: Path | None = None) 
         raise ConfigError(
             f"{store.path}: training events must have at least 2 different node labels: use another split"
         )
-    stream = with_task(with_static_memory(store, config), config).stream
+    stream = with_static_memory(with_task(store, config), config).stream
     embeddings = torch.from_numpy(source_embeddings(run, stream, config))
     heads = [_learn(embeddings, targets, stream.split, head, seed) for seed in range(head.seeds)]
     baselines = class_baselines(stream, targets, stream.split.validation_end, stream.num_events)
@@ -82,8 +85,9 @@ def classify(run: RunDirectory, head: HeadSettings, events: Path | None = None) 
         "baselines": {name: metrics.as_dict() for name, metrics in baselines.items()},
         "positives": _positives(targets, stream),
     }
-    with replacing(run.path / "classify.json") as partial:
-        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    output = run.path / "classify.json"
+    with write_errors(output, "free disk space"):
+        write_text(output, json.dumps(record, indent=2) + "\n")
     return record
 
 
@@ -114,7 +118,7 @@ def source_embeddings(run: RunDirectory, stream: EventStream, config: TrainConfi
     if config.static == CO_TRAINED:
         co_trained = np.empty((stream.num_nodes, config.dim_memory), np.float32)
         load_static(run.best_checkpoint, {"rows": co_trained})
-    batching = batching_of(stream, config, GridShape.parse(best_grid(run)))
+    batching = batching_of(stream, config, GridShape.parse(best_grid(run, run.read_best())))
     inputs = InputBuilder(stream, device, co_trained)
     walk = MemoryWalk(stream, config, batching, inputs)
     state = np.zeros((stream.num_nodes, 2 * config.dim_memory), np.float32)
@@ -181,5 +185,8 @@ def _learn(
 @torch.no_grad()
 def _metrics(head: ClassHead, embeddings: Tensor, truth: Tensor, first: int, last: int) -> ClassMetrics:
     """Return the metrics of a head on events [first, last)."""
-    logits = head(embeddings[first:last], embeddings[first:last])
-    return class_metrics(truth[first:last].numpy(), logits.numpy())
+    counts = ClassCounts(len(head.out.bias))
+    for begin in range(first, last, _EVENTS_AT_ONCE):
+        part = slice(begin, min(begin + _EVENTS_AT_ONCE, last))
+        counts.add(truth[part].numpy(), head(embeddings[part], embeddings[part]).numpy())
+    return counts.metrics()

@@ -11,6 +11,8 @@ faster. :class:`NodeIds` maps the user's ids to nodes.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -43,6 +45,8 @@ from disttgl_hpc.training.run_events import check_same_static_memory, static_set
 log = get_logger(__name__)
 
 Ids = NDArray[np.int64] | NDArray[np.str_]
+IDS_REMEDY = "check the ids, or the name of their file, whose header, if it has one, must name a column id"
+_INTEGER, _BOUND = re.compile("-?[0-9]{1,19}"), 2**63  # of int64
 _SHOWN_IDS = 5  # unknown ids in an error message
 _SHOWN_BATCHES = 20  # walks of at most this many batches have no progress bar
 
@@ -95,7 +99,7 @@ class NodeIds:
         if values is None:
             return np.concatenate([np.arange(*self._spaces[name]) for name in spaces])
         found = np.stack([self._numbers(values, name) for name in spaces], axis=1)
-        refuse_unknown(values, found.max(axis=1, initial=-1), "--nodes", "check the ids")
+        refuse_unknown(values, found.max(axis=1, initial=-1), "--nodes", IDS_REMEDY)
         return found[found >= 0]
 
     def _numbers(self, values: Sequence[Any] | NDArray[Any], name: str) -> NDArray[np.int64]:
@@ -108,14 +112,17 @@ class NodeIds:
 
 
 def _as_ids(values: NDArray[Any], dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Values (n,) as ids of ``dtype``, and which of them are valid: a text may not be an integer."""
+    """Values (n,) as ids of ``dtype``, and which of them are valid: a text may not be an int64."""
     if dtype.kind == "U":
         return values.astype(np.str_), np.ones(len(values), np.bool_)
-    if values.dtype.kind in "iu":
+    if values.dtype.kind == "i":
         return values.astype(np.int64), np.ones(len(values), np.bool_)
-    texts = np.char.strip(values.astype(np.str_))
-    is_number = np.char.isdecimal(texts) & (np.char.str_len(texts) <= 18)
-    return np.where(is_number, texts, "0").astype(np.int64), is_number
+    texts = [f"{value}".strip() for value in values.tolist()]
+    numbers = [int(text) if _INTEGER.fullmatch(text) else None for text in texts]
+    valid = np.array([number is not None and -_BOUND <= number < _BOUND for number in numbers], np.bool_)
+    return np.array(
+        [number if fits else 0 for number, fits in zip(numbers, valid, strict=True)], np.int64
+    ), valid
 
 
 def refuse_unknown(values: Any, numbers: NDArray[np.int64], where: str, remedy: str) -> None:
@@ -126,22 +133,6 @@ def refuse_unknown(values: Any, numbers: NDArray[np.int64], where: str, remedy: 
         raise InputError(
             f"{where}: unknown node id{'s' * (len(unknown) > 1)} {', '.join(unknown[:_SHOWN_IDS])}{more}: {remedy}"
         )
-
-
-def read_ids(text: str) -> list[str]:
-    """Read ids from ``a,b,c`` or from a file with one id per line. Raises InputError if there are no ids."""
-    path, words = Path(text), text.split(",")
-    try:
-        if path.is_file():
-            words = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: cannot read ids ({error}): pass a text file with one id per line"
-        ) from error
-    ids = [word.strip() for word in words if word.strip()]
-    if not ids:
-        raise InputError(f"--nodes must contain at least one id, found '{text}': leave it out for all nodes")
-    return ids
 
 
 @dataclass(frozen=True)
@@ -192,16 +183,22 @@ class Trained:
     def moment(self, at: float | None = None) -> Moment:
         """Return the moment just before the events at time ``at``; None: right after the last event.
 
-        Raises ConfigError if ``at`` is not an integer but the stream's times are.
+        Raises ConfigError if ``at`` is not finite, or no int64 where the stream's times are.
         """
         times = self.stream.time
         if at is None:
             return Moment(self.stream.num_events, times[-1].item())
-        if times.dtype == np.int64:
-            if at != int(at):
-                raise ConfigError(f"the stream has integer times, found {at}: pass an integer")
-            at = int(at)
-        return Moment(int(np.searchsorted(times, times.dtype.type(at), "left")), times.dtype.type(at).item())
+        try:
+            time = times.dtype.type(at)
+            is_time = time == at and bool(np.isfinite(time))
+        except (ValueError, OverflowError):
+            is_time = False
+        if not is_time:
+            kind, remedy = "", "a finite number"
+            if times.dtype == np.int64:
+                kind, remedy = "integer ", "an integer of at most 64 bits"
+            raise ConfigError(f"the stream has {kind}times, found {at}: pass {remedy}")
+        return Moment(int(np.searchsorted(times, time, "left")), time.item())
 
     @contextmanager
     def memory(self, position: int) -> Iterator[NDArray[np.float32]]:
@@ -368,7 +365,7 @@ class _Opened:
         """Return the pre-trained static memory, zeros for nodes that are new in the store."""
         if self._config.static in {"", CO_TRAINED}:
             return None
-        rows, prefix = StaticStore.open(Path(self._config.static)).rows, self._prefix
+        rows, prefix = StaticStore.open(Path(self._config.static), check=True).rows, self._prefix
         if len(prefix.nodes) == self._store.stream.num_nodes == len(rows):
             return rows
         return _placed(rows, prefix, self._store.stream.num_nodes)
@@ -397,6 +394,6 @@ def _best_manifest(run: RunDirectory) -> Manifest:
 
 def _open_store(path: Path) -> EventStore:
     """Open an event store and check its contents. Raises StoreError."""
-    if not path.exists():
+    if not os.path.exists(path):
         raise StoreError(f"{path}: event store not found: pass its path (--events EVENTS)")
     return EventStore.open(path, check=True)

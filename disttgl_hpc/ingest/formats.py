@@ -13,6 +13,7 @@ from disttgl_hpc.errors import InputError
 from disttgl_hpc.ingest.columns import Columns, resolve
 from disttgl_hpc.ingest.raw_events import Origin, RawEvents, raw_events
 from disttgl_hpc.ingest.readers.arrays_and_frames import read_npz, read_pyg
+from disttgl_hpc.ingest.readers.compressed_files import name_in_zip
 from disttgl_hpc.ingest.readers.dyglib import is_dyglib, read_dyglib
 from disttgl_hpc.ingest.readers.flights import CLASSES, flights_file, read_flights
 from disttgl_hpc.ingest.readers.knowledge_graph import is_knowledge_graph, read_knowledge_graph
@@ -20,10 +21,11 @@ from disttgl_hpc.ingest.readers.text_files import TextLayout, first_line, header
 from disttgl_hpc.ingest.readers.tgb import is_tgb_folder, is_tgb_name, read_tgb
 from disttgl_hpc.ingest.readers.tgl import is_tgl, read_tgl
 from disttgl_hpc.ingest.source import RawInput
+from disttgl_hpc.store.files import check_is_file
 
 Reader = Callable[[Path, Columns | None, int], Iterator[tuple[RawEvents, Origin]]]
 
-_COMPRESSED = {".gz", ".bz2", ".zst", ".lz4", ".zip"}
+_COMPRESSED = {".gz", ".bz2", ".zst", ".lz4", ".xz", ".zip"}
 _BY_SUFFIX = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".pq": "parquet", ".txt": "snap"}
 _BY_SUFFIX |= {".npz": "npz", ".pt": "pyg"}
 
@@ -143,6 +145,8 @@ def open_input(name: str, path: Path, columns: Columns | None, chunk_events: int
         path = flights_file(path)
     if not path.exists() and not (name == "tgb" and is_tgb_name(path)):
         raise InputError(f"{path}: no such file: check the path")
+    if path.exists() and not path.is_dir():
+        check_is_file(path)
     if name in _WHOLE_READERS:
         _refuse_columns(name, columns)
         return _WHOLE_READERS[name](path, chunk_events)
@@ -165,11 +169,18 @@ def format_of(path: Path) -> str:
         return "tgb"
     if path.is_dir():
         return _format_of_folder(path)
-    suffixes = [suffix for suffix in path.suffixes if suffix not in _COMPRESSED]
-    name = _BY_SUFFIX.get(suffixes[-1]) if suffixes else None
+    name = _format_of_name(path)
+    if name is None and path.suffix.lower() == ".zip" and path.is_file():
+        name = _format_of_name(name_in_zip(path))
     if name is None:
         raise InputError(f"{path}: unknown suffix: add --format {'|'.join(FORMATS)}")
     return name
+
+
+def _format_of_name(path: Path) -> str | None:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    known = [suffix for suffix in suffixes if suffix not in _COMPRESSED]
+    return _BY_SUFFIX.get(known[-1]) if known else None
 
 
 def _format_of_folder(folder: Path) -> str:

@@ -15,11 +15,18 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from disttgl_hpc.compiled import compiled
-from disttgl_hpc.ingest.raw_events import Origin, first_true, is_text
+from disttgl_hpc.errors import InputError
+from disttgl_hpc.ingest.raw_events import Origin, first_true, is_text, without_point
+from disttgl_hpc.log import get_logger
 
+log = get_logger(__name__)
 Number = TypeVar("Number", bound=np.generic)
 
-_INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
+_INTEGER = r"^(0|-?[1-9][0-9]{0,18})(\.0*)?$"
+_NEGATIVE = r"^-[0-9]+(\.0*)?$"
+_SHORTENED = r"^-?[0-9]\.[0-9]+[eE][+-][0-9]+$"
+_NO_NUMBER = pa.array(["nan", "NaN", "<NA>"])
+_MISSING = pa.array([*_NO_NUMBER.to_pylist(), "NA", "N/A", "None", "null", "NULL"])
 _LEAST_SLOTS = 1 << 10
 _LONG = np.uint64(0xFF << 56)
 _FNV_OFFSET, _FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
@@ -30,52 +37,103 @@ class IdTable:
     """Distinct user ids in order of first appearance; at most 2³¹ − 1 of them.
 
     Ids are integers or text, all kept as text. Whether all of them are integers is decided at the end, so that it
-    depends neither on chunks nor on the order of rows.
+    depends neither on chunks nor on the order of rows; only then are ``12`` and ``12.0``, as pandas writes integers
+    beside a missing value, one id. With ``of_classes``, the ids are names of classes, which may be negative.
     """
 
-    def __init__(self, *, negative_allowed: bool = False) -> None:
+    def __init__(self, *, of_classes: bool = False) -> None:
         self._codes = TextCodes()
         self._integers_only = True
-        self._negative_allowed = negative_allowed
+        self._of_classes = of_classes
+        self._missing: InputError | None = None
 
     def __len__(self) -> int:
         return len(self._codes)
 
     def encode(self, values: pa.Array, origin: Origin) -> NDArray[np.int32]:
-        """Codes (n,) int32 of ids (n,), new ids added. Raises InputError at the first negative integer."""
+        """Codes (n,) int32 of ids (n,), new ids added.
+
+        Raises InputError at the first id that is negative or has lost digits, and at a class that is no number.
+        """
         known = len(self)
         self._integers_only = self._integers_only and not is_text(values.type)
         texts = values.cast(pa.string())
         codes = self._codes.encode(texts)
-        if len(self) > known and not self._negative_allowed:
-            _refuse_negative(self._codes.texts(known), texts, origin)
+        if len(self) > known:
+            self._check(self._codes.texts(known), texts, origin)
         return codes
 
-    def ranks_and_ids(self) -> tuple[NDArray[np.int64], NDArray[np.int64] | NDArray[np.str_]]:
-        """Rank (n,) int64 of each code among the sorted ids, and the sorted ids (n,), int64 or text.
+    def _check(self, new: pa.Array, texts: pa.Array, origin: Origin) -> None:
+        """Check the new ones among the ids of a chunk, and remember the first that stands for a missing value."""
 
-        Raises ValueError for an empty table.
+        def error(index: int, message: str) -> InputError:
+            row = first_true(pc.equal(texts, new[index].as_py())) or 0
+            return origin.error(row, message.format(new[index]))
+
+        if not self._of_classes:
+            index = first_true(pc.match_substring_regex(new, _NEGATIVE))
+            if index is not None:
+                raise error(index, "node ids must not be negative, found {}: renumber them from 0")
+        index = first_true(pc.match_substring_regex(new, _SHORTENED))
+        if index is not None:
+            raise error(
+                index,
+                "ids and classes must have all their digits, found {}, as spreadsheets and floats write large "
+                "numbers: export them as integers or text",
+            )
+        for words, is_refused in ((_NO_NUMBER, self._of_classes), (_MISSING, False)):
+            index = first_true(pc.is_in(new, words.cast(new.type)))
+            if index is not None:
+                missing = error(index, "every row needs an id and a class, found '{}': fill or drop the row")
+                if is_refused:
+                    raise missing
+                self._missing = self._missing or missing
+
+    def ranks_and_ids(self) -> tuple[NDArray[np.int64], NDArray[np.int64] | NDArray[np.str_]]:
+        """Rank (n,) int64 of each code among the sorted ids, and the sorted ids (m,), int64 or text.
+
+        Raises ValueError for an empty table, InputError if all are integers but for a word for missing values.
         """
         if not len(self):
             raise ValueError("encode at least one chunk before asking for ids")
-        ids = self._codes.texts()
-        if self._integers_only or pc.all(pc.match_substring_regex(ids, _INTEGER)).as_py():
-            ids = ids.cast(pa.int64())
-        values = ids.to_numpy(zero_copy_only=False)
-        if is_text(ids.type):
-            values = values.astype(np.str_)
-        order = np.argsort(values, kind="stable")
-        ranks = np.empty(len(order), np.int64)
-        ranks[order] = np.arange(len(order))
-        return ranks, values[order]
+        values = self._integers()
+        if values is None:
+            values = self._codes.texts().to_numpy(zero_copy_only=False).astype(np.str_)
+        ids, ranks = np.unique(values, return_inverse=True)
+        return ranks.astype(np.int64, copy=False), ids
+
+    def _integers(self) -> NDArray[np.int64] | None:
+        """All ids (n,) as int64, or None if one of them is another text or does not fit."""
+        texts = self._codes.texts()
+        if not self._integers_only:
+            is_integer = pc.match_substring_regex(texts, _INTEGER)
+            if self._missing is not None and pc.any(is_integer).as_py():
+                is_word = pc.is_in(texts, _MISSING.cast(texts.type))
+                if pc.all(pc.or_(is_integer, is_word)).as_py():
+                    raise self._missing
+            if not pc.all(is_integer).as_py():
+                _warn_of_two_spellings(texts.filter(is_integer))
+                return None
+            if pc.any(pc.match_substring(texts, ".")).as_py():
+                texts = without_point(texts)
+        try:
+            return np.asarray(texts.cast(pa.int64()))
+        except pa.ArrowInvalid:  # from 2^63 on
+            return None
 
 
-def _refuse_negative(new: pa.Array, texts: pa.Array, origin: Origin) -> None:
-    index = first_true(pc.match_substring_regex(new, "^-[0-9]+$"))
-    if index is not None:
-        value = new[index].as_py()
-        row = first_true(pc.equal(texts, value))
-        raise origin.error(row or 0, f"node ids must not be negative, found {value}: renumber them from 0")
+def _warn_of_two_spellings(integers: pa.Array) -> None:
+    """Warn if, among ids that are text because of others, an integer occurs with and without decimal point."""
+    with_point = integers.filter(pc.match_substring(integers, "."))
+    without = without_point(with_point)
+    row = first_true(pc.is_in(without, integers))
+    if row is not None:
+        log.warning(
+            "ids and classes '%s' and '%s' are taken as different texts, since not all of them are integers: if they "
+            "are one, write them alike",
+            without[row],
+            with_point[row],
+        )
 
 
 @dataclass(frozen=True)

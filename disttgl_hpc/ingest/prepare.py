@@ -7,7 +7,6 @@ the store is written and indexed. Warnings point out input that is valid but lik
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -39,13 +38,13 @@ from disttgl_hpc.ingest.split import (
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.event_writer import KIND, Contents, EventPart, write_event_store
-from disttgl_hpc.store.files import check_output, sha256_of, stem, write_errors
+from disttgl_hpc.store.files import check_output, sha256_of, stem, working_folder, write_errors
 
 log = get_logger(__name__)
 
 _PART_BYTES = 256 << 20
 _LARGEST_USEFUL = 100  # absolute value of a feature; from about ten on, the gates of a GRU saturate
-_SAMPLED_ROWS = 4096
+_ROWS_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,14 +179,18 @@ def _make_store(settings: PrepareSettings, inputs: Sequence[RawInput], *, bipart
             settings.output,
             "free space for the store and as much again for temporary files, or choose another place",
         ),
-        tempfile.TemporaryDirectory(dir=settings.output.parent, prefix=f".{settings.output.name}.") as folder,
+        working_folder(settings.output) as folder,
     ):
-        spill = _read(settings, inputs, Path(folder), bipartite=bipartite)
+        spill = _read(settings, inputs, folder, bipartite=bipartite)
         nodes = number_nodes(spill.src_ids, spill.dst_ids)
         if not nodes.num_src:
-            _warn_of_two_kinds(spill, len(nodes.ids), settings.chunk_events)
+            _warn_of_two_kinds(spill, nodes, settings.chunk_events)
         _warn_of_large_features(spill, settings)
         class_of_code, class_names = spill.edge_class_numbers()
+        if spill.class_names is None and (class_of_code < 0).any():
+            log.warning(
+                "event classes below 0 mean unknown and are not predicted: if they are classes, write them as words"
+            )
         split = _split(settings, spill)
         if settings.split is None and settings.split_times is None:
             negatives = negatives_of_input(spill, nodes, split, settings.chunk_events)
@@ -258,6 +261,13 @@ def _read(settings: PrepareSettings, inputs: Sequence[RawInput], folder: Path, *
                 raise InputError(
                     f"{place}: no events found, at least one is needed: check the file and --format"
                 )
+    spill.check_span(origin.path)
+    if spill.time_step:
+        log.warning(
+            "times are rounded to steps of %.3g near the largest one: if events may be closer, give times as integers, "
+            "or as float64 with fewer digits",
+            spill.time_step,
+        )
     return spill
 
 
@@ -323,12 +333,15 @@ def _features(rows: NDArray[Any], scale: NDArray[np.float32] | None) -> NDArray[
     return rows if scale is None else to_int8(rows, scale)
 
 
-def _warn_of_two_kinds(spill: Spill, num_nodes: int, chunk_events: int) -> None:
+def _warn_of_two_kinds(spill: Spill, nodes: NodeNumbers, chunk_events: int) -> None:
     """Warn if no node of a stream that is not bipartite is both source and destination."""
-    roles = np.zeros((2, num_nodes), np.bool_)
+    is_used = np.zeros((2, len(nodes.src)), np.bool_)  # by code
     for start in range(0, len(spill.src), chunk_events):
         for role, column in enumerate((spill.src, spill.dst)):
-            roles[role, column[start : start + chunk_events]] = True
+            is_used[role, column[start : start + chunk_events]] = True
+    roles = np.zeros((2, len(nodes.ids)), np.bool_)
+    for role, codes in enumerate(is_used):
+        roles[role, nodes.src[codes]] = True
     if not roles.all(axis=0).any():
         log.warning(
             "no node is both source and destination: if they are of two kinds, such as users and items, prepare "
@@ -355,14 +368,20 @@ def _warn_of_large_features(spill: Spill, settings: PrepareSettings) -> None:
 
 
 def _warn_of_large_node_features(table: NodeTable) -> None:
-    """Warn of node features with values too large for a network to train well, from a sample of rows."""
-    sample = np.abs(table.rows[:: -(-len(table.rows) // _SAMPLED_ROWS)].astype(np.float64)).max(axis=0)
-    column = int(np.argmax(sample))
-    if sample[column] > _LARGEST_USEFUL:
+    """Warn of node features with values too large for a network to train well."""
+    largest = np.zeros(table.rows.shape[1])
+    for start in range(0, len(table.rows), _ROWS_AT_ONCE):
+        rows = table.rows[start : start + _ROWS_AT_ONCE]
+        for extreme in (rows.max(axis=0), rows.min(axis=0)):
+            largest = np.fmax(
+                largest, np.abs(extreme.astype(np.float64))
+            )  # NaN is refused where rows are gathered
+    column = int(np.argmax(largest))
+    if largest[column] > _LARGEST_USEFUL:
         log.warning(
             "%s: node features should be about −1…1, column %d reaches %.3g: scale them (logarithms, or mean 0 and "
             "standard deviation 1)",
             table.place,
             column,
-            sample[column],
+            largest[column],
         )

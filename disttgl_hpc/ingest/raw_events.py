@@ -18,6 +18,8 @@ from disttgl_hpc.ingest.columns import Columns
 
 ALL = "all"  # of --log-features: every column
 _EXACT = float(2**53)
+_TOO_LARGE = float(2**63)
+_NANOSECOND_FRACTION = r"^-?[0-9]{9,}\.[0-9]{8,9}$"  # of seconds, as float64 does not hold
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class RawEvents:
     edge_classes: (n, C) uint8, 1 for each class of ``class_names`` that an event has, or None.
     split: (n,) int8, 0 training, 1 validation, 2 test, or None. negatives: (h, m) int64, node ids that the h rows
     of validation and test are ranked against, −1 as padding; or None. dropped_rows: rows that the reader dropped.
-    time_unit: known for typed timestamps only, else empty.
+    time_unit: known for typed timestamps only, else empty. time_step: what times were rounded to before or by reading,
+    near the largest one; 0 if they are as the user wrote them.
     """
 
     src: pa.Array
@@ -44,6 +47,7 @@ class RawEvents:
     negatives: NDArray[np.int64] | None = None
     dropped_rows: int = 0
     time_unit: str = ""
+    time_step: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -61,17 +65,19 @@ class Origin:
 
 def raw_events(table: pa.Table, columns: Columns, origin: Origin) -> RawEvents:
     """A table's wanted columns, checked and converted. Raises InputError: file, row, rule and remedy."""
-    time = table[columns.time].combine_chunks()
+    given = table[columns.time].combine_chunks()
+    time = exact_numbers(given, columns.time, origin)
     return RawEvents(
         src=node_column(table, columns.src, origin),
         dst=node_column(table, columns.dst, origin),
-        time=exact_numbers(time, columns.time, origin),
+        time=time,
         edge_label=node_column(table, columns.label, origin) if columns.label else None,
         node_label=_node_label(table, columns.node_label, origin) if columns.node_label else None,
         features=_features(table, columns.features, origin) if columns.features else None,
         edge_classes=_edge_classes(table, columns.labels, origin) if columns.labels else None,
         class_names=columns.labels,
-        time_unit=time.type.unit if pa.types.is_timestamp(time.type) else "",
+        time_unit=given.type.unit if pa.types.is_timestamp(given.type) else "",
+        time_step=_time_step(given, time),
     )
 
 
@@ -81,21 +87,31 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def node_column(table: pa.Table, name: str, origin: Origin) -> pa.Array:
-    """Ids or classes: integers as int64, text as text. Raises InputError for missing values and other types."""
-    values = table[name].combine_chunks()
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
-    if pa.types.is_string_view(values.type):
-        values = values.cast(pa.large_string())
+    """Ids or classes: integers, also as floats, as int64, text as text.
+
+    Raises InputError for missing values, other types, and text that a store cannot hold.
+    """
+    values = _plain(table[name].combine_chunks())
     if is_text(values.type):
-        values = pc.utf8_trim_whitespace(values)
+        values = _trimmed(values, name, origin)
         missing = pc.fill_null(pc.equal(values, ""), True)
-    elif pa.types.is_integer(values.type):
+    elif pa.types.is_integer(values.type) or pa.types.is_boolean(values.type):
         missing = values.is_null()
         try:
             values = values.cast(pa.int64())
         except pa.ArrowInvalid:
             raise origin.error(0, f"column '{name}' must hold ids below 2^63: renumber them") from None
+    elif pa.types.is_floating(values.type):
+        numbers = values.to_numpy(zero_copy_only=False)
+        missing, digits = np.isnan(numbers), np.finfo(numbers.dtype).nmant + 1
+        row = first_true(~missing & ~(_is_whole(numbers) & (np.abs(numbers) < 2.0**digits)))
+        if row is not None:
+            raise origin.error(
+                row,
+                f"column '{name}' must hold integers or text, found {values.type} {numbers[row]}, and such numbers "
+                f"are exact below 2^{digits} only: convert it",
+            )
+        values = pa.array(np.where(missing, 0, numbers).astype(np.int64))
     else:
         raise origin.error(0, f"column '{name}' must hold integers or text, found {values.type}: convert it")
     row = first_true(missing)
@@ -106,28 +122,131 @@ def node_column(table: pa.Table, name: str, origin: Origin) -> pa.Array:
     return values
 
 
+def _plain(values: pa.Array) -> pa.Array:
+    """Values without dictionary, text as string or large string."""
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    return values.cast(pa.large_string()) if pa.types.is_string_view(values.type) else values
+
+
+def _trimmed(texts: pa.Array, name: str, origin: Origin) -> pa.Array:
+    """Texts without blanks around them. Raises InputError for a line break or NUL inside one."""
+    texts = pc.utf8_trim_whitespace(texts)
+    content = _characters(texts)
+    if not any(character in content for character in (b"\0", b"\n", b"\r")):
+        return texts
+    row = first_true(pc.fill_null(pc.match_substring_regex(texts, r"[\x00\n\r]"), False))
+    if row is None:  # it is in the buffer of a missing value
+        return texts
+    found = str(texts[row])
+    if "\0" in found:
+        raise origin.error(
+            row, f"column '{name}' must not have NUL characters, found {found[:40]!r}: remove them"
+        )
+    raise origin.error(
+        row,
+        f"column '{name}' must not have line breaks, found {len(found.splitlines())} lines that begin with "
+        f"{found.splitlines()[0][:40]!r}: balance the quotes of this row, or remove the line breaks",
+    )
+
+
+def _characters(texts: pa.Array) -> bytes:
+    """All characters of texts (n,) as UTF-8, one after the other."""
+    _, end_bytes, data = texts.buffers()
+    if data is None or not len(texts):
+        return b""
+    ends = np.frombuffer(end_bytes, np.int64 if pa.types.is_large_string(texts.type) else np.int32)
+    first, last = (int(ends[texts.offset + row]) for row in (0, len(texts)))
+    return bytes(data.slice(first, last - first))
+
+
+def without_point(texts: pa.Array) -> pa.Array:
+    """Texts (n,) in which integers with a decimal point, such as ``12.0``, are written without."""
+    return pc.replace_substring_regex(texts, r"^(-?[0-9]+)\.0*$", r"\1")
+
+
 def exact_numbers(values: pa.Array, name: str, origin: Origin) -> Times:
     """Exact numbers: int64 if every value is an integer (``36.0`` too), else float64.
 
-    Raises InputError for the first value that is missing, not a number, or not finite.
+    Raises InputError for the first value that is missing, not a number, or not finite, and for integers that neither
+    type holds.
     """
+    values = _plain(values)
+    if pa.types.is_decimal(values.type):
+        values = values.cast(pa.string())
+    if is_text(values.type):
+        values = _trimmed(values, name, origin)
     try:
-        return _parse(values)
+        numbers = _parse(values)
     except pa.ArrowInvalid:
         row = _first_unparsable(values)
+        if pa.types.is_integer(values.type) and values[row].is_valid:
+            raise origin.error(
+                row, f"column '{name}' must hold integers below 2^63, found {values[row]}: convert them"
+            ) from None
         raise origin.error(
             row,
             f"column '{name}' must hold finite numbers, found '{values[row].as_py()}': convert dates to "
             "numbers such as Unix seconds, and drop rows without a time",
         ) from None
+    if numbers.dtype == np.int64:
+        return numbers
+    is_large = np.abs(numbers) >= _EXACT
+    if is_large.any():
+        return _large_numbers(values, numbers, name, origin) if is_text(values.type) else numbers
+    return numbers.astype(np.int64) if _is_whole(numbers).all() else numbers
+
+
+def _large_numbers(values: pa.Array, numbers: NDArray[Any], name: str, origin: Origin) -> Times:
+    """Texts (n,) of ``numbers``, some beyond 2^53, as integers if all of them are, else as exact floats."""
+    texts = pc.replace_substring_regex(values, r"^\+?(-?[0-9]+)(\.0*)?$", r"\1")
+    try:
+        return np.asarray(texts.cast(pa.int64()))
+    except pa.ArrowInvalid:
+        is_integer = pc.match_substring_regex(texts, "^-?[0-9]+$").to_numpy(zero_copy_only=False)
+    row = first_true(is_integer & (np.abs(numbers) >= _TOO_LARGE))
+    if row is not None:
+        raise origin.error(
+            row, f"column '{name}' must hold integers below 2^63, found {values[row]}: convert them"
+        )
+    if (is_integer & (np.abs(numbers) >= _EXACT)).any():
+        row = first_true(~is_integer) or 0
+        raise origin.error(
+            row,
+            f"column '{name}' has integers beyond 2^53 and this {values[row]}, which cannot both be exact: convert "
+            "all of them to integers of a smaller unit",
+        )
+    return numbers
+
+
+def _is_whole(numbers: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.asarray(np.floor(numbers) == numbers)
+
+
+def _time_step(given: pa.Array, time: Times) -> float:
+    """What times were rounded to, near the largest one: as half or single floats, or by reading more digits.
+
+    0 for integers that the type holds, and for text with fewer digits.
+    """
+    if not len(time):
+        return 0.0
+    largest = max(abs(float(time.max())), abs(float(time.min())))
+    if pa.types.is_float16(given.type) or pa.types.is_float32(given.type):
+        kind = np.float16 if pa.types.is_float16(given.type) else np.float32
+        step = float(np.spacing(kind(largest)))
+        return 0.0 if time.dtype == np.int64 and step <= 1 else step
+    if time.dtype == np.int64 or not is_text(given.type):
+        return 0.0
+    has_nanoseconds = pc.any(pc.match_substring_regex(given, _NANOSECOND_FRACTION)).as_py()
+    return float(np.spacing(largest)) if has_nanoseconds else 0.0
 
 
 def _parse(values: pa.Array) -> Times:
     """Exact conversion of a whole array; raises ArrowInvalid if a value does not convert."""
-    if is_text(values.type):
-        values = pc.utf8_trim_whitespace(values)
     if values.null_count:
         raise pa.ArrowInvalid("missing value")
+    if is_text(values.type) and any(character in _characters(values) for character in (b"x", b"X")):
+        raise pa.ArrowInvalid("hexadecimal numbers, which only integers may be")
     if not pa.types.is_floating(values.type):
         try:
             return np.asarray(values.cast(pa.int64()))
@@ -136,8 +255,7 @@ def _parse(values: pa.Array) -> Times:
     numbers = np.asarray(values.cast(pa.float64()), np.float64)
     if not np.isfinite(numbers).all():
         raise pa.ArrowInvalid("not finite")
-    integral = (np.abs(numbers) < _EXACT) & (np.floor(numbers) == numbers)
-    return numbers.astype(np.int64) if integral.all() else numbers
+    return numbers
 
 
 def _cast(values: pa.Array, kind: pa.DataType) -> pa.Array:
@@ -163,7 +281,7 @@ def _first_unparsable(values: pa.Array) -> int:
 def _node_label(table: pa.Table, name: str, origin: Origin) -> NDArray[np.int64]:
     labels = exact_numbers(table[name].combine_chunks(), name, origin)
     if labels.dtype != np.int64:
-        row = int(np.flatnonzero(labels != np.floor(labels))[0])
+        row = first_true((labels != np.floor(labels)) | (np.abs(labels) >= _EXACT)) or 0
         raise origin.error(row, f"column '{name}' must hold integer labels, found {labels[row]}: number them")
     return labels.astype(np.int64, copy=False)
 

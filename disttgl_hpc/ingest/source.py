@@ -20,6 +20,7 @@ from disttgl_hpc.ingest.columns import Columns
 from disttgl_hpc.ingest.ids import NodeNumbers
 from disttgl_hpc.ingest.raw_events import Origin, RawEvents, feature_rows, raw_events
 from disttgl_hpc.ingest.readers.array_files import map_array
+from disttgl_hpc.store.files import check_is_file
 
 Chunks = Iterator[tuple[RawEvents, Origin]]
 PARTS = ("train", "validation", "test")
@@ -97,6 +98,7 @@ def array_events(arrays: EventArrays, place: Path | str, chunk_events: int) -> C
                 split=None if split is None else split[chunk],
                 negatives=negatives.next_rows(split[chunk]) if split is not None else None,
                 time_unit=raw.time_unit,
+                time_step=raw.time_step,
             ),
             origin,
         )
@@ -195,6 +197,8 @@ class NodeTable:
     @classmethod
     def open(cls, path: Path) -> NodeTable:
         """The table of a ``.npy`` file, mapped. Raises InputError."""
+        if path.exists():
+            check_is_file(path)
         return cls(path, map_array(path))
 
     def of(self, nodes: NodeNumbers) -> GatheredRows:

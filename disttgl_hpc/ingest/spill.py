@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from disttgl_hpc.errors import InputError
 from disttgl_hpc.events.stream import int8_scale
 from disttgl_hpc.events.tcsr import Times
 from disttgl_hpc.ingest.ids import IdTable
@@ -20,6 +21,8 @@ from disttgl_hpc.ingest.raw_events import Origin, RawEvents, first_true
 AnyTimes = NDArray[Any]  # int64 or float64; the types cannot express comparing arrays of either kind
 
 _LARGEST_EXACT = 2**53
+_LARGEST_TIME, _LEAST_SPAN = 1e30, 1e-30  # beyond these, elapsed times overflow or vanish in float32
+_LARGEST_SPAN = 2**63 - 1
 _REWRITE_CHUNK = 1 << 20
 _SAMPLES = 65_536
 
@@ -57,7 +60,7 @@ class FlatColumn:
         converted = FlatColumn(path, np.dtype(np.float64))
         for start in range(0, len(self), _REWRITE_CHUNK):
             part = self[start : start + _REWRITE_CHUNK]
-            if int(np.abs(part).max()) > _LARGEST_EXACT:
+            if _largest(part) > _LARGEST_EXACT:
                 raise OverflowError
             converted.append(part)
         return converted
@@ -70,7 +73,8 @@ class Spill:
     Sources and destinations have a table each if ``bipartite``, else they share one. ``negatives`` (h, n) has a row
     of codes for each event of validation and test, in the order of reading. Features that become int8 are kept as
     float32, since their scale depends on all of them. With ``class_names``, edge labels are numbers of these
-    classes, else values of any kind.
+    classes, else values of any kind. ``earliest`` and ``latest`` are of all times, ``time_step`` what they were rounded
+    to.
     """
 
     folder: Path
@@ -81,7 +85,7 @@ class Spill:
     def __post_init__(self) -> None:
         self.src_ids = IdTable()
         self.dst_ids = IdTable() if self.bipartite else self.src_ids
-        self.edge_classes = IdTable(negative_allowed=True)
+        self.edge_classes = IdTable(of_classes=True)
         self.src = FlatColumn(self.folder / "src", np.dtype(np.int32))
         self.dst = FlatColumn(self.folder / "dst", np.dtype(np.int32))
         self.time = FlatColumn(self.folder / "time", np.dtype(np.int64))
@@ -90,6 +94,9 @@ class Spill:
         self.largest_features: NDArray[np.float32] = np.zeros(1, np.float32)
         self.dropped_rows = 0
         self.time_unit: str | None = None
+        self.time_step = 0.0
+        self.earliest: int | float = np.inf
+        self.latest: int | float = -np.inf
 
     def append(self, raw: RawEvents, origin: Origin) -> None:
         """Add a chunk. Raises InputError if it does not match the chunks before it."""
@@ -112,6 +119,7 @@ class Spill:
         if raw.negatives is not None:
             self._append_negatives(raw.negatives, origin)
         self.dropped_rows += raw.dropped_rows
+        self.time_step = max(self.time_step, raw.time_step)
 
     def _append_negatives(self, negatives: NDArray[np.int64], origin: Origin) -> None:
         """Add codes of destinations, −1 as padding; these become nodes even if they have no event."""
@@ -143,21 +151,47 @@ class Spill:
 
     def _append_time(self, time: Times, origin: Origin) -> None:
         """Times are integers until the first fraction, which converts all before it to floats, if that is exact."""
+        if len(time):
+            self._add_extremes(time, origin)
         integers = time.dtype == np.int64 and self.time.dtype == np.int64
         if not integers:
             try:
                 if self.time.dtype == np.int64:
                     self.time = self.time.as_float(self.folder / "time_as_float")
-                exact = time.dtype != np.int64 or int(np.abs(time).max()) <= _LARGEST_EXACT
+                exact = time.dtype != np.int64 or _largest(time) <= _LARGEST_EXACT
             except OverflowError:
                 exact = False
             if not exact:
+                is_odd = np.floor(time) != time if time.dtype != np.int64 else np.abs(time) > _LARGEST_EXACT
                 raise origin.error(
-                    0,
+                    first_true(is_odd) or 0,
                     "times beyond 2^53 and times with fractions cannot both be exact: convert all times to "
                     "integers of a smaller unit",
                 )
         self.time.append(time)
+
+    def _add_extremes(self, time: Times, origin: Origin) -> None:
+        row = first_true(np.abs(time) > _LARGEST_TIME) if time.dtype != np.int64 else None
+        if row is not None:
+            raise origin.error(
+                row,
+                f"times must lie between -10^30 and 10^30, found {time[row]:g}: convert them to another unit",
+            )
+        self.earliest = min(self.earliest, time.min().item())
+        self.latest = max(self.latest, time.max().item())
+        if self.latest - self.earliest > _LARGEST_SPAN and time.dtype == np.int64:
+            raise origin.error(
+                int(np.argmax(time)) if time.max() == self.latest else int(np.argmin(time)),
+                f"times must span less than 2^63, found {self.earliest} to {self.latest}: use a larger unit",
+            )
+
+    def check_span(self, place: Path | str) -> None:
+        """Raise InputError if all times are so close that training could not tell them apart."""
+        span = self.latest - self.earliest
+        if 0 < span < _LEAST_SPAN:
+            raise InputError(
+                f"{place}: times must be equal or span at least 10^-30, found {span:g}: convert them to a smaller unit"
+            )
 
     def _append_optional(self, name: str, rows: NDArray[Any] | None, origin: Origin, first: bool) -> None:
         if rows is not None and first:
@@ -210,18 +244,27 @@ class Spill:
         self.time_unit = unit
 
     def edge_class_numbers(self) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-        """Class (n,) int64 of each code in ``edge_label``, and the classes' names in order."""
+        """Class (n,) int64 of each code in ``edge_label``, −1 if it is unknown, and the classes' names in order.
+
+        Where all classes are integers, the negative ones are unknown. With known names, a code is a class or −1.
+        """
         if self.class_names is not None:
-            return np.arange(len(self.class_names)), self.class_names
+            return np.append(np.arange(len(self.class_names)), -1), self.class_names
         if "edge_label" not in self.optional:
             return np.empty(0, np.int64), ()
         ranks, names = self.edge_classes.ranks_and_ids()
-        return ranks, tuple(str(name) for name in names)
+        num_unknown = int(np.searchsorted(names, 0)) if names.dtype == np.int64 else 0
+        return np.maximum(ranks - num_unknown, -1), tuple(str(name) for name in names[num_unknown:])
 
     def event_bytes(self) -> int:
         """Bytes of one event in all columns."""
         columns = [self.src, self.dst, self.time, *self.optional.values()]
         return sum(column.row_bytes for column in columns)
+
+
+def _largest(integers: AnyTimes) -> int:
+    """Largest absolute value of integers (n,), of which the least has none in int64."""
+    return max(int(integers.max(initial=0)), -int(integers.min(initial=0)))
 
 
 class TimeColumn(Protocol):

@@ -19,7 +19,7 @@ from disttgl_hpc.model.inputs import EventFeatures, GraphInputs, ModelDims, Node
 from disttgl_hpc.model.products import choose_product
 from disttgl_hpc.model.tgn import Tgn
 from disttgl_hpc.model.time_encoding import TimeMode
-from disttgl_hpc.sampling.class_features import dim_facts
+from disttgl_hpc.sampling.class_features import dim_facts, event_rows, event_scale
 from disttgl_hpc.sampling.local_batch import Pass
 from disttgl_hpc.sampling.mail import Groups, MeanMail, PendingMail
 from disttgl_hpc.sampling.mfg import Mfg
@@ -103,8 +103,12 @@ class InputBuilder:
         self._device, self._node_features = device, stream.node_features
         self._static_memory, self.co_trained = stream.static_memory, co_trained
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self._edge_table = None if stream.edge_features is None else _tensor_over(stream.edge_features)
-        self._edge_scale = None if stream.edge_scale is None else self._tensor(np.array(stream.edge_scale))
+        self._stream, features = stream, stream.edge_features
+        self._edge_table = None  # used in place on the CPU, unless codes of classes follow the features
+        if device.type == "cpu" and features is not None and features.shape[1] == stream.dim_edge:
+            self._edge_table = _tensor_over(features)
+        scale = event_scale(stream)
+        self._edge_scale = None if scale is None else self._tensor(scale)
 
     def ahead(self, own: Pass) -> PassInputs:
         """Inputs of a pass, prepared while another batch is computed; copies to a GPU use their own CUDA stream."""
@@ -191,20 +195,21 @@ class InputBuilder:
         return tensor if self._copies is None else tensor.pin_memory().to(self._device, non_blocking=True)
 
     def _edges(self, events: NDArray[np.int64]) -> EventFeatures | None:
-        """Features of ``events``, any shape; for a GPU the rows that are needed are gathered and copied."""
-        if self._edge_table is None:
+        """Features of ``events``, any shape; unless the table is used in place, the rows needed are gathered."""
+        if not self._stream.dim_edge:
             return None
-        if self._device.type == "cpu":
+        if self._edge_table is not None:
             return EventFeatures(self._edge_table, torch.from_numpy(events), self._edge_scale)
-        gathered = self._tensor(np.take(self._edge_table.numpy(), events.ravel(), axis=0))
-        rows = torch.arange(events.size, device=self._device).view(*events.shape)
-        return EventFeatures(gathered, rows, self._edge_scale)
+        distinct, rows = np.unique(events, return_inverse=True)
+        gathered = self._tensor(event_rows(self._stream, distinct))
+        return EventFeatures(gathered, self._tensor(rows.reshape(events.shape)), self._edge_scale)
 
     def _mean_edges(self, events: Groups) -> EventFeatures | None:
         """Mean features of groups of events."""
-        if self._edge_table is None:
+        if not self._stream.dim_edge:
             return None
-        means = self._tensor(events.mean(self._edge_table.numpy()))
+        in_order = replace(events, items=np.arange(len(events.items)))
+        means = self._tensor(in_order.mean(event_rows(self._stream, events.items)))
         return EventFeatures(means, torch.arange(len(means), device=self._device), self._edge_scale)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from disttgl_hpc.compiled import compiled
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.events.statistics import Quantiles, quantiles
-from disttgl_hpc.events.tcsr import TCsr, TCsrArrays, position_before
+from disttgl_hpc.events.tcsr import TCsr, TCsrArrays
 
 _MOST_AGES = 1 << 19  # for each batch size; enough for quantiles within a tenth of a percent in rank
 
@@ -63,7 +63,7 @@ def captured_events(
     mails = int((stops - tcsr.indptr[:-1]).sum())
     stride = -(-mails // most_ages)
     survivors, cold, ages, events, times = _count(
-        tcsr.arrays, np.asarray(batches, np.int64), num_events, stride, -(-mails // stride)
+        tcsr.arrays, stops, np.asarray(batches, np.int64), stride, -(-mails // stride)
     )
     return tuple(
         Captured(
@@ -93,9 +93,11 @@ _Counts = NDArray[np.int64]
 
 @compiled
 def _count(
-    tcsr: TCsrArrays, sizes: _Counts, num_events: int, stride: int, room: int
+    tcsr: TCsrArrays, stops: _Counts, sizes: _Counts, stride: int, room: int
 ) -> tuple[_Counts, _Counts, _Counts, _Counts, NDArray[np.float64]]:
     """By batch size: survivors, cold nodes, number of ages, ages of every ``stride``-th entry in events and time.
+
+    stops: end of each node's entries to count.
 
     The entries of a node stay in the cache while all sizes are counted, so main memory is read once.
     """
@@ -106,8 +108,7 @@ def _count(
     times = np.empty((len(sizes), room), np.float64)
     before = 0
     for node in range(len(indptr) - 1):
-        begin = indptr[node]
-        stop = position_before(event_ids, begin, indptr[node + 1], num_events)
+        begin, stop = indptr[node], stops[node]
         for index in range(len(sizes)):
             batch_end, first = 0, begin  # end of the current batch, and the node's first entry in it
             for entry in range(begin, stop):

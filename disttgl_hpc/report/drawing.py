@@ -26,6 +26,7 @@ from disttgl_hpc.report.charts import (
     LineChart,
     TimelineChart,
 )
+from disttgl_hpc.store.files import replacing
 
 NUM_COLORS = 8
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 28, 36  # margins for titles and ticks
@@ -319,7 +320,8 @@ def save_charts(charts: Sequence[Chart], path: Path) -> None:
         handles, labels = axes.get_legend_handles_labels()
         if labels:
             panel.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), fontsize=8)
-    figure.savefig(path, dpi=150)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=150, format=path.suffix.removeprefix("."))
 
 
 def _inches(chart: Chart) -> tuple[float, float]:

@@ -116,7 +116,7 @@ def _parts(row: dict[str, Any]) -> dict[int, float]:
 
 
 def timeline(run: RunFacts) -> TimelineChart | None:
-    """The traced steps of all ranks, or of the first ones if they are many; None without a trace."""
+    """The traced steps of all ranks, or of the first ones if they are many; None without a trace or spans."""
     if run.trace is None:
         return None
     names: dict[int, str] = {}
@@ -155,7 +155,7 @@ def timeline(run: RunFacts) -> TimelineChart | None:
         blocks_left -= len(shown)
         if shown and (blocks_left > 0 or not tracks):
             tracks += _tracks(pid, tid, names[pid], threads[pid, tid], shown)
-    return TimelineChart("", tracks, steps)
+    return TimelineChart("", tracks, steps) if tracks else None
 
 
 def _tracks(pid: int, tid: int, role: str, thread: str, events: list[dict[str, Any]]) -> list[Track]:
@@ -166,7 +166,7 @@ def _tracks(pid: int, tid: int, role: str, thread: str, events: list[dict[str, A
         Track(
             f"daemon, {thread}: {name}s" if name == "write" else f"{name}s",
             [
-                replace(_block(event), mark=f"{mark}({event['args']['counter']})")
+                replace(_block(event), mark=f"{mark}({event['args']['counter']})" if "args" in event else "")
                 for event in events
                 if event["name"] == name
             ],

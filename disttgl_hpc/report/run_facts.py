@@ -47,7 +47,7 @@ _WITHOUT_EFFECT = {
     "trace_after",
 }
 """Settings that have no effect on results."""
-_NOT_SETTINGS = {"events", "checksum", "batches", "static_memory", "train_end"}
+_NOT_SETTINGS = {"events", "checksum", "batches", "static_memory", "train_end", "sampling_version"}
 
 Record = dict[str, Any]
 Metric = str | tuple[str, str]
@@ -71,7 +71,7 @@ def metric_title(part: str, metric: str) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value  # noqa: PLR0124 - no NaN
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e18  # no NaN
 
 
 @dataclass(frozen=True)

@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from disttgl_hpc.errors import ConfigError, GridError, StoreError
 from disttgl_hpc.grid.schedule import GridShape
-from disttgl_hpc.log import get_logger
+from disttgl_hpc.log import get_logger, printable
 from disttgl_hpc.planning.captured import captured_events
 from disttgl_hpc.report.run_facts import METRICS, RunFacts, parts_of
 from disttgl_hpc.store.checkpoint_files import step_of
 from disttgl_hpc.store.event_store import EventStore
-from disttgl_hpc.store.files import stem
-from disttgl_hpc.training.run_directory import RunDirectory
+from disttgl_hpc.store.files import check_no_link, read_bytes, stem
+from disttgl_hpc.training.run_directory import RunDirectory, is_amount
 
 log = get_logger(__name__)
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunFacts]:
     """Facts of each run, finished or not. Raises StoreError for a folder that is not a run or has damaged files."""
-    names = Counter(path.resolve().name for path in paths)
+    own_names = [Path(os.path.realpath(path)).name for path in paths]
     return [
-        read_run(path, path.resolve().name if names[path.resolve().name] == 1 else str(path))
-        for path in paths
+        read_run(path, printable(name if own_names.count(name) == 1 else str(path)))
+        for path, name in zip(paths, own_names, strict=True)
     ]
 
 
 def read_run(path: Path, name: str) -> RunFacts:
     """Facts of one run, called ``name``; without captured events if its event store is missing."""
     run = RunDirectory(path)
-    config, records = run.read_config(), run.records()
-    for record in records:
-        _check_record(record, run.metrics_file)
+    config, records = run.read_config(), run.measured_records()
     tests = [record for record in records if record["record"] == "test"]
     checkpoints = run.whole_checkpoints
     return RunFacts(
@@ -50,19 +48,10 @@ def read_run(path: Path, name: str) -> RunFacts:
     )
 
 
-def _check_record(record: dict[str, Any], path: Path) -> None:
-    """Raise StoreError for a record whose fields have other types than a report expects."""
-    numbers = [record.get(name, 0) for name in ("sweep", "step", "events", "loss")]
-    tables = [record.get(name, {}) for name in ("validation", "test", "heuristics", "timing")]
-    are_numbers = all(isinstance(number, int | float) for number in numbers)
-    if not (are_numbers and all(isinstance(table, dict) for table in tables)):
-        raise StoreError(f"{path}: a record of a {record['record']} is damaged: restore or delete its line")
-
-
 def _captured(config: dict[str, Any]) -> list[dict[str, Any]]:
     """Captured events of a local batch and of the run's global batch; empty if the events cannot be read."""
     try:
-        stream = EventStore.open(Path(config["events"])).stream
+        stream = EventStore.open(Path(config["events"]), check=True).stream
         minibatch = GridShape.parse(str(config.get("grid"))).minibatch
     except (StoreError, GridError) as error:
         log.warning("the report leaves out staleness: %s", error)
@@ -79,22 +68,42 @@ def _read_trace(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        trace = json.loads(path.read_text(encoding="utf-8"))
-        if trace["otherData"]["kind"] == "disttgl-trace" and all(map(_is_event, trace["traceEvents"])):
+        trace = json.loads(read_bytes(path))
+        if trace["otherData"]["kind"] == "disttgl-trace" and _are_events(trace["traceEvents"]):
             return dict(trace)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         pass
     raise StoreError(f"{path}: not a trace that train --trace-steps wrote: restore or delete it")
 
 
+def _are_events(events: list[dict[str, Any]]) -> bool:
+    """Whether events of a trace have the fields that training writes, with a name for each process and thread."""
+    named = {
+        (event["name"], event["pid"], event["tid"] if event["name"] == "thread_name" else 0)
+        for event in events
+        if event["ph"] == "M" and isinstance(event["args"].get("name"), str)
+    }
+    return all(map(_is_event, events)) and all(
+        {("process_name", event["pid"], 0), ("thread_name", event["pid"], event["tid"])} <= named
+        for event in events
+        if event["ph"] == "X"
+    )
+
+
 def _is_event(event: dict[str, Any]) -> bool:
-    """Whether an event of a trace has the fields that training writes."""
-    times = [event.get(name, 0.0) for name in ("ts", "dur")]
+    """Whether an event has its fields: a name, a span (``X``) with its times, or another that is not shown."""
+    about = event.get("args", {})
+    if not (all(is_amount(event[name]) for name in ("pid", "tid")) and isinstance(about, dict)):
+        return False
+    if event["ph"] != "X":
+        return event["ph"] == "M" and ("name" not in about or isinstance(about["name"], str))
+    needed = {"step"} if event["name"] == "step" else set()
     return (
-        all(isinstance(event[name], int) for name in ("pid", "tid"))
-        and all(isinstance(time, int | float) for time in times)
-        and isinstance(event["name"], str)
-        and (event["ph"] == "X" or isinstance(event["args"], dict))
+        isinstance(event["name"], str)
+        and is_amount(abs(event["ts"]))
+        and is_amount(event["dur"])
+        and all(map(is_amount, about.values()))
+        and needed <= about.keys()
     )
 
 
@@ -118,11 +127,13 @@ def write_tensorboard(runs: Sequence[RunFacts], folder: Path) -> None:
     """Write scalars over steps, settings and test results of each run to a folder of its own in ``folder``.
 
     Loss within sweeps; validation metrics and events/s at the end of each sweep. Raises ConfigError if
-    TensorBoard's writer is not installed.
+    TensorBoard's writer is not installed, StoreError if a run's folder is a symbolic link.
     """
     writer_class = _writer_class()
     for run in runs:
-        with writer_class(str(folder / run.name.replace("/", "_"))) as writer:
+        own = folder / run.name.replace("/", "_")
+        check_no_link(own)
+        with writer_class(str(own)) as writer:
             for step, loss in zip(*run.curve("loss", "steps"), strict=True):
                 writer.add_scalar("loss/training", loss, int(step))
             for number, sweep in enumerate(run.sweeps, 1):

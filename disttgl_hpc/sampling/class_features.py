@@ -1,6 +1,11 @@
-"""Class features: inputs of the class head beside embeddings, all known before the event happens."""
+"""Features of events by their classes: codes behind their own features, and inputs of the class head.
+
+The class head's inputs beside embeddings are all known before the event happens.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +41,35 @@ def class_codes(num_classes: int) -> NDArray[np.int8]:
 def encode_classes(values: NDArray[np.integer], codes: NDArray[np.int8]) -> NDArray[np.int8]:
     """Codes (n, w) of classes (n,), zeros for −1; or of (n, C) zeros and ones, with summed codes."""
     if values.ndim > 1:
-        sums = values.astype(np.int32) @ codes
+        sums = values.astype(np.float32) @ codes.astype(np.float32)  # exact, and faster than in integers
         return np.asarray(sums.clip(-127, 127), np.int8)
     encoded: NDArray[np.int8] = codes[values]
     encoded[values < 0] = 0
     return encoded
+
+
+def event_rows(stream: EventStream, events: NDArray[np.int64]) -> NDArray[np.floating] | NDArray[np.int8]:
+    """Features (n, dim_edge) of ``events`` (n,): their own and, behind them, the codes of their classes.
+
+    A copy in the dtype of the stream's edge features, int8 without any. Raises ValueError if there are neither.
+    """
+    parts: list[NDArray[Any]] = []
+    if stream.edge_features is not None:
+        parts.append(np.take(stream.edge_features, events, axis=0))
+    if stream.targets is not None and stream.targets.codes is not None:
+        parts.append(encode_classes(stream.targets.values[events], stream.targets.codes))
+    rows: NDArray[Any] = np.concatenate(parts, axis=1, dtype=parts[0].dtype, casting="unsafe")
+    return rows
+
+
+def event_scale(stream: EventStream) -> NDArray[np.float32] | None:
+    """Factors (dim_edge,) of :func:`event_rows` if these are int8, otherwise None; those of codes are 1."""
+    if stream.edge_features is not None and stream.edge_scale is None:
+        return None
+    scale = np.ones(stream.dim_edge, np.float32)
+    if stream.edge_scale is not None:
+        scale[: len(stream.edge_scale)] = stream.edge_scale
+    return scale
 
 
 def dim_facts(targets: Targets) -> int:

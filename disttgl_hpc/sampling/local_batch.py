@@ -40,8 +40,9 @@ from disttgl_hpc.sampling.pair_features import pair_features
 from disttgl_hpc.store.batch_store import BatchKey, BatchStore
 from disttgl_hpc.store.event_store import EventStore
 
-SAMPLING_VERSION = 1
-"""Version of what :class:`LiveGraphs` samples; increased with every change, so that older stores are refused."""
+SAMPLING_VERSION = 2
+"""Version of what :class:`LiveGraphs` samples; increased with every change, so that older batch stores are refused
+and runs that began with another version cannot be resumed."""
 
 
 @dataclass(frozen=True)
@@ -165,8 +166,8 @@ class StoredGraphs:
     @classmethod
     def open(cls, path: Path, store: EventStore, config: TrainConfig, minibatch: int) -> StoredGraphs:
         """Graphs of the batch store ``path``. Raises StoreError unless it was sampled for these settings."""
-        batches = BatchStore.open(path)
-        batches.check_key(batch_key(store, config, minibatch))
+        wanted, batches = batch_key(store, config, minibatch), BatchStore.open(path)
+        batches.check_key(wanted)
         return cls(store.stream, batches)
 
     def graph(self, part: Slice, negative_set: int) -> Mfg:

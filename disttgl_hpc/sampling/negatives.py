@@ -62,7 +62,7 @@ def _mark_first(indptr: NDArray[np.int64], neighbors: Ints, is_first: NDArray[np
     return marked
 
 
-_NUM_ATTEMPTS = 4  # words per draw; if all collide, the next permitted node is taken
+_NUM_ATTEMPTS = 4  # words per draw; if all collide, a rank among the permitted nodes is drawn
 
 
 class Strategy(StrEnum):
@@ -245,9 +245,9 @@ def _fill(
     once: drawn nodes become blocked.
     """
     for slot in range(len(drawn)):
-        place = _permitted(pool, words[slot * _NUM_ATTEMPTS : (slot + 1) * _NUM_ATTEMPTS], blocked)
+        place = _first_hit(pool, words[slot * _NUM_ATTEMPTS : (slot + 1) * _NUM_ATTEMPTS], blocked)
         if place < 0:
-            return slot
+            return slot + _fill_by_rank(drawn[slot:], pool, words[slot * _NUM_ATTEMPTS :], blocked, once)
         drawn[slot] = pool[place]
         if once:
             blocked[pool[place]] = True
@@ -255,17 +255,38 @@ def _fill(
 
 
 @compiled
-def _permitted(pool: Ints, words: NDArray[np.uint64], blocked: NDArray[np.bool_]) -> int:
-    """Position of a permitted node in the pool: that of a word, else the next one after it; −1 if none."""
-    size, place = len(pool), 0
-    if size == 0:
-        return -1
-    for word in words:
-        place = bounded(word, size)
-        if not blocked[pool[place]]:
-            return place
-    for step in range(1, size):
-        onward = (place + step) % size
-        if not blocked[pool[onward]]:
-            return onward
+def _first_hit(pool: Ints, words: NDArray[np.uint64], blocked: NDArray[np.bool_]) -> int:
+    """Position in the pool of the first permitted node that a word points to; −1 if none does."""
+    if len(pool) > 0:
+        for word in words:
+            place = bounded(word, len(pool))
+            if not blocked[pool[place]]:
+                return place
     return -1
+
+
+@compiled
+def _fill_by_rank(
+    drawn: NDArray[np.int64],
+    pool: Ints,
+    words: NDArray[np.uint64],
+    blocked: NDArray[np.bool_],
+    once: bool,
+) -> int:
+    """As ``_fill``, by a rank among the permitted nodes, which takes one pass over the pool."""
+    permitted, size = np.empty(len(pool), np.int64), 0
+    for node in pool:
+        if not blocked[node]:
+            permitted[size] = node
+            size += 1
+    for slot in range(len(drawn)):
+        if size == 0:
+            return slot
+        # The high half of the word has pointed to a blocked node; the low half is independent of it.
+        rank = bounded(words[slot * _NUM_ATTEMPTS] << np.uint64(32), size)
+        drawn[slot] = permitted[rank]
+        if once:
+            blocked[permitted[rank]] = True
+            size -= 1
+            permitted[rank] = permitted[size]
+    return len(drawn)

@@ -7,6 +7,7 @@ reused.
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -20,14 +21,14 @@ from numpy.typing import NDArray
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import ConfigError, StoreError
 from disttgl_hpc.events.stream import EventStream, check_split
-from disttgl_hpc.grid.collectives import Communicator, together
+from disttgl_hpc.grid.collectives import Communicator, decide_together, together
 from disttgl_hpc.grid.schedule import batch_bounds, slice_bounds
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.sampling.graph_records import split_graph
 from disttgl_hpc.sampling.local_batch import LiveGraphs, Slice, batch_key, record_format
 from disttgl_hpc.store.batch_store import KIND, BatchKey, BatchStore, is_part, join_parts, write_part
 from disttgl_hpc.store.event_store import EventStore
-from disttgl_hpc.store.files import check_output
+from disttgl_hpc.store.files import check_no_link, check_output, remove_files, remove_folder
 
 log = get_logger(__name__)
 
@@ -52,16 +53,17 @@ def sample(
     check_output(output, KIND, force=force)
     if not config.negative_sets:
         raise ConfigError("a batch store needs fixed negative sets: give their number with --negative-sets")
+    decide_together(world, store.check_contents, config.timeout_s, "check the events")
     check_split(store.stream)
     key = batch_key(store, config, minibatch)
     maker = _Maker(store.stream, key, LiveGraphs(store.stream, config))
     folder = output.with_name(f".{output.name}.parts")
+    own_names = rf"part-\d+\.h5|{re.escape(output.name)}"
     parts = {folder / f"part-{first:09d}.h5": (first, last) for first, last in maker.part_bounds()}
     is_root = world.rank == 0
     with together(world, config.timeout_s, "the first rank to check the events"):
         if is_root:
-            store.check_contents()
-            _prepare(maker, folder, parts, world.size)
+            _prepare(maker, folder, own_names, parts, world.size)
     with progress(key.train_end, "sampling", shown=is_root) as bar:
         for begin in range(0, len(parts), world.size):
             turn = list(parts.items())[begin : begin + world.size]
@@ -73,7 +75,7 @@ def sample(
         if is_root:
             log.info("joining %d parts", len(parts))
             join_parts(output, list(parts))
-            shutil.rmtree(folder)
+            remove_folder(folder, own_names)
     return BatchStore.open(output) if is_root else None
 
 
@@ -130,7 +132,9 @@ class _Maker:
         return size * share, (time.perf_counter() - started_s) * share
 
 
-def _prepare(maker: _Maker, folder: Path, parts: dict[Path, tuple[int, int]], num_ranks: int) -> None:
+def _prepare(
+    maker: _Maker, folder: Path, own_names: str, parts: dict[Path, tuple[int, int]], num_ranks: int
+) -> None:
     """Log the estimate and create the folder of parts, keeping only complete parts of this store.
 
     Raises StoreError if there is not enough space or no permission to write.
@@ -157,8 +161,8 @@ def _prepare(maker: _Maker, folder: Path, parts: dict[Path, tuple[int, int]], nu
             f"joined, {free / 1e6:,.0f} MB are free: free space, use another folder or fewer --negative-sets"
         )
     try:
+        check_no_link(folder)
         folder.mkdir(exist_ok=True)
-        for path in set(folder.iterdir()) - set(kept):
-            path.unlink()
+        remove_files(folder, own_names, but=kept)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be created ({error.strerror}): choose another output") from error

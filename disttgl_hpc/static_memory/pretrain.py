@@ -6,8 +6,8 @@ trains LightGCN (:mod:`~.static_memory.lightgcn`).
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from disttgl_hpc.config import CO_TRAINED, GIVEN, TrainConfig, train_config
-from disttgl_hpc.errors import ConfigError
+from disttgl_hpc.errors import ConfigError, StoreError
 from disttgl_hpc.events.stream import EventStream, Split
 from disttgl_hpc.events.tcsr import build_tcsr
 from disttgl_hpc.grid.collectives import Communicator, barrier, bcast, decide_together
@@ -141,7 +141,8 @@ def pretrain(
             world, lambda: write_static_store(output, rows, origin), config.timeout_s, f"write {output}"
         )
         if world.rank == 0:
-            shutil.rmtree(_run_beside(output), ignore_errors=True)
+            with suppress(OSError, StoreError):
+                RunDirectory(_run_beside(output)).remove()
     return learned
 
 
@@ -181,6 +182,7 @@ def _learn_embedding(events: EventStore, config: TrainConfig, output: Path, worl
         world, bool(run.whole_checkpoints), config.timeout_s, "the first rank to look for checkpoints"
     )
     if is_begun:
+        run.check_idle()
         config = resumed_config(run, config.as_dict(), "remove this folder to start over")
         _check_share(run, events.stream)
     if not train(events, config, run, world, resume=is_begun):
@@ -190,8 +192,9 @@ def _learn_embedding(events: EventStore, config: TrainConfig, output: Path, worl
     records = [record for record in run.records() if record["record"] == "sweep"]
     epochs = [{"loss": record["loss"], "mrr": record["validation"]["mrr"]} for record in records]
     # All ranks have read the run's files before rank 0 removes them.
+    best_mrr = run.read_best().score
     barrier(world, config.timeout_s, "the other ranks to read the best checkpoint")
-    return Learned(rows, {"epochs": epochs, "best_mrr": run.read_best()["score"]})
+    return Learned(rows, {"epochs": epochs, "best_mrr": best_mrr})
 
 
 def _check_share(run: RunDirectory, stream: EventStream) -> None:

@@ -20,8 +20,11 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.store.files import (
+    check_no_link,
     open_checked,
     own_dataset,
+    read_bytes,
+    remove_folder,
     replacing,
     sha256_of,
     sync,
@@ -34,6 +37,7 @@ SCHEMA_VERSION = 2
 MANIFEST_KIND = "disttgl-manifest"
 MANIFEST_VERSION = 1
 _FILE = "manifest.json"
+_FILES = r"manifest\.json|node-\d+\.h5"
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ def write_checkpoint(path: Path, arrays: Mapping[str, NDArray[Any]], attributes:
     described = {"kind": KIND, "schema_version": SCHEMA_VERSION, "attributes": json.dumps(attributes)}
     with write_errors(path, "free disk space; earlier checkpoints are intact"):
         path.parent.mkdir(exist_ok=True)
+        check_no_link(path.parent)
         with replacing(path) as partial:
             write_arrays(partial, described, arrays)
             return sha256_of(partial)
@@ -115,9 +120,23 @@ def part_path(folder: Path, node: int) -> Path:
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:
-    """Return the checkpoint folders below ``folder``, complete or not, in ascending order of their steps."""
-    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{9,}", path.name)]
-    return sorted(found, key=step_of)
+    """Return the checkpoint folders below ``folder``, complete or not, in ascending order of their steps.
+
+    Symbolic links are among them.
+    """
+    return sorted((path for path in _named(folder) if path.is_dir() or path.is_symlink()), key=step_of)
+
+
+def check_no_file(folder: Path) -> None:
+    """Raise StoreError if there is a file below ``folder`` in the place of a checkpoint's folder."""
+    for path in _named(folder):
+        if not (path.is_dir() or path.is_symlink()):
+            raise StoreError(f"{path}: must be a checkpoint's folder, is a file: move it elsewhere")
+
+
+def _named(folder: Path) -> list[Path]:
+    """What has the name of a checkpoint's folder below ``folder``."""
+    return [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{9,}", path.name)]
 
 
 def step_of(folder: Path) -> int:
@@ -148,7 +167,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Read the manifest in ``folder``. Raises StoreError if it is missing, foreign or damaged."""
     path = folder / _FILE
     try:
-        whole = json.loads(path.read_text(encoding="utf-8"))
+        whole = json.loads(read_bytes(path))
         content = {key: whole[key] for key in ("checksums", "attributes")}
         kind, version, digest = whole["kind"], whole["schema_version"], whole["sha256"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
@@ -163,6 +182,10 @@ def read_manifest(folder: Path) -> Manifest:
     checksums, attributes = content["checksums"], content["attributes"]
     if not (isinstance(checksums, list) and checksums and isinstance(attributes, dict)):
         raise StoreError(f"{path}: must list checksums and attributes: resume from another checkpoint")
+    if attributes.get("step") != step_of(folder):
+        raise StoreError(
+            f"{folder}: its manifest is that of step {attributes.get('step')!r}: give the folder its own name again"
+        )
     return Manifest(folder, tuple(checksums), attributes)
 
 
@@ -177,12 +200,14 @@ def verify_parts(manifest: Manifest) -> None:
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Delete a checkpoint, its manifest first, so that an interruption never leaves a damaged one."""
-    (folder / _FILE).unlink(missing_ok=True)
-    sync(folder)
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()
+    """Delete a checkpoint, its manifest first, so that an interruption never leaves a damaged one.
+
+    Files of others stay in the folder, with a warning. Raises OSError.
+    """
+    if not folder.is_symlink():
+        (folder / _FILE).unlink(missing_ok=True)
+        sync(folder)
+    remove_folder(folder, _FILES)
 
 
 def _digest(content: dict[str, Any]) -> str:

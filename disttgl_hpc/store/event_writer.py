@@ -269,7 +269,7 @@ def write_event_store(
     with (
         write_errors(path, "free disk space or choose another folder"),
         replacing(path) as partial,
-        h5py.File(partial, "w", alignment_threshold=1, alignment_interval=_ALIGNMENT) as file,
+        h5py.File(partial, "w", locking=False, alignment_threshold=1, alignment_interval=_ALIGNMENT) as file,
     ):
         writer = _Writer(file)
         for number, part in enumerate(parts):

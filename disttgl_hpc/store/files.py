@@ -7,9 +7,14 @@ directly to the offsets that it allocated.
 
 from __future__ import annotations
 
+import errno
+import functools
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import re
+import shutil
+import socket
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disttgl_hpc.errors import ConfigError, StoreError
+from disttgl_hpc.log import get_logger
+
+log = get_logger(__name__)
 
 _ALIGNMENT = 64
 _STRUCTURE_BYTES = 4096  # more than HDF5 needs for a dataset and the groups above it
@@ -48,9 +56,15 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``; rename it to ``path`` if the block succeeds.
 
     The file is synced before it is renamed, so a crash leaves the old file or the new one, never a partial
-    one. On an error the temporary file is removed and ``path`` is unchanged.
+    one. On an error the temporary file is removed and ``path`` is unchanged. Temporary files that killed
+    processes left are removed first, see :func:`_remove_abandoned`. If ``path`` is a symbolic link, the file takes
+    the place of the link; what the link names is unchanged.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    _remove_abandoned(path)
+    partial = _temporary(path, "partial")
+    partial.unlink(
+        missing_ok=True
+    )  # of a killed process with this number, or a link that writing would follow
     try:
         yield partial
         sync(partial)
@@ -58,6 +72,106 @@ def replacing(path: Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file, wholly or not at all; a device or a pipe is written to. Raises OSError."""
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file. Raises OSError, also for a pipe or device, where reading might wait forever."""
+    if path.exists() and not path.is_file():
+        code = errno.EISDIR if path.is_dir() else errno.EINVAL
+        raise OSError(code, os.strerror(code), str(path))
+    return path.read_bytes()
+
+
+def open_no_link(path: str, flags: int) -> int:
+    """Opener for :func:`open` that follows no symbolic link and waits for no pipe. Raises OSError."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+
+def check_no_link(folder: Path) -> None:
+    """Raise StoreError if a folder is a symbolic link, through which nothing is written or removed."""
+    if folder.is_symlink():
+        raise StoreError(f"{folder}: must be a folder, is a symbolic link: remove the link")
+
+
+def remove_folder(folder: Path, names: str) -> None:
+    """Remove a folder and its files whose names match the pattern ``names``, and what a kill left of them.
+
+    Files of others stay, and so does the folder then, with a warning. A symbolic link is removed itself; nothing
+    that it names is. Raises OSError.
+    """
+    if folder.is_symlink():
+        folder.unlink()
+        return
+    remove_files(folder, names)
+    others = sorted(path.name for path in folder.iterdir())
+    if others:
+        log.warning("%s: not removed, as it has files of others: %s", folder, ", ".join(others[:3]))
+    else:
+        folder.rmdir()
+
+
+def remove_files(folder: Path, names: str, but: Container[Path] = ()) -> None:
+    """Remove the files of a folder whose names match ``names``, as :func:`remove_folder` does, but for some."""
+    own = re.compile(rf"{names}|\.({names})\.[0-9a-f]{{8}}\.\d+\.partial")
+    for path in folder.iterdir():
+        is_file = path.is_symlink() or not path.is_dir()
+        if is_file and own.fullmatch(path.name) and path not in but:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def working_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside ``path`` for files that are needed until it is written, and remove it.
+
+    What killed processes left is removed first, as in :func:`replacing`.
+    """
+    _remove_abandoned(path)
+    folder = _temporary(path, "folder")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _temporary(path: Path, suffix: str) -> Path:
+    """A name beside ``path`` that tells which process uses it."""
+    return path.with_name(f".{path.name}.{_machine()}.{os.getpid()}.{suffix}")
+
+
+@functools.cache
+def _machine() -> str:
+    """Name of the set of processes in which this process's number is unique: a machine, or a container in it."""
+    namespace = Path("/proc/self/ns/pid")
+    name = f"{socket.gethostname()} {namespace.readlink() if namespace.is_symlink() else ''}"
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove temporary files and folders beside ``path`` whose process was killed; log those that may be in use."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.([0-9a-f]{{8}})\.(\d+)\.(?:partial|folder)")
+    for left, found in [(entry, pattern.fullmatch(entry.name)) for entry in os.scandir(path.parent)]:
+        if found is None or found.groups() == (_machine(), f"{os.getpid()}"):
+            continue
+        machine, process = found.groups()
+        if machine != _machine() or Path(f"/proc/{process}").exists() or left.is_symlink():
+            log.warning(
+                "%s: in use by another process, or left by a killed one: then remove it",
+                left.path,
+            )
+        elif left.is_dir():
+            shutil.rmtree(left.path, ignore_errors=True)
+        else:
+            Path(left.path).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -78,14 +192,24 @@ def open_checked(path: Path, kind: str, schema_version: int) -> Iterator[h5py.Fi
     Raises StoreError if it is missing, truncated, not HDF5, or has another kind or schema version. Errors of
     the HDF5 library and of invalid values inside the block become StoreErrors as well.
     """
-    if not path.is_file():
-        raise StoreError(f"{path}: no such file: check the path")
+    check_is_file(path)
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:
             _check_kind(file, path, kind, schema_version)
             yield file
     except _DAMAGE as error:
         raise StoreError(f"{path}: {_complaint(str(error), path, kind)}") from None
+
+
+def check_is_file(path: Path) -> None:
+    """Raise StoreError unless ``path`` is a file: opening a FIFO would wait for a writer that may never come."""
+    if os.path.isfile(path):
+        return
+    if not os.path.exists(path):  # unlike Path.exists also where a name is too long or a folder closed
+        raise StoreError(f"{path}: no such file: check the path")
+    others = {"a folder": path.is_dir, "a FIFO": path.is_fifo, "a socket": path.is_socket}
+    kind = next((name for name, is_one in others.items() if is_one()), "a device")
+    raise StoreError(f"{path}: must be a file, found {kind}: check the path")
 
 
 def check_types(record: object) -> None:
@@ -98,8 +222,10 @@ def check_types(record: object) -> None:
 
 def is_kind(path: Path, kind: str) -> bool:
     """Whether a file has this kind; it may be incomplete and have any schema version."""
+    if not path.is_file():
+        return False
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:
             return bool(plain(file.attrs["kind"]) == kind)
     except _DAMAGE:
         return False
@@ -257,7 +383,7 @@ def _write_structure(
     allocated.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     allocated.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     offsets = {}
-    with h5py.File(path, "w", alignment_threshold=1, alignment_interval=_ALIGNMENT) as file:
+    with h5py.File(path, "w", locking=False, alignment_threshold=1, alignment_interval=_ALIGNMENT) as file:
         file.attrs.update(of_fixed_length(attributes))
         for name, array in arrays.items():
             if isinstance(array, np.ndarray) and not (array.ndim and array.size):

@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.store.files import (
@@ -111,11 +112,14 @@ class StaticStore:
     checksum: str
 
     @classmethod
-    def open(cls, path: Path) -> StaticStore:
-        """Map a store after checking its kind and schema version. Raises StoreError."""
+    def open(cls, path: Path, *, check: bool = False) -> StaticStore:
+        """Map a store after checking its kind and schema version; with ``check`` verify it. Raises StoreError."""
         with open_checked(path, STATIC_KIND, STATIC_VERSION) as file:
             rows, origin, checksum = map_rows(file, "rows", path)
-            return cls(path, rows, StaticOrigin(**origin), checksum)
+            store = cls(path, rows, StaticOrigin(**origin), checksum)
+        if check:
+            store.verify()
+        return store
 
     def verify(self) -> None:
         """Compare rows and origin with the checksum. Raises StoreError if a byte has changed."""
@@ -134,6 +138,19 @@ class StaticStore:
                 f"{self.path}: must have a row for each of {events.stream.num_nodes:,} nodes, found "
                 f"{len(self.rows):,}: create it again with disttgl pretrain"
             )
+
+
+def with_static_memory(events: EventStore, config: TrainConfig) -> EventStore:
+    """The events with the static memory that ``config.static`` names, if it is a file.
+
+    It is mapped, so that the processes of a node share its pages. Raises StoreError unless it is undamaged
+    and of these events.
+    """
+    if config.static in {"", CO_TRAINED}:
+        return events
+    store = StaticStore.open(Path(config.static), check=True)
+    store.check_events(events)
+    return dataclasses.replace(events, stream=dataclasses.replace(events.stream, static_memory=store.rows))
 
 
 def write_static_store(path: Path, rows: NDArray[np.float32], origin: StaticOrigin) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +11,29 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from disttgl_hpc.errors import DisttglError, StoreError
+from disttgl_hpc.errors import ConfigError, DisttglError, StoreError
+from disttgl_hpc.evaluation.metrics import score_of
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.memory.co_trained import RowTable
 from disttgl_hpc.memory.node_memory import Arrays
 from disttgl_hpc.model.parameters import Adam
-from disttgl_hpc.planning.run_plan import RunPlan
+from disttgl_hpc.planning.run_plan import Before, RunPlan
 from disttgl_hpc.store.checkpoint_files import (
     Manifest,
     checkpoint_folder,
+    has_manifest,
     part_path,
     read_array,
     read_checkpoint,
     read_manifest,
     remove_checkpoint,
     step_of,
+    verify_parts,
     write_checkpoint,
     write_manifest,
 )
-from disttgl_hpc.training.run_directory import RunDirectory, saved_config
+from disttgl_hpc.training.run_directory import Best, RunDirectory, saved_config
 
 log = get_logger(__name__)
 
@@ -131,6 +133,78 @@ def check_attributes(manifest: Manifest) -> None:
         )
 
 
+def newest_whole(run: RunDirectory, grid: str | None) -> Manifest | None:
+    """The newest undamaged checkpoint from which ``grid`` can continue; None: the newest at the end of a sweep."""
+    damaged, other_grid = [], ""
+    folders = run.whole_checkpoints
+    num_recorded = len(run.sweeps()) if folders else 0
+    for folder in reversed(folders):
+        try:
+            manifest = read_manifest(folder)
+            check_attributes(manifest)
+            needed = manifest.attributes["sweep"] - manifest.attributes["ends_sweep"]
+            if num_recorded < needed:
+                raise StoreError(f"{run.metrics_file}: lacks the sweeps before {folder.name}: restore it")
+            if manifest.attributes["grid"] == grid or manifest.attributes["ends_sweep"]:
+                verify_parts(manifest)
+                return manifest
+            other_grid = manifest.attributes["grid"]
+        except StoreError as error:
+            log.warning("%s", error)
+            damaged.append(f"{folder.name}")
+    if damaged:
+        raise StoreError(
+            f"{run.checkpoints}: all checkpoints are damaged, or records of their sweeps are missing "
+            f"({', '.join(damaged)}): restore them, or begin another run"
+        )
+    if other_grid:
+        what = "a longer stream" if grid is None else f"grid {grid}"
+        remedy = "the original events" if grid is None else f"--grid {other_grid}"
+        raise ConfigError(
+            f"{run.path}: {what} can continue only from the end of a sweep, and {other_grid} has not completed one: "
+            f"resume with {remedy}, or begin another run"
+        )
+    return None
+
+
+def best_before(run: RunDirectory, newest: Manifest, *, is_same_grid: bool) -> tuple[Best | None, bool]:
+    """The best sweep until a checkpoint, on its events, and whether the sweep that ends with it is recorded.
+
+    Raises StoreError unless the best sweep's checkpoint is whole. It may have been dropped for that of a better
+    sweep which will be trained or validated again.
+    """
+    found, sweeps = newest.attributes, run.sweeps()
+    recorded = [record for record in sweeps if record["step"] <= found["step"]]
+    is_recorded = found["ends_sweep"] and len(recorded) == found["sweep"]
+    before = Before(**found["before"])
+    if not recorded or (not before.same_events and recorded[-1]["step"] <= before.steps):
+        return None, is_recorded
+    best = run.best_of(recorded[-1])
+    if best is None:
+        return None, is_recorded
+    last = run.best_of(sweeps[-1])
+    is_superseded = is_same_grid and last is not None and last.step > found["step"]
+    will_be_validated = found["ends_sweep"] and not is_recorded
+    folder = checkpoint_folder(run.checkpoints, best.step)
+    if has_manifest(folder) or not (is_superseded or will_be_validated):
+        try:
+            manifest = read_manifest(folder)
+            check_attributes(manifest)
+            verify_parts(manifest)
+        except StoreError as error:
+            raise StoreError(
+                f"{folder}: must be the checkpoint of the best sweep ({error}): restore it, or begin another run"
+            ) from error
+    named = recorded[best.sweep - 1] if 1 <= best.sweep <= len(recorded) else {}
+    is_same = named.get("step") == best.step and run.best_of(named) == best
+    if not is_same or score_of(named["validation"]) != best.score:
+        raise StoreError(
+            f"{run.metrics_file}: the record of sweep {best.sweep} must be the best until then, it is not: restore the "
+            "file, or begin another run"
+        )
+    return best, is_recorded
+
+
 class RunCheckpoints:
     """Writes one node's parts of a run's checkpoints and, on the first node, their manifests; drops old ones.
 
@@ -172,16 +246,21 @@ class RunCheckpoints:
         }
 
     def _drop_old(self) -> None:
-        """Remove checkpoints that are no longer needed."""
-        folders = self._run.whole_checkpoints
-        kept = {step_of(folder) for folder in folders[-self._keep :]}
-        with suppress(StoreError):  # there is no best checkpoint before the first validation
-            kept.add(self._run.read_best()["step"])
-        ends = [folder for folder in folders if read_manifest(folder).attributes["ends_sweep"]]
-        kept |= {step_of(folder) for folder in ends[-1:]}
+        """Remove checkpoints that are no longer needed. Raises StoreError if records do not name the best one."""
+        folders, best = self._run.whole_checkpoints, self._run.best()
+        kept = {step_of(folder) for folder in folders[-self._keep :]} | {best.step if best else 0}
+        kept |= {step_of(folder) for folder in [*filter(_ends_sweep, folders)][-1:]}
         for folder in folders:
             if step_of(folder) not in kept:
                 try:
                     remove_checkpoint(folder)
                 except OSError as error:  # it takes room and does no harm
                     log.warning("%s: an old checkpoint cannot be removed (%s)", folder, error.strerror)
+
+
+def _ends_sweep(folder: Path) -> bool:
+    """Whether a checkpoint is undamaged, as far as its manifest says, and was taken at the end of a sweep."""
+    try:
+        return bool(read_manifest(folder).attributes["ends_sweep"])
+    except (StoreError, LookupError):
+        return False

@@ -6,6 +6,7 @@ nodes. ``Job`` is what all ranks of a run know once its start is found.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -27,19 +28,20 @@ from disttgl_hpc.log import get_logger
 from disttgl_hpc.memory.node_memory import Beginning
 from disttgl_hpc.model.parameters import Adam
 from disttgl_hpc.planning.run_plan import Before, RunPlan
-from disttgl_hpc.sampling.local_batch import GraphSource
-from disttgl_hpc.store.checkpoint_files import Manifest, read_manifest, verify_parts
+from disttgl_hpc.sampling.local_batch import SAMPLING_VERSION, GraphSource
+from disttgl_hpc.store.checkpoint_files import Manifest
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.training.checkpoints import (
-    check_attributes,
+    best_before,
     load_memory,
     load_optimiser,
     load_static,
     load_weights,
+    newest_whole,
     read_trainer,
 )
-from disttgl_hpc.training.run_directory import RunDirectory, saved_config
-from disttgl_hpc.training.run_events import check_same_static_memory
+from disttgl_hpc.training.run_directory import Best, RunDirectory, saved_config
+from disttgl_hpc.training.run_events import check_same_static_memory, static_settings
 
 log = get_logger(__name__)
 
@@ -70,7 +72,7 @@ def find_prefix(store: EventStore, checksum: str, original: Path) -> Prefix:
     for ancestor in store.grown_from:
         if ancestor.checksum == checksum:
             return prefix_of(store, ancestor.num_events, ancestor.split)
-    if not original.is_file() or (other := EventStore.open(original)).checksum != checksum:
+    if not os.path.isfile(original) or (other := EventStore.open(original, check=True)).checksum != checksum:
         raise StoreError(
             f"{store.path}: must begin with the events that the run was trained on (checksum {checksum[:16]}…), "
             f"which cannot be checked: it was not extended by disttgl append, and {original} no longer exists: restore "
@@ -120,7 +122,7 @@ def _difference(one: EventStore, longer: EventStore, nodes: NDArray[np.int64]) -
         "destinations": (nodes[mine.dst], theirs.dst),
         "times": (mine.time, theirs.time),
         "features": (mine.edge_features, theirs.edge_features),
-        "event classes": (_named(one), _named(longer)),
+        "event classes": (_labels_as_in(longer, one), theirs.edge_labels),
         "classes of events": (mine.edge_classes, theirs.edge_classes),
         "node labels": (one.node_labels, longer.node_labels),
     }
@@ -134,10 +136,14 @@ def _difference(one: EventStore, longer: EventStore, nodes: NDArray[np.int64]) -
     return ""
 
 
-def _named(store: EventStore) -> NDArray[Any] | None:
-    """Event classes by name, if they have names."""
-    labels = store.stream.edge_labels
-    return labels if labels is None or not store.class_names else np.array(store.class_names)[labels]
+def _labels_as_in(longer: EventStore, one: EventStore) -> NDArray[np.int64] | None:
+    """Event classes of ``one`` in the numbers of ``longer``, by their names if they have any; −2 if not in it."""
+    labels = one.stream.edge_labels
+    if labels is None or one.class_names == longer.class_names:
+        return labels
+    numbers = {name: number for number, name in enumerate(longer.class_names)}
+    table = np.array([*(numbers.get(name, -2) for name in one.class_names), -1])  # −1, unknown, is the last
+    return table[labels]
 
 
 def _differ(one: NDArray[Any] | None, other: NDArray[Any] | None, where: Any, where_other: Any) -> bool:
@@ -152,13 +158,15 @@ class Start(Beginning):
     """The start of a run, here from nothing; subclasses continue from a checkpoint.
 
     before: training on other grids so far. grid: the grid of the loaded memory. is_tested: whether the run
-    was complete before. is_validated: whether the sweep that ends here, if any, has been validated.
+    was complete before. is_recorded: whether the sweep that ends here, if any, has its record. best: the best
+    of the recorded sweeps.
     """
 
     before: Before = Before()  # noqa: RUF009 - frozen
     grid: str = ""
     is_tested: bool = False
-    is_validated: bool = False
+    is_recorded: bool = False
+    best: Best | None = None
 
     def leaves_nothing_of(self, plan: RunPlan) -> bool:
         """Whether all steps of ``plan`` and, unless its events are new, the test are done."""
@@ -228,8 +236,8 @@ class Regrowth(Resumption):
 class Job:
     """What all ranks of a run know when training starts.
 
-    graphs: source of the batches' graphs; None samples them. settings: as in config.json. best_score: of the
-    sweeps before ``start``.
+    graphs: source of the batches' graphs; None samples them. config: with the chosen grid and time unit.
+    settings: as in config.json.
     """
 
     store: EventStore
@@ -240,7 +248,6 @@ class Job:
     grid: Grid
     plan: RunPlan
     start: Start
-    best_score: float
 
 
 def resumed_config(
@@ -248,9 +255,17 @@ def resumed_config(
 ) -> TrainConfig:
     """Settings of a resumed run: its own, changed by ``given`` where that does not affect earlier results.
 
-    Raises ConfigError naming all other differences; ``remedy``: how to use them nevertheless.
+    Raises ConfigError naming all other differences, or if the run began with another version of the sampling;
+    ``remedy``: how to train nevertheless.
     """
-    saved = saved_config(run.read_config())
+    settings = run.read_config()
+    version = settings.get("sampling_version", 1)  # the first version was not recorded
+    if version != SAMPLING_VERSION:
+        raise ConfigError(
+            f"{run.path}: a resumed run must sample as it began, with version {version} of the sampling; this is "
+            f"version {SAMPLING_VERSION}, whose negatives differ: resume it with the disttgl that began it, or {remedy}"
+        )
+    saved = saved_config(settings)
     if not given.get("time_unit"):  # the chosen unit is kept, even if later events would change the choice
         given = {**given, "time_unit": saved.time_unit}
     wanted = train_config(saved.as_dict(), given)
@@ -274,27 +289,31 @@ def _differences(saved: TrainConfig, wanted: TrainConfig) -> list[str]:
     ]
 
 
-def find_start(
-    run: RunDirectory, shape: GridShape, settings: Mapping[str, Any], store: EventStore | None = None
-) -> Start:
+def find_start(run: RunDirectory, config: TrainConfig, store: EventStore) -> Start:
     """The start of a resumed run: its newest whole checkpoint or, on another grid, the last sweep's end.
 
-    Without a checkpoint the run starts from nothing. store: the events, possibly more than before; the run
-    then also continues from the last sweep's end. Raises StoreError if there are checkpoints and all are
-    damaged.
+    Without a checkpoint the run starts from nothing. config: with the chosen grid and time unit. store: the
+    events, possibly more than before; the run then also continues from the last sweep's end. Nothing is written
+    or removed. Raises StoreError if there are checkpoints and all are damaged, or if the best sweep is not known or
+    its checkpoint not whole.
     """
-    check_same_static_memory(run.read_config(), dict(settings), run.path, "train --resume RUN --static FILE")
-    newest = _newest_whole(run, shape.option)
+    saved, shape = run.read_config(), GridShape.parse(config.grid)
+    check_same_static_memory(saved, static_settings(config), run.path, "train --resume RUN --static FILE")
+    newest = newest_whole(run, shape.option)
     if newest is None:
-        log.info("%s has no checkpoint yet: the run starts from the beginning", run.path)
+        say = log.warning if run.records() else log.info
+        say("%s has no checkpoint: the run starts from the beginning", run.path)
         return Start(grid=shape.option)
-    is_longer = newest.attributes["settings"]["checksum"] != settings["checksum"]
+    is_longer = newest.attributes["settings"]["checksum"] != store.checksum
     if is_longer:
-        _check_longer(newest, settings, store)
-        newest = _newest_whole(run, None) or newest
+        _check_longer(newest, config, store)
+        newest = newest_whole(run, None) or newest
     is_tested = any(record["record"] == "test" for record in run.records())
     found = newest.attributes
-    differences = _differences(saved_config(found["settings"]), saved_config(dict(settings)))
+    written = saved_config(found["settings"])
+    differences = _differences(written, config)
+    if written.epochs > config.epochs:
+        differences.append(f"epochs {written.epochs}, now {config.epochs}")
     if differences:
         raise StoreError(
             f"{newest.folder}: config.json has changed since ({', '.join(differences)}): restore it"
@@ -308,13 +327,19 @@ def find_start(
             step,
         )
         before = Before(epochs=found["epochs"], sweeps=found["sweep"], steps=step, same_events=False)
-        return Regrowth(
-            before=before, grid=shape.option, is_tested=is_tested, is_validated=True, manifest=newest
-        )
-    if found["grid"] == shape.option:
+        return Regrowth(before=before, grid=shape.option, is_tested=is_tested, manifest=newest)
+    is_same_grid = found["grid"] == shape.option
+    best, is_recorded = best_before(run, newest, is_same_grid=is_same_grid)
+    if is_same_grid:
         log.info("resuming from the checkpoint before step %d", step)
         return Resumption(
-            step=step - before.steps, before=before, grid=shape.option, is_tested=is_tested, manifest=newest
+            step=step - before.steps,
+            before=before,
+            grid=shape.option,
+            is_tested=is_tested,
+            is_recorded=is_recorded,
+            best=best,
+            manifest=newest,
         )
     log.info(
         "resuming on %s from the end of sweep %d (step %d), trained on %s. Kept: weights, optimiser. Not kept: the "
@@ -326,52 +351,37 @@ def find_start(
     )
     before = Before(epochs=found["epochs"], sweeps=found["sweep"], steps=step)
     return Resumption(
-        before=before, grid=found["grid"], is_tested=is_tested, manifest=newest, is_same_grid=False
+        before=before,
+        grid=found["grid"],
+        is_tested=is_tested,
+        is_recorded=is_recorded,
+        best=best,
+        manifest=newest,
+        is_same_grid=False,
     )
 
 
-def _check_longer(newest: Manifest, settings: Mapping[str, Any], store: EventStore | None) -> None:
+def check_step(start: Start, plan: RunPlan, run: RunDirectory) -> None:
+    """Raise StoreError unless a start lies within the steps of its plan."""
+    if start.step > plan.num_steps:
+        raise StoreError(
+            f"{run.path}: its checkpoint is of step {plan.before.steps + start.step}, the run has "
+            f"{plan.before.steps + plan.num_steps} steps: restore config.json and the checkpoint"
+        )
+
+
+def _check_longer(newest: Manifest, config: TrainConfig, store: EventStore) -> None:
     """Raise StoreError unless ``store`` begins with a checkpoint's events; ConfigError with static memory."""
     saved = newest.attributes["settings"]
     try:
-        if store is None:
-            raise StoreError("the store was not given")
         find_prefix(store, saved["checksum"], Path(saved["events"]))
     except StoreError as error:
         raise StoreError(
             f"{newest.folder}: was written for other events than those of config.json: restore it, or use a store "
             f"that begins with them ({error})"
         ) from error
-    if settings["static"]:
+    if config.static:
         raise ConfigError(
             "a run with static memory cannot continue on a longer stream, since the memory belongs to the nodes and "
             "training events it was learned from: begin another run with --run"
         )
-
-
-def _newest_whole(run: RunDirectory, grid: str | None) -> Manifest | None:
-    """The newest undamaged checkpoint from which ``grid`` can continue; None: the newest at the end of a sweep."""
-    damaged, other_grid = [], ""
-    for folder in reversed(run.whole_checkpoints):
-        try:
-            manifest = read_manifest(folder)
-            check_attributes(manifest)
-            if manifest.attributes["grid"] == grid or manifest.attributes["ends_sweep"]:
-                verify_parts(manifest)
-                return manifest
-            other_grid = manifest.attributes["grid"]
-        except StoreError as error:
-            log.warning("%s", error)
-            damaged.append(f"{folder.name}")
-    if damaged:
-        raise StoreError(
-            f"{run.checkpoints}: all checkpoints are damaged ({', '.join(damaged)}): restore one, or begin another run"
-        )
-    if other_grid:
-        what = "a longer stream" if grid is None else f"grid {grid}"
-        remedy = "the original events" if grid is None else f"--grid {other_grid}"
-        raise ConfigError(
-            f"{run.path}: {what} can continue only from the end of a sweep, and {other_grid} has not completed one: "
-            f"resume with {remedy}, or begin another run"
-        )
-    return None

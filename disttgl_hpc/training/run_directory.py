@@ -6,33 +6,52 @@ import fcntl
 import json
 import math
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import fields, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from disttgl_hpc.config import TrainConfig, train_config
 from disttgl_hpc.errors import ConfigError, StoreError
-from disttgl_hpc.events.stream import model_unit
-from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.log import get_logger
+from disttgl_hpc.planning.run_plan import Before
+from disttgl_hpc.sampling.local_batch import SAMPLING_VERSION
 from disttgl_hpc.store.checkpoint_files import (
+    check_no_file,
     checkpoint_folder,
     checkpoint_folders,
     has_manifest,
     part_path,
-    read_manifest,
     remove_checkpoint,
     step_of,
 )
 from disttgl_hpc.store.event_store import EventStore
-from disttgl_hpc.store.files import replacing
+from disttgl_hpc.store.files import (
+    check_no_link,
+    check_types,
+    open_no_link,
+    read_bytes,
+    remove_folder,
+    write_errors,
+    write_text,
+)
 from disttgl_hpc.training.run_events import static_settings
 
 log = get_logger(__name__)
 
+_MAKE_ROOM = "free disk space, or restore the run directory"
 _WHERE = "evaluate RUN --events EVENTS, train EVENTS --resume RUN"
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best sweep on validation: the step of its checkpoint, its number, and its score (higher is better)."""
+
+    step: int
+    sweep: int
+    score: float
 
 
 class RunDirectory:
@@ -44,7 +63,6 @@ class RunDirectory:
         self.metrics_file = path / "metrics.jsonl"
         self.trace_file = path / "trace.json"
         self.checkpoints = path / "checkpoints"
-        self.best_file = self.checkpoints / "best.json"
         self.memory_file = path / "memory.h5"
         self._lock_file = path / "lock"
 
@@ -64,84 +82,128 @@ class RunDirectory:
     @property
     def best_checkpoint(self) -> Path:
         """The same of the best sweep's checkpoint. Raises StoreError if no sweep has been validated yet."""
-        return part_path(checkpoint_folder(self.checkpoints, self.read_best()["step"]), 0)
+        return part_path(checkpoint_folder(self.checkpoints, self.read_best().step), 0)
 
     def check_free(self) -> None:
         """Raise ConfigError if the directory holds a run; asked on every rank before any of them writes."""
-        holds_records = self.metrics_file.is_file() and self.metrics_file.stat().st_size
+        holds_records = self.metrics_file.exists() and self.metrics_file.stat().st_size
         if holds_records or self.whole_checkpoints:
+            self.check_idle()
             raise ConfigError(
                 f"{self.path} already has a run: choose another --run, remove it, or continue it with --resume"
             )
         if any(place.exists() and not place.is_dir() for place in (self.path, *self.path.parents)):
             raise ConfigError(f"{self.path}: a part of this path is a file: choose another --run")
 
+    def check_idle(self) -> None:
+        """Raise ConfigError if a job is training in the directory now."""
+        try:
+            handle = open_no_link(str(self._lock_file), os.O_RDONLY)
+        except OSError:  # no job has made it
+            return
+        try:
+            self._lock(handle, fcntl.LOCK_SH)
+        finally:
+            os.close(handle)
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Make the directory, and keep other jobs out of it while the context lasts.
 
         The kernel lets go of a lock when its process is killed. Raises StoreError where the directory cannot
-        be made, ConfigError if a job is training in it now.
+        be made or has symbolic links for parts of its own, ConfigError if a job is training in it now.
         """
         try:
+            check_no_link(self.checkpoints)
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            file = self._lock_file.open("w", encoding="utf-8")
+            check_no_file(self.checkpoints)
+            handle = open_no_link(str(self._lock_file), os.O_WRONLY | os.O_CREAT)
         except OSError as error:
             raise StoreError(
-                f"{self.path}: cannot be made ({error.strerror}): choose another --run"
+                f"{self.path}: cannot be made ({error.filename}: {error.strerror}): remove what is there, or choose "
+                "another --run"
             ) from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConfigError(
-                    f"{self.path}: a job is training this run now: wait for its end, or choose another --run"
-                ) from None
-            except OSError as error:
-                log.warning("%s cannot be locked (%s): start no second job on it", self.path, error.strerror)
+        try:
+            self._lock(handle, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(handle)
 
-    def begin(self, config: dict[str, Any], step: int, *, is_validated: bool = False) -> float:
+    def _lock(self, handle: int, kind: int) -> None:
+        """Lock a file unless its file system has no locks. Raises ConfigError if another job has locked it."""
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"{self.path}: a job is training this run now: wait for its end, or choose another --run"
+            ) from None
+        except OSError as error:
+            log.warning("%s cannot be locked (%s): start no second job on it", self.path, error.strerror)
+
+    def begin(self, config: dict[str, Any], step: int, before: Before) -> None:
         """Write config.json, and forget all records and checkpoints that came after ``step``.
 
-        is_validated: a sweep that ends with it keeps its record, else it is to be recorded again.
-
-        Returns the best score until then, −∞ if there is none on these events.
+        before: training on other grids or events. If the last sweep of it was not validated, it gets a record
+        without metrics, so that sweeps are recorded without gaps. Raises StoreError.
         """
+        kept = [record for record in self.sweeps() if record["step"] <= step]
+        if not before.same_events and len(kept) < before.sweeps:
+            best = {name: value for name, value in (kept or [{}])[-1].items() if name == "best"}
+            kept.append({"record": "sweep", "sweep": before.sweeps, "step": before.steps} | best)
         for folder in checkpoint_folders(self.checkpoints):
             if step_of(folder) > step or not has_manifest(folder):
-                remove_checkpoint(folder)
-        with suppress(StoreError):
-            if self.read_best()["step"] > step:  # that checkpoint was damaged, so it is trained again
-                self.best_file.unlink()
-        end = step + is_validated
-        kept = [json.dumps(record) + "\n" for record in self.records() if record.get("step", end) < end]
-        _write(self.metrics_file, "".join(kept))
+                with write_errors(folder, "remove it"):
+                    remove_checkpoint(folder)
+        _write(self.metrics_file, "".join(json.dumps(record) + "\n" for record in kept))
         _write(self.config_file, json.dumps(config, indent=2) + "\n")
-        with suppress(StoreError, LookupError):
-            best = read_manifest(self.best_checkpoint.parent).attributes["settings"]
-            if best["checksum"] == config["checksum"]:
-                return float(self.read_best()["score"])
-        return -math.inf
 
-    def keep_best(self, step: int, sweep: int, score: float) -> None:
-        """Make the checkpoint of ``step`` the best one; there is one at any moment."""
-        _write(self.best_file, json.dumps({"step": step, "sweep": sweep, "score": score}) + "\n")
+    def remove(self) -> None:
+        """Remove the run's files, and the directory unless it has files of others. Raises OSError, StoreError."""
+        check_no_link(self.path)
+        check_no_link(self.checkpoints)
+        for folder in checkpoint_folders(self.checkpoints):
+            remove_checkpoint(folder)
+        remove_folder(self.checkpoints, "(?!)")
+        names = (self.config_file, self.metrics_file, self.trace_file, self.memory_file, self._lock_file)
+        remove_folder(self.path, "|".join(re.escape(path.name) for path in names))
 
-    def read_best(self) -> dict[str, Any]:
-        """What :meth:`keep_best` wrote last. Raises StoreError if no sweep has been validated yet."""
+    def best(self) -> Best | None:
+        """The best sweep until now; None if no sweep has been validated. Raises StoreError for damaged records."""
+        for number, line in reversed(
+            [*enumerate(self._lines(), 1)]
+        ):  # the last one is enough, and they are long
+            record = self._record(number, line)
+            if record["record"] == "sweep":
+                return self.best_of(record)
+        return None
+
+    def best_of(self, record: dict[str, Any]) -> Best | None:
+        """The best sweep until one of :meth:`sweeps`; None if none was validated. Raises StoreError."""
+        if "best" not in record and "validation" not in record:
+            return None
         try:
-            best = json.loads(self.best_file.read_text(encoding="utf-8"))
-            return {"step": int(best["step"]), "sweep": int(best["sweep"]), "score": float(best["score"])}
-        except FileNotFoundError:
-            raise StoreError(f"{self.path}: the run has finished no sweep yet: train it further") from None
-        except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
-            raise StoreError(f"{self.best_file}: cannot be read ({error}): train the run again") from error
+            best = Best(**record["best"])
+            check_types(best)
+            if math.isfinite(best.score):
+                return best
+        except (LookupError, TypeError, ValueError):
+            pass
+        raise StoreError(
+            f"{self.metrics_file}: the record of sweep {record.get('sweep')} must name the best sweep, it does not: "
+            "restore the file, or train the run again"
+        )
+
+    def read_best(self) -> Best:
+        """As :meth:`best`. Raises StoreError also if no sweep has been validated yet."""
+        best = self.best()
+        if best is None:
+            raise StoreError(f"{self.path}: the run has finished no sweep yet: train it further")
+        return best
 
     def read_config(self) -> dict[str, Any]:
         """What :meth:`begin` wrote. Raises StoreError when it is not there, or is nothing of the kind."""
         try:
-            config = json.loads(self.config_file.read_text(encoding="utf-8"))
+            config = json.loads(read_bytes(self.config_file))
         except (OSError, ValueError, RecursionError) as error:
             raise StoreError(f"{self.config_file}: no run's configuration: give a run directory") from error
         if not isinstance(config, dict):
@@ -152,22 +214,57 @@ class RunDirectory:
         return config
 
     def record(self, kind: str, values: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl and make it durable."""
-        with self.metrics_file.open("a", encoding="utf-8") as file:
+        """Append one line to metrics.jsonl and make it durable. Raises StoreError."""
+        with (
+            write_errors(self.metrics_file, _MAKE_ROOM),
+            open(self.metrics_file, "a", encoding="utf-8", opener=open_no_link) as file,
+        ):
             file.write(json.dumps({"record": kind, **values}) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     def write_trace(self, trace: dict[str, Any]) -> None:
-        """Write trace.json, in place of one of an earlier job."""
+        """Write trace.json, in place of one of an earlier job. Raises StoreError."""
         _write(self.trace_file, json.dumps(trace, separators=(",", ":")) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
-        """All whole lines of metrics.jsonl; a job that was killed may have left half a line at the end."""
-        if not self.metrics_file.exists():
+        """All whole lines of metrics.jsonl; a job that was killed may have left half a line at the end.
+
+        Raises StoreError if a line is not a record, or the file cannot be read.
+        """
+        return [self._record(number, line) for number, line in enumerate(self._lines(), 1)]
+
+    def measured_records(self) -> list[dict[str, Any]]:
+        """As :meth:`records`, with every metric table and timing checked. Raises StoreError."""
+        found = self.records()
+        for number, record in enumerate(found, 1):
+            if not _is_measured(record):
+                raise StoreError(
+                    f"{self.metrics_file}, line {number}: the record of a {record['record']} is damaged: restore it"
+                )
+        return found
+
+    def sweeps(self) -> list[dict[str, Any]]:
+        """Records of sweeps, which are numbered from 1. Raises StoreError if one is missing or damaged."""
+        found = [record for record in self.measured_records() if record["record"] == "sweep"]
+        for number, record in enumerate(found, 1):
+            if record.get("sweep") != number or type(record.get("step")) is not int:
+                raise StoreError(
+                    f"{self.metrics_file}: the record of sweep {number} is missing or damaged: restore the file, or "
+                    "begin another run"
+                )
+        return found
+
+    def _lines(self) -> list[bytes]:
+        """The whole lines of metrics.jsonl. Raises StoreError."""
+        try:
+            return read_bytes(self.metrics_file).split(b"\n")[:-1]
+        except FileNotFoundError:
             return []
-        content = self.metrics_file.read_bytes()
-        return [self._record(number, line) for number, line in enumerate(content.split(b"\n")[:-1], 1)]
+        except OSError as error:
+            raise StoreError(
+                f"{self.metrics_file}: cannot be read ({error.strerror}): restore it, or begin another run"
+            ) from error
 
     def _record(self, number: int, line: bytes) -> dict[str, Any]:
         """A line of metrics.jsonl. Raises StoreError if it is not a record."""
@@ -177,24 +274,65 @@ class RunDirectory:
                 return dict(record)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             pass
-        raise StoreError(
-            f"{self.metrics_file}, line {number}: must be a record, it is none: restore or delete it"
-        )
+        raise StoreError(f"{self.metrics_file}, line {number}: must be a record, it is none: restore it")
 
 
-def run_settings(
-    store: EventStore, config: TrainConfig, shape: GridShape, batches: Path | None = None
-) -> dict[str, Any]:
-    """What config.json says of a run: its inputs, where its training events end, every setting, what was chosen.
+def is_amount(value: Any) -> bool:
+    """Whether a JSON value is a number from 0 to 10¹⁸."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1e18
+
+
+def _is_measured(record: dict[str, Any]) -> bool:
+    """Whether fields of a record that are shown have the types with which training writes them."""
+    amounts = [record.get(name, 0) for name in ("sweep", "step", "events")]
+    tables = [record.get(name, {}) for name in ("validation", "test", "timing", "heuristics", "baselines")]
+    return (
+        all(map(is_amount, amounts))
+        and _is_loss(record.get("loss", 0.0))
+        and all(isinstance(table, dict) for table in tables)
+        and all(isinstance(metrics, dict) for table in tables[-2:] for metrics in table.values())
+        and _is_timing(record.get("timing", {}))
+    )
+
+
+def _is_timing(timing: dict[str, Any]) -> bool:
+    """Whether seconds and columns of a record's timing are as training writes them."""
+    course, *ranks = (timing.get(name, {}) for name in ("course", "trainers", "daemons"))
+    return (
+        all(is_amount(timing.get(name, 0)) for name in ("train_s", "evaluate_s", "events_per_s"))
+        and _has_columns(course, {"step", "loss"})
+        and all(_has_columns(table, {"rank", "resident_mib", "peak_mib"}) for table in ranks)
+        and all(("train" in table) == ("evaluate" in table) for table in ranks)
+    )
+
+
+def _has_columns(table: Any, names: set[str]) -> bool:
+    """Whether a table is empty, or has these and possibly other columns of equally many numbers."""
+    if not (isinstance(table, dict) and all(isinstance(column, list) for column in table.values())):
+        return False
+    are_numbers = all(
+        _is_loss(value) if name == "loss" else is_amount(value)
+        for name, column in table.items()
+        for value in column
+    )
+    return not table or (are_numbers and names <= table.keys() and len({*map(len, table.values())}) == 1)
+
+
+def _is_loss(value: Any) -> bool:
+    """Whether a JSON value is a loss, which an older run may have recorded as NaN or infinite."""
+    return is_amount(value) or (isinstance(value, float) and not math.isfinite(value))
+
+
+def run_settings(store: EventStore, config: TrainConfig, batches: Path | None = None) -> dict[str, Any]:
+    """What config.json says of a run: its inputs, where its training events end, every setting as it was chosen.
 
     A batch store needs no checksum here: it is of the same events or is refused, and changes no result.
     """
     inputs: dict[str, Any] = {"events": str(store.path.resolve()), "checksum": store.checksum}
     if batches is not None:
         inputs["batches"] = str(batches.resolve())
-    inputs["train_end"] = store.stream.split.train_end
-    chosen = replace(config, grid=shape.option, time_unit=model_unit(store.stream, config.time_unit))
-    return {**inputs, **chosen.as_dict(), **static_settings(config)}
+    inputs |= {"train_end": store.stream.split.train_end, "sampling_version": SAMPLING_VERSION}
+    return {**inputs, **config.as_dict(), **static_settings(config)}
 
 
 def saved_config(settings: dict[str, Any]) -> TrainConfig:
@@ -205,7 +343,7 @@ def saved_config(settings: dict[str, Any]) -> TrainConfig:
 
 def open_events(path: Path, checksum: str) -> EventStore:
     """The events that a run was made with. Raises StoreError where they are not these."""
-    if not path.exists():
+    if not os.path.exists(path):
         raise StoreError(f"{path}: the run's events are not there any more: say where they are ({_WHERE})")
     store = EventStore.open(path)
     if store.checksum != checksum:
@@ -217,6 +355,6 @@ def open_events(path: Path, checksum: str) -> EventStore:
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace a small file, wholly or not at all."""
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    """Replace a small file, wholly or not at all. Raises StoreError."""
+    with write_errors(path, _MAKE_ROOM):
+        write_text(path, text)

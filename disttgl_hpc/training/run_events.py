@@ -1,6 +1,6 @@
 """What a run is to learn of its events beside links: classes of events, or of their sources.
 
-``with_task`` adds the targets of the task, ``with_static_memory`` the static memory of the run.
+``with_task`` adds these targets to the events; ``static_settings`` describes the static memory of the run.
 """
 
 from __future__ import annotations
@@ -14,11 +14,16 @@ from numpy.typing import NDArray
 
 from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.errors import ConfigError, StoreError
-from disttgl_hpc.events.stream import EventStream, Targets
-from disttgl_hpc.sampling.class_features import class_codes, encode_classes
+from disttgl_hpc.evaluation.candidates import check_negatives
+from disttgl_hpc.events.stream import EventStream, Targets, check_split
+from disttgl_hpc.sampling.class_features import class_codes
 from disttgl_hpc.store.event_store import EventStore
-from disttgl_hpc.store.node_rows import StaticStore
+from disttgl_hpc.store.node_rows import StaticStore, with_static_memory
 
+MAX_CLASSES = 1 << 16
+"""Most classes of a task: the logits of a batch of 600 events then take 150 MiB."""
+_SAMPLED_ROWS = 1 << 10
+_LARGEST_FEATURE = 1e18  # products of two larger ones exceed float32
 _NAMES = {"edge": "events", "node": "nodes"}
 _REMEDIES = {
     "edge": "prepare it again with --columns …,label=NAME, …,labels=A+B+C or --label-by-file",
@@ -26,10 +31,22 @@ _REMEDIES = {
 }
 
 
+def with_inputs(events: EventStore, config: TrainConfig) -> EventStore:
+    """The events with all that training needs of them: classes of the task and static memory.
+
+    Raises ConfigError or StoreError if the settings do not fit the events.
+    """
+    check_negatives(events.stream, config)
+    check_split(events.stream)
+    check_features(events.stream)
+    return with_static_memory(with_task(events, config), config)
+
+
 def with_task(events: EventStore, config: TrainConfig) -> EventStore:
     """The events with the classes that ``config.task`` asks for, and with those of the past as features.
 
-    Raises ConfigError if the classes are not there or an option has nothing to work on.
+    Tables of events stay where they are, mapped, since all processes of a job call this. Raises ConfigError if the
+    classes are not there, are too many or have no name, or if an option has nothing to work on.
     """
     stream, kind = events.stream, config.class_kind
     if config.class_features and (not kind or stream.edge_features is None):
@@ -47,8 +64,6 @@ def with_task(events: EventStore, config: TrainConfig) -> EventStore:
         codes=class_codes(num_classes) if config.class_history else None,
     )
     weights = class_weights(targets, stream.split.train_end, config.class_balance)
-    if targets.codes is not None:
-        stream = _with_features(stream, encode_classes(values, targets.codes))
     return replace(events, stream=replace(stream, targets=replace(targets, weights=weights)))
 
 
@@ -62,15 +77,38 @@ def class_weights(targets: Targets, train_end: int, balance: float) -> NDArray[n
     if not balance:
         return None
     values = targets.values[:train_end]
-    values = values[targets.is_labelled[:train_end]]
     if targets.is_multi_label:
         shares = values.mean(axis=0)
         odds = np.divide(1 - shares, shares, out=np.ones(len(shares)), where=(shares > 0) & (shares < 1))
         return np.asarray(odds**balance, np.float32)
+    values = values[values >= 0]
     shares = np.bincount(values, minlength=targets.num_classes) / max(1, len(values))
     weights = np.power(shares, -balance, out=np.ones(len(shares)), where=shares > 0)
     scale = (shares * weights).sum()
     return np.where(shares > 0, weights / scale, 1).astype(np.float32)
+
+
+def check_features(stream: EventStream) -> None:
+    """Raise ConfigError if products of features overflow float32, judged by a sample of events and nodes."""
+    tables = ("edge", stream.edge_features, stream.edge_scale), ("node", stream.node_features, None)
+    for kind, table, scale in tables:
+        if table is None or not table.size:
+            continue
+        column, largest = largest_feature(table[:: -(-len(table) // _SAMPLED_ROWS)], scale)
+        if not largest < _LARGEST_FEATURE:
+            raise ConfigError(
+                f"{kind} features must be below {_LARGEST_FEATURE:g}, and should be about −1…1: column {column} "
+                f"reaches {largest:.3g}: scale it, or take its logarithm (--log-features), and prepare again"
+            )
+
+
+def largest_feature(
+    rows: NDArray[np.floating] | NDArray[np.int8], scale: NDArray[np.float32] | None
+) -> tuple[int, float]:
+    """The column with the largest absolute value in ``rows`` (n, dim), n and dim > 0, and that value."""
+    largest = np.abs(rows.astype(np.float64)).max(axis=0) * (1 if scale is None else scale)
+    column = int(np.argmax(largest))
+    return column, float(largest[column])
 
 
 def check_batches_fit(config: TrainConfig) -> None:
@@ -83,51 +121,48 @@ def check_batches_fit(config: TrainConfig) -> None:
 
 def _classes(events: EventStore, kind: str) -> tuple[NDArray[np.int64] | NDArray[np.uint8], int]:
     """Classes of the events (E,) or (E, C) and their number. Raises ConfigError without any."""
-    stream = events.stream
+    stream, names = events.stream, len(events.class_names)
     if kind == "edge" and stream.edge_classes is not None:
-        return stream.edge_classes, stream.edge_classes.shape[1]
+        return stream.edge_classes, _predictable(events, stream.edge_classes.shape[1])
     labels = stream.edge_labels if kind == "edge" else events.node_labels
     if labels is None:
         raise ConfigError(f"{events.path}: holds no classes of {_NAMES[kind]}: {_REMEDIES[kind]}")
-    if (np.asarray(labels[: stream.split.train_end]) < 0).all():
+    largest = int(labels.max())
+    if labels[: stream.split.train_end].max() < 0:
         raise ConfigError(f"{events.path}: no training event has a label: {_REMEDIES[kind]}")
-    labels = np.maximum(labels, -1)  # whatever is negative is unknown
-    if kind == "node":  # a node has a state, or it has not
-        return np.minimum(labels, 1), 2
-    return labels, max(len(events.class_names), int(labels.max()) + 1)
+    # Whatever is negative is unknown; a node has a state, or it has not.
+    high = 1 if kind == "node" else largest
+    if labels.min() < -1 or largest > high:
+        labels = np.clip(labels, -1, high)
+    if kind == "node":
+        return labels, 2
+    if 0 < names <= largest:
+        event = int(np.argmax(labels >= names))
+        raise ConfigError(
+            f"{events.path}: a class must be one of the {names:,} classes that have a name, from 0 to {names - 1:,}, "
+            f"but event {event} has class {labels[event]}: {_REMEDIES[kind]}"
+        )
+    return labels, _predictable(events, max(names, largest + 1))
 
 
-def _with_features(stream: EventStream, codes: NDArray[np.int8]) -> EventStream:
-    """The stream with (E, w) more edge features, in the dtype of those it has; a copy in this process's memory."""
-    own, scale = stream.edge_features, stream.edge_scale
-    ones = np.ones(codes.shape[1], np.float32)
-    if own is None:
-        return replace(stream, edge_features=codes, edge_scale=ones)
-    joined = np.concatenate([own, codes.astype(own.dtype)], axis=1)
-    return replace(
-        stream, edge_features=joined, edge_scale=None if scale is None else np.concatenate([scale, ones])
-    )
+def _predictable(events: EventStore, num_classes: int) -> int:
+    """``num_classes``, if a model can predict so many. Raises ConfigError."""
+    if num_classes > MAX_CLASSES:
+        raise ConfigError(
+            f"{events.path}: a model predicts at most {MAX_CLASSES:,} classes, since it scores all of them for every "
+            f"event; the labels have {num_classes:,}: merge rare classes, or choose another label, and prepare again"
+        )
+    return num_classes
 
 
 def static_settings(config: TrainConfig) -> dict[str, Any]:
     """What config.json says of a run's static memory: the file, and what it is: "", co-trained or its checksum."""
     if config.static in {"", CO_TRAINED}:
         return {"static": config.static, "static_memory": config.static}
-    path = Path(config.static).resolve()
-    return {"static": str(path), "static_memory": StaticStore.open(path).checksum}
-
-
-def with_static_memory(events: EventStore, config: TrainConfig) -> EventStore:
-    """The events with the static memory that ``config.static`` names, if it is a file.
-
-    It is mapped, so that the processes of a node share its pages. Raises StoreError unless it is of these
-    events.
-    """
-    if config.static in {"", CO_TRAINED}:
-        return events
-    store = StaticStore.open(Path(config.static))
-    store.check_events(events)
-    return replace(events, stream=replace(events.stream, static_memory=store.rows))
+    checksum = StaticStore.open(
+        Path(config.static)
+    ).checksum  # first, since a link to itself does not resolve
+    return {"static": str(Path(config.static).resolve()), "static_memory": checksum}
 
 
 def check_same_static_memory(saved: dict[str, Any], wanted: dict[str, Any], where: Path, option: str) -> None:

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disttgl_hpc.config import CO_TRAINED
+from disttgl_hpc.errors import StoreError
 from disttgl_hpc.evaluation.candidates import Candidates, Part, held_out_parts
 from disttgl_hpc.evaluation.evaluator import Evaluator, Team
 from disttgl_hpc.evaluation.heuristics import best_half_life, class_baselines, heuristic_scores
 from disttgl_hpc.evaluation.metrics import NewNodes, PartMetrics, ranked
 from disttgl_hpc.events.stream import EventStream
-from disttgl_hpc.grid.collectives import Communicator, decide_together, join, sum_in_place
+from disttgl_hpc.grid.collectives import Communicator, decide_together, gather, join, sum_in_place
 from disttgl_hpc.grid.job import roster
 from disttgl_hpc.grid.process_grid import Grid
 from disttgl_hpc.grid.schedule import GridShape
@@ -27,27 +28,23 @@ from disttgl_hpc.model.input_builder import InputBuilder, build_model, device_of
 from disttgl_hpc.model.products import prepare_process
 from disttgl_hpc.model.tgn import Tgn
 from disttgl_hpc.planning.run_plan import batching_of
-from disttgl_hpc.store.checkpoint_files import read_manifest, verify_parts
+from disttgl_hpc.store.checkpoint_files import checkpoint_folder, part_path, read_manifest, verify_parts
 from disttgl_hpc.store.event_store import EventStore
+from disttgl_hpc.store.node_rows import with_static_memory
 from disttgl_hpc.training.checkpoints import check_attributes, load_memory, load_static, load_weights
 from disttgl_hpc.training.resume import Job
-from disttgl_hpc.training.run_directory import RunDirectory, open_events, saved_config
-from disttgl_hpc.training.run_events import (
-    check_same_static_memory,
-    static_settings,
-    with_static_memory,
-    with_task,
-)
+from disttgl_hpc.training.run_directory import Best, RunDirectory, open_events, saved_config
+from disttgl_hpc.training.run_events import check_same_static_memory, static_settings, with_task
 from disttgl_hpc.training.timeline import RankFigures
 from disttgl_hpc.training.trainer import Trainer
 
 log = get_logger(__name__)
 
-_SCORES = "the other ranks' scores"
+_SCORES, _COUNTS = "the other ranks' scores", "the other ranks' counts of classes"
 
 
 def final_results(
-    run: RunDirectory, evaluator: Evaluator, model: Tgn, state: NDArray[np.float32]
+    run: RunDirectory, best: Best, evaluator: Evaluator, model: Tgn, state: NDArray[np.float32]
 ) -> dict[str, Any]:
     """Validation and test with a run's best weights, which ``model`` takes on, and the memory they left.
 
@@ -56,19 +53,19 @@ def final_results(
     members of a node. Same results on all members.
     """
     team, stream, config = evaluator.team, evaluator.stream, evaluator.config
-    best = run.best_checkpoint
-    load_weights(best, model)
+    part = part_path(checkpoint_folder(run.checkpoints, best.step), 0)
+    load_weights(part, model)
     team.fence()
     if team.node_index == 0:
-        load_memory(best, 0, state)
+        load_memory(part, 0, state)
         if evaluator.inputs.co_trained is not None:
-            load_static(best, {"rows": evaluator.inputs.co_trained})
+            load_static(part, {"rows": evaluator.inputs.co_trained})
     team.fence()
-    results: dict[str, Any] = {"best_sweep": run.read_best()["sweep"]}
-    parts = held_out_parts(stream, config)
-    for part in parts:
-        results[part.name] = evaluator.evaluate(model, state, part).as_dict()
-    besides: dict[str, Any] = team.decide(lambda: _besides(evaluator, *parts), "evaluate the heuristics")
+    results: dict[str, Any] = {"best_sweep": best.sweep}
+    held_out = held_out_parts(stream, config)
+    for one in held_out:
+        results[one.name] = evaluator.evaluate(model, state, one).as_dict()
+    besides: dict[str, Any] = team.decide(lambda: _besides(evaluator, *held_out), "evaluate the heuristics")
     return results | besides
 
 
@@ -99,9 +96,9 @@ def _heuristics(
     return {name: ranked(of_one, new, in_asked).as_dict() for name, of_one in scores}
 
 
-def best_grid(run: RunDirectory) -> str:
+def best_grid(run: RunDirectory, best: Best) -> str:
     """The grid that the best sweep was trained on, whose batches decide which mail is pending after it."""
-    manifest = read_manifest(run.best_checkpoint.parent)
+    manifest = read_manifest(checkpoint_folder(run.checkpoints, best.step))
     check_attributes(manifest)
     return str(manifest.attributes["grid"])
 
@@ -127,17 +124,19 @@ def evaluate_run(
         config = replace(config, static=str(static))
     check_same_static_memory(settings, static_settings(config), run.path, "evaluate RUN --static FILE")
     store = open_events(Path(events or settings["events"]), settings["checksum"])
-    store = with_task(with_static_memory(store, config), config)
     decide_together(world, lambda: check_files(run, store), config.timeout_s, "check the run and its events")
+    store = with_static_memory(with_task(store, config), config)
     stream = store.stream
     device = device_of(config, world.rank)
     team = Team(
         index=world.rank,
         size=world.size,
         gather=partial(join, world, timeout_s=config.timeout_s, what=_SCORES),
+        collect=partial(gather, world, timeout_s=config.timeout_s, what=_COUNTS),
         decide=lambda decide, what: decide_together(world, decide, config.timeout_s, what),
     )
-    batching = batching_of(stream, config, GridShape.parse(best_grid(run)))
+    best = run.read_best()
+    batching = batching_of(stream, config, GridShape.parse(best_grid(run, best)))
     co_trained = (
         np.empty((stream.num_nodes, config.dim_memory), np.float32) if config.static == CO_TRAINED else None
     )
@@ -145,7 +144,7 @@ def evaluate_run(
     state = np.empty((stream.num_nodes, 2 * config.dim_memory), np.float32)
     for line in roster(world, "scorer", config.timeout_s):
         log.info("%s", line)
-    return final_results(run, evaluator, build_model(stream, config).to(device), state)
+    return final_results(run, best, evaluator, build_model(stream, config).to(device), state)
 
 
 _POINTS = 40  # of the loss curve of a sweep
@@ -188,7 +187,7 @@ class SweepEnds:
     def __init__(self, job: Job, memory: MemoryService, trainer: Trainer) -> None:
         self._job, self._memory, self._trainer = job, memory, trainer
         self._plan, self._grid, self._run = job.plan, job.grid, job.run
-        self._best_score = job.best_score
+        self._best = job.start.best
         self._is_root = job.grid.trainer == 0
         self._validation, _ = held_out_parts(job.store.stream, job.config)
         self._evaluators: dict[str, Evaluator] = {}
@@ -210,14 +209,13 @@ class SweepEnds:
         started_s = time.perf_counter()
         snapshot = self._memory.snapshot(step)
         metrics = self._evaluator(grid).evaluate(self._trainer.model, snapshot, self._validation)
-        if metrics.score > self._best_score:
-            self._best_score = metrics.score
+        if self._best is None or metrics.score > self._best.score:
+            self._best = Best(self._total(step), self._sweep(step), float(metrics.score))
             self._memory.flush()
-            if self._is_root:
-                self._run.keep_best(self._total(step), self._sweep(step), metrics.score)
         timing: dict[str, Any] = {"train_s": train_s, "evaluate_s": time.perf_counter() - started_s}
         timing |= {"course": self._curve.take()} | self._figures.gather(train_s, timing["evaluate_s"])
-        if self._is_root:
+        start = self._job.start
+        if self._is_root and not (start.is_recorded and step == start.step - 1):
             self._record(step, totals, metrics, timing)
         return snapshot
 
@@ -228,18 +226,22 @@ class SweepEnds:
         loss, num_events = totals
         # A resumed sweep was trained by this job in part, or not at all.
         share = min(1.0, (step + 1 - self._job.start.step) / self._plan.num_batches)
-        timing = {"events_per_s": share * num_events / timing["train_s"], **timing}
+        speed = ""
+        if share:
+            timing = {"events_per_s": share * num_events / timing["train_s"], **timing}
+            speed = f", {timing['events_per_s']:.0f} events/s"
         record = {
             "sweep": self._sweep(step),
             "step": self._total(step),
             "events": int(num_events),
             "loss": loss / num_events,
             "validation": metrics.as_dict(),
+            "best": vars(self._best),
             "timing": timing,
         }
         self._run.record("sweep", record)
-        text = "sweep %d: loss %.4f, validation %s, %.0f events/s"
-        log.info(text, record["sweep"], record["loss"], metrics.summary, timing["events_per_s"])
+        text = "sweep %d: loss %.4f, validation %s%s"
+        log.info(text, record["sweep"], record["loss"], metrics.summary, speed)
 
     def _sweep(self, step: int) -> int:
         """Number, from 1, of the run's sweep that ends with ``step`` of the plan."""
@@ -260,10 +262,12 @@ class SweepEnds:
 
     def test(self, snapshot: NDArray[np.float32]) -> None:
         """Evaluate the best weights with their memory, and record the result. Collective."""
+        if self._best is None:
+            raise StoreError(f"{self._run.path}: no sweep has been validated: begin another run")
         self._memory.flush()
         started_s = time.perf_counter()
-        evaluator = self._evaluator(best_grid(self._run))
-        results = final_results(self._run, evaluator, self._trainer.model, snapshot)
+        evaluator = self._evaluator(best_grid(self._run, self._best))
+        results = final_results(self._run, self._best, evaluator, self._trainer.model, snapshot)
         if self._is_root:
             timing = {"evaluate_s": time.perf_counter() - started_s}
             self._run.record("test", {**results, "timing": timing})
@@ -278,5 +282,6 @@ def _team(grid: Grid, memory: MemoryService) -> Team:
         node_size=grid.node_trainer_comm.size,
         fence=memory.fence,
         gather=partial(join, grid.trainer_comm, timeout_s=grid.timeout_s, what=_SCORES),
+        collect=partial(gather, grid.trainer_comm, timeout_s=grid.timeout_s, what=_COUNTS),
         decide=lambda decide, what: decide_together(grid.trainer_comm, decide, grid.timeout_s, what),
     )

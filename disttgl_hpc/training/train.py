@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import PeerError, TrainingError
-from disttgl_hpc.evaluation.candidates import check_negatives
-from disttgl_hpc.events.stream import check_split
+from disttgl_hpc.events.stream import model_unit
 from disttgl_hpc.grid.collectives import Communicator, allgather, decide_together, together
 from disttgl_hpc.grid.job import StopRequest, roster, stop_signals
 from disttgl_hpc.grid.process_grid import Grid, check_slices
+from disttgl_hpc.grid.schedule import Assignment, GridShape, batch_bounds
 from disttgl_hpc.log import get_logger, progress
 from disttgl_hpc.memory.client import open_memory
 from disttgl_hpc.memory.daemon import serve_memory
@@ -28,14 +30,16 @@ from disttgl_hpc.planning.run_plan import RunPlan
 from disttgl_hpc.sampling.local_batch import StoredGraphs
 from disttgl_hpc.store.event_store import EventStore
 from disttgl_hpc.training.checkpoints import RunCheckpoints, model_arrays, static_arrays, trainer_arrays
-from disttgl_hpc.training.resume import Job, Start, find_start
+from disttgl_hpc.training.resume import Job, Start, check_step, find_start
 from disttgl_hpc.training.run_directory import RunDirectory, run_settings
-from disttgl_hpc.training.run_events import check_batches_fit, with_static_memory, with_task
+from disttgl_hpc.training.run_events import check_batches_fit, largest_feature, with_inputs
 from disttgl_hpc.training.sweep_ends import SweepEnds
 from disttgl_hpc.training.timeline import Timeline, traced_steps
 from disttgl_hpc.training.trainer import Trainer, compile_once
 
 log = get_logger(__name__)
+
+_SEARCHED_EVENTS, _SUSPICIOUS_FEATURE = 1 << 14, 1e4  # named where a loss is NaN
 
 
 def train(
@@ -59,54 +63,59 @@ def train(
     prepare_process(config.threads)
     if not resume:
         run.check_free()
-    check_split(store.stream)
-    store = with_task(with_static_memory(store, config), config)
-    check_negatives(store.stream, config)
+    decide_together(world, store.check_contents, config.timeout_s, "check the events")  # all below reads them
     if batches is not None:
         check_batches_fit(config)
-    timeout_s = config.timeout_s
+    store = with_inputs(store, config)
     shape = grid_shape(store.stream, config, world, num_parameters(store.stream, config))
-    grid = Grid.create(world, shape, timeout_s=timeout_s)
+    grid = Grid.create(world, shape, timeout_s=config.timeout_s)
     check_slices(grid.shape, store.stream.split.train_end)
-    decide_together(grid.world, store.check_contents, timeout_s, "check the events")
     _check_devices(grid, config)
+    # Grid and time unit may have been left open; from here on, the settings are those of config.json.
+    unit = model_unit(store.stream, config.time_unit)
+    config = replace(config, grid=grid.shape.option, time_unit=unit)
+    settings = run_settings(store, config, batches)
     graphs = StoredGraphs.open(batches, store, config, grid.shape.minibatch) if batches else None
-    settings = run_settings(store, config, grid.shape, batches)
     with stop_signals() as stop, ExitStack() as lock:
         decide_together(
-            grid.world, lambda: lock.enter_context(run.locked()), timeout_s, "lock the run directory"
+            grid.world, lambda: lock.enter_context(run.locked()), config.timeout_s, "lock the run directory"
         )
-        start = decide_together(
+        start, plan = decide_together(
             grid.world,
-            lambda: find_start(run, grid.shape, settings, store) if resume else Start(grid=grid.shape.option),
-            timeout_s,
-            "look for a checkpoint",
+            lambda: _begin(run, settings, store, config, resume=resume),
+            config.timeout_s,
+            "find the start of the run",
         )
-        plan = RunPlan.of(store.stream, config, grid.shape, before=start.before)
-        if start.leaves_nothing_of(plan):
-            log.info("%s is complete: nothing to do unless --epochs is increased", run.path)
-            is_complete = True
-        else:
-            best_score = decide_together(
-                grid.world,
-                lambda: run.begin(settings, plan.before.steps + start.step, is_validated=start.is_validated),
-                timeout_s,
-                "begin the run's records",
-            )
-            job = Job(
-                store=store,
-                graphs=graphs,
-                config=config,
-                settings=settings,
-                run=run,
-                grid=grid,
-                plan=plan,
-                start=start,
-                best_score=best_score,
-            )
-            is_complete = _train_or_serve(job, stop)
+        job = Job(
+            store=store,
+            graphs=graphs,
+            config=config,
+            settings=settings,
+            run=run,
+            grid=grid,
+            plan=plan,
+            start=start,
+        )
+        is_complete = start.leaves_nothing_of(plan) or _train_or_serve(job, stop)
     grid.free()
     return is_complete
+
+
+def _begin(
+    run: RunDirectory, settings: dict[str, Any], store: EventStore, config: TrainConfig, *, resume: bool
+) -> tuple[Start, RunPlan]:
+    """Find the start of a run, plan its steps and, unless none are left, prepare its directory for them.
+
+    The first rank does this for all.
+    """
+    start = find_start(run, config, store) if resume else Start(grid=config.grid)
+    plan = RunPlan.of(store.stream, config, GridShape.parse(config.grid), before=start.before)
+    check_step(start, plan, run)
+    if start.leaves_nothing_of(plan):
+        log.info("%s is complete: nothing to do unless --epochs is increased", run.path)
+        return start, plan
+    run.begin(settings, plan.before.steps + start.step, plan.before)
+    return start, plan
 
 
 def _check_devices(grid: Grid, config: TrainConfig) -> None:
@@ -252,24 +261,40 @@ class _Training:
         self._checkpointed_s = time.monotonic()
 
 
+def _remedy_for_features(job: Job, work: Assignment | None) -> str:
+    """Name the largest edge feature up to a batch if it is too large to train well; "" if none is."""
+    stream, batching = job.store.stream, job.plan.batching
+    if work is None or stream.edge_features is None:
+        return ""
+    last = batch_bounds(work.batch, batching.global_batch, batching.split.train_end)[1]
+    column, largest = largest_feature(
+        stream.edge_features[max(0, last - _SEARCHED_EVENTS) : last], stream.edge_scale
+    )
+    if largest < _SUSPICIOUS_FEATURE:
+        return ""
+    return f"scale the edge features: column {column} reaches {largest:.3g} in these or the events before"
+
+
 def _fail_non_finite(job: Job, trainer: Trainer, step: int, loss: float) -> None:
     """End training after a step whose loss or gradients were NaN or infinite. Collective over all trainers.
 
     Raises TrainingError on the first trainer whose own loss or gradients were non-finite, PeerError on the
     others.
     """
-    comm, own = job.grid.trainer_comm, ""
+    comm, own, remedy = job.grid.trainer_comm, "", ""
     if not trainer.gradients.is_own_finite:
         own = "gradients are not finite" if math.isfinite(loss) else f"loss is {loss}"
-    findings = allgather(comm, own, job.config.timeout_s, "the trainers' findings")
-    guilty = next((number for number, finding in enumerate(findings) if finding), 0)
+        remedy = _remedy_for_features(job, trainer.work(step))
+    findings = allgather(comm, (own, remedy), job.config.timeout_s, "the trainers' findings")
+    guilty = next((number for number, (finding, _) in enumerate(findings) if finding), 0)
+    finding, remedy = findings[guilty]
     folders = job.run.whole_checkpoints
     intact = (
         f"the last checkpoint, {folders[-1].name}, is intact" if folders else "there is no checkpoint yet"
     )
     text = (
-        f"{findings[guilty] or 'the sum of all gradients is not finite'} in step {job.plan.before.steps + step}: "
-        f"lower --lr and train again, or look for extreme features; {intact}"
+        f"{finding or 'the sum of all gradients is not finite'} in step {job.plan.before.steps + step}: "
+        f"lower --lr and train again, or {remedy or 'look for extreme features'}; {intact}"
     )
     if comm.rank == guilty:
         raise TrainingError(text)

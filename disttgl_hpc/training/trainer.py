@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from disttgl_hpc.compiled import Compilations
 from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.grid.collectives import Communicator, barrier
@@ -280,11 +281,11 @@ _WORTH_TELLING_S = 2.0
 
 def compile_once(trainer: Trainer, node_trainers: Communicator, timeout_s: float) -> None:
     """Compile all loops on rank 0 of ``node_trainers``, then load them on the others. Collective over it."""
-    started_s = time.perf_counter()
+    before, started_s = Compilations.so_far(), time.perf_counter()
     for is_turn in (node_trainers.rank == 0, node_trainers.rank > 0):
         if is_turn:
             trainer.rehearse()
         barrier(node_trainers, timeout_s, "the node's first trainer to compile its loops")
     spent_s = time.perf_counter() - started_s
     if node_trainers.rank == 0 and spent_s > _WORTH_TELLING_S:
-        log.info("compiled for this processor in %.0f s; the next start loads it", spent_s)
+        log.info("%s", before.outcome(spent_s))

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import h5py
+import pytest
 from click.testing import CliRunner
 from command_line import needs_mpi
 from run_helpers import make_store
@@ -35,6 +37,27 @@ def test_a_machine_is_fit_for_one_process(tmp_path):
     assert "FAILS" not in told
     assert store.checksum[:16] in told
     assert {path.name for path in tmp_path.iterdir()} == {store.path.name}
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "reason"),
+    [
+        (("tcsr/neighbors", 5, 10**6), [], "tcsr/neighbors: ids of nodes"),
+        (("tcsr/indptr", 5, 10**6), ["--grid", "auto"], "tcsr/indptr: positions"),
+        (None, ["--task", "edge"], "holds no classes"),
+        (None, ["--static", "gone.static.h5"], "gone.static.h5: no such file"),
+        (None, ["--evaluation-strategy", "given"], "negatives that came with the events"),
+    ],
+)
+def test_events_that_training_refuses_are_found(tmp_path, change, settings, reason):
+    store = make_store(tmp_path)
+    if change is not None:
+        name, at, value = change
+        with h5py.File(store.path, "r+") as file:
+            file[name][at] = value
+    status, told = doctor(store.path, "--run", tmp_path / "runs", *settings)
+    assert status == 1, told
+    assert reason in " ".join(told.split())
 
 
 def test_processes_that_each_see_a_world_of_one_report_once(tmp_path):

@@ -9,7 +9,7 @@ from run_helpers import SMALL, make_store
 
 from disttgl_hpc.benchmarks.calibration import run_costs
 from disttgl_hpc.config import TrainConfig
-from disttgl_hpc.errors import ConfigError
+from disttgl_hpc.errors import ConfigError, StoreError
 from disttgl_hpc.planning.costs import Costs, Machine
 from disttgl_hpc.planning.scaling import forecast
 from disttgl_hpc.training.run_directory import RunDirectory
@@ -58,10 +58,11 @@ def test_a_run_calibrates_as_a_measurement_does(run):
 def test_steps_recorded_together_and_a_daemon(run):
     def edit(sweep):
         timing, end = sweep["timing"], sweep["step"]
-        timing["course"] = {"step": [end - 4, end - 1, end], "elapsed_s": [0.6, 1.2, 1.4]}
+        timing["course"] = {"step": [end - 4, end - 1, end], "loss": [0.5] * 3, "elapsed_s": [0.6, 1.2, 1.4]}
         columns = {name: [0.1] for name in timing["trainers"]}
         timing["trainers"] = columns | {"rank": [0], "checkpoint": [0.0], "read": [0.7], "load": [0.3]}
         timing["daemons"] = {"rank": [1], "read": [0.07], "write": [0.14], "wait": [9.0]}
+        timing["daemons"] |= {"resident_mib": [9.0], "peak_mib": [9.0]}
 
     change(run, edit)
     record = run_costs(run)
@@ -73,6 +74,12 @@ def test_steps_recorded_together_and_a_daemon(run):
     assert costs.cpu_s == pytest.approx((6 * 0.1 + 0.3) / 7)
 
 
+def test_a_timing_without_a_phase_is_refused(run):
+    change(run, lambda sweep: sweep["timing"]["trainers"].pop("forward"))
+    with pytest.raises(StoreError, match="forward"):
+        run_costs(run)
+
+
 def test_only_whole_sweeps_of_one_trainer_count(run):
     def resume_second(sweep):
         if sweep["sweep"] == 2:
@@ -82,7 +89,12 @@ def test_only_whole_sweeps_of_one_trainer_count(run):
     record = run_costs(run)
     assert len(record["grids"][0]["rounds"]) == 1
     assert "single sweep" in record["assumed"][-1]
-    change(run, lambda sweep: sweep["timing"]["trainers"].update(rank=[0, 1]))
+    change(
+        run,
+        lambda sweep: sweep["timing"].update(
+            trainers={n: 2 * c for n, c in sweep["timing"]["trainers"].items()}
+        ),
+    )
     with pytest.raises(ConfigError, match=r"whole sweeps.*--grids 1x1x1"):
         run_costs(run)
 

@@ -2,6 +2,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from small_store import write_small_store
 
 from disttgl_hpc.cli.inspect import inspect
 from disttgl_hpc.cli.prepare import prepare
@@ -74,3 +75,11 @@ def test_times_that_are_no_dates_stay_numbers(tmp_path):
     (tmp_path / "in.txt").write_text("1 2 3\n1 2 4\n")
     CliRunner().invoke(prepare, [str(tmp_path / "in.txt"), str(tmp_path / "x.h5")])
     assert facts(tmp_path / "x.h5")["time"] == {"events": 2, "first": 3, "last": 4, "dtype": "int64"}
+
+
+def test_names_have_no_control_characters(tmp_path):
+    path = write_small_store(tmp_path / "x.events.h5", name="\x1b[2Jblank")
+    output = CliRunner().invoke(inspect, [str(path)]).output
+    assert "\\x1b[2Jblank" in output
+    assert "\x1b" not in output
+    assert facts(path)["name"] == "\x1b[2Jblank"

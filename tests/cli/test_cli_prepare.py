@@ -80,6 +80,13 @@ def test_second_time_needs_force(tmp_path, ratings):
     assert run(*arguments, "--force").exit_code == 0
 
 
+def test_output_that_is_a_link_takes_the_place_of_the_link(tmp_path, ratings):
+    (tmp_path / "link.events.h5").symlink_to(tmp_path / "outside")
+    assert run(ratings, tmp_path / "link.events.h5", "--columns", "src=user,dst=item,time=t").exit_code == 0
+    assert not (tmp_path / "link.events.h5").is_symlink()
+    assert not (tmp_path / "outside").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "error", "complaint"),
     [

@@ -1,6 +1,7 @@
 """``disttgl report`` and ``schedule`` as a user types them, and the timeline of a run under mpiexec."""
 
 import json
+import os
 import shutil
 from collections import defaultdict
 from itertools import pairwise
@@ -12,7 +13,7 @@ from command_line import disttgl, needs_mpi
 
 from disttgl_hpc.cli.report import report
 from disttgl_hpc.cli.schedule import schedule
-from disttgl_hpc.errors import ConfigError
+from disttgl_hpc.errors import ConfigError, StoreError
 from disttgl_hpc.grid.spans import PHASES
 
 pytestmark = pytest.mark.slow
@@ -182,6 +183,31 @@ def test_nothing_but_a_report_is_replaced(run, tmp_path):
     with pytest.raises(ConfigError, match="report"):
         CliRunner().invoke(report, [str(run), "-o", str(tmp_path / "notes.html")], catch_exceptions=False)
     assert (tmp_path / "notes.html").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["report.html", "plots/timeline.svg", "board/run"])
+def test_a_report_is_not_written_through_a_link(run, tmp_path, name):
+    copy = shutil.copytree(run, tmp_path / "run")
+    place, outside = copy / name, tmp_path / "outside"
+    place.parent.mkdir(exist_ok=True)
+    place.unlink(missing_ok=True)
+    if name == "board/run":
+        pytest.importorskip("tensorboard")
+        outside.mkdir()
+    place.symlink_to(outside)
+    options = ["--plots", copy / "plots", *(["--tensorboard", copy / "board"] if outside.exists() else [])]
+    done = CliRunner().invoke(report, [str(word) for word in (copy, *options)])
+    assert isinstance(done.exception, StoreError) if outside.exists() else not place.is_symlink()
+    assert not outside.exists() or not list(outside.iterdir())
+
+
+@pytest.mark.parametrize("name", ["report.html", "metrics.jsonl", "config.json", "trace.json"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_folder_or_pipe_in_place_of_a_file_is_one_line(run, tmp_path, name, make):
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / name).unlink(missing_ok=True)
+    make(copy / name)
+    assert isinstance(CliRunner().invoke(report, [str(copy)]).exception, StoreError)
 
 
 def test_a_schedule_is_told_and_drawn(tmp_path):

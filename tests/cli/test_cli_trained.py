@@ -3,9 +3,11 @@
 import csv
 import io
 import json
+import os
 
 import h5py
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click import ClickException
@@ -131,6 +133,34 @@ def test_recommended_are_unseen_and_have_scores(tmp_path, shop):
     assert not seen & {(row["src"], row["dst"]) for row in everything}
 
 
+def test_own_output_is_input_again_with_ids_of_19_digits(tmp_path, monkeypatch):
+    """Tweets and users from Parquet, whose ids are int64 and of up to 19 digits."""
+    monkeypatch.chdir(tmp_path)
+    users, tweets = 2**63 - 1 - np.arange(5), 1582218195625938945 + np.arange(7)
+    rng = np.random.default_rng(0)
+    columns = {"src": rng.choice(users, 120), "dst": rng.choice(tweets, 120), "time": np.arange(120)}
+    pq.write_table(pa.table(columns), "in.parquet")
+    disttgl("prepare", "in.parquet", "x.events.h5", "--bipartite")
+    disttgl("train", "x.events.h5", "--run", "run", *SMALL)
+    (tmp_path / f"{users[0]}").write_text("1\n")  # a file named like an id is not read
+    asked = ["recommend", "run", "--top", 2, "--nodes", f"{users[0]},{users[1]}"]
+    rows = table(said(*asked))
+    assert {row["src"] for row in rows} == {f"{user}" for user in users[:2]}
+    for kind in ("csv", "parquet"):
+        said(*asked, "-o", f"best.{kind}")
+        said("score", "run", f"best.{kind}", "-o", f"scores.{kind}")
+        scored = table(said("score", "run", f"scores.{kind}"))
+        assert [(row["src"], row["dst"]) for row in scored] == [(row["src"], row["dst"]) for row in rows]
+        for one, other in zip(rows, scored, strict=True):
+            assert float(one["logit"]) == pytest.approx(float(other["logit"]), abs=1e-5)
+    said("embed", "run", "all.parquet")
+    said("embed", "run", "all.npy")
+    for name in ("all.parquet", "all.ids.csv"):
+        said("embed", "run", "again.parquet", "--nodes", name)
+        assert pq.read_table("again.parquet").equals(pq.read_table("all.parquet"))
+    assert len(table(said("recommend", "run", "--nodes", users[0], "--top", 1))) == 1
+
+
 @needs_mpi
 def test_append_and_update_give_what_preparing_everything_does(tmp_path, shop):
     """With a run of its own, whose store is replaced; one process does the work of two that were started."""
@@ -155,6 +185,9 @@ def test_append_and_update_give_what_preparing_everything_does(tmp_path, shop):
 
 
 def test_what_is_asked_wrongly_is_told(tmp_path, shop):
+    for name in ("folder.csv", "folder.h5"):
+        (shop / name).mkdir()
+    os.mkfifo(shop / "fifo")
     cases = {
         ("embed", shop / "run", tmp_path / "x.txt"): "name must end in one of .h5, .parquet, .npy",
         ("embed", shop / "run", tmp_path / "no" / "x.h5"): "folder",
@@ -169,6 +202,9 @@ def test_what_is_asked_wrongly_is_told(tmp_path, shop):
         ("embed", tmp_path, tmp_path / "x.h5"): "no run's configuration: give a run directory",
         ("recommend", shop / "run", "--nodes", "u1,u999"): "unknown node id u999",
         ("recommend", shop / "run", "-o", tmp_path / "x.txt"): "name must end in one of .csv, .parquet",
+        ("recommend", shop / "run", "-o", shop / "folder.csv"): "is a directory",
+        ("embed", shop / "run", shop / "folder.h5"): "exists and is not a file",
+        ("report", shop / "run", "-o", shop / "fifo"): "exists and is not a file",
         (
             "append",
             shop / "all.events.h5",

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from random_streams import make_stream
 
+from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.events.stream import Split, model_unit
 
 
@@ -40,3 +41,16 @@ def test_held_out_events_do_not_count():
 @pytest.mark.parametrize("times", [[], [7], [7, 7]])
 def test_without_a_span_the_unit_stays(times):
     assert unit_of(times, "ms") == 1e3
+
+
+@pytest.mark.parametrize("wanted", [0.0, 5.0])
+@pytest.mark.parametrize(
+    "times",
+    [[0.0, 1.0, 1e39], [-1.7e308, 1.7e308], [0.0, 1e-320], [1e-300, 2e-300, 1.0], [-(2**63), 2**63 - 1]],
+    ids=["late", "both ends", "subnormal", "close in training", "int64"],
+)
+def test_times_whose_differences_float32_cannot_hold_are_refused(times, wanted):
+    nodes = np.zeros(len(times), np.int64)
+    stream = make_stream(nodes, nodes, np.array(times), 1, split=Split(2, len(times)))
+    with pytest.raises(ConfigError, match=r"times must .*(multiply|divide)"):
+        model_unit(stream, wanted)

@@ -209,7 +209,7 @@ def test_a_kept_memory_of_other_weights_is_ignored(tmp_path, short, caplog):
     update(run)
     config = resumed_config(run, {"epochs": 6})
     train(short, config, run, MPI.COMM_SELF, resume=True)
-    assert run.read_best()["sweep"] > 1
+    assert run.read_best().sweep > 1
     with caplog.at_level("INFO"):
         found = as_dict(open_trained(run))
     assert "other weights" in caplog.text
@@ -314,6 +314,22 @@ def test_integer_times_need_integers(run):
         trained.moment(7.5)
     with pytest.raises(ConfigError, match=r"integer times, found 7\.5"):
         score(trained, np.array([0, 0]), np.array([40, 40]), np.array([1.0, 7.5]))
+
+
+@pytest.mark.parametrize("at", [2**63, -(2**63) - 1, 1e19, float("nan"), float("inf")])
+def test_times_that_no_event_can_have_are_refused(run, at):
+    trained = open_trained(run)
+    with pytest.raises(ConfigError, match="time"):
+        trained.moment(at)
+
+
+@pytest.mark.parametrize("at", [10**400, float("nan"), float("inf")])
+def test_a_stream_with_other_times_needs_finite_ones(run, at):
+    trained = open_trained(run)
+    trained.stream = replace(trained.stream, time=trained.stream.time.astype(np.float64))
+    assert trained.moment(7.5).time == 7.5
+    with pytest.raises(ConfigError, match="finite"):
+        trained.moment(at)
 
 
 def test_ids_of_a_kind_and_unknown_ones(run):

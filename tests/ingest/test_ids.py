@@ -41,7 +41,7 @@ def test_negative_ids_are_refused_with_their_line(values):
 
 
 def test_classes_may_be_negative_and_sort_as_numbers():
-    classes = IdTable(negative_allowed=True)
+    classes = IdTable(of_classes=True)
     classes.encode(pa.array(["10", "-1", "9"]), ORIGIN)
     assert classes.ranks_and_ids()[1].tolist() == [-1, 9, 10]
 

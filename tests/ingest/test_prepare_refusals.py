@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from prepare_inputs import HEADER, JODIE, refusal, run, run_text
 
-from disttgl_hpc.errors import ConfigError, InputError
+from disttgl_hpc.errors import ConfigError, InputError, StoreError
 from disttgl_hpc.ingest.columns import parse_columns
-from disttgl_hpc.ingest.prepare import PrepareSettings
+from disttgl_hpc.ingest.prepare import PrepareSettings, prepare
 from disttgl_hpc.ingest.split import parse_split
 
 
@@ -69,6 +70,14 @@ def test_features_too_large_for_float16_are_refused(tmp_path):
     assert "line 3" in message
     assert "--feature-dtype float32" in message
     assert run_text(tmp_path, text, columns=columns).stream.edge_features.dtype == np.float32
+
+
+@pytest.mark.parametrize("suffix", ["csv", "csv.gz", "parquet", "npz", "txt"])
+def test_a_fifo_is_refused(tmp_path, suffix):
+    path = tmp_path / f"in.{suffix}"
+    os.mkfifo(path)
+    with pytest.raises(StoreError, match="FIFO"):
+        prepare(PrepareSettings(inputs=(path,), output=tmp_path / "x.events.h5"))
 
 
 def test_missing_file_and_unknown_suffix_are_refused(tmp_path):

@@ -61,9 +61,11 @@ def test_large_features_are_warned_of(tmp_path, warnings, log_features, is_warne
     assert ("--log-features price," in warnings.text) == is_warned
 
 
-@pytest.mark.parametrize(("largest", "is_warned"), [(101, True), (100, False), (np.nan, False)])
+@pytest.mark.parametrize(
+    ("largest", "is_warned"), [(101, True), (-1e38, True), (100, False), (np.nan, False)]
+)
 def test_large_node_features_are_warned_of(tmp_path, warnings, largest, is_warned):
-    rows = np.zeros((20, 3))
+    rows = np.zeros((200_000, 3), np.float32)  # of which the node is one
     rows[7, 1] = largest
     np.save(tmp_path / "nodes.npy", rows)
     prepared(tmp_path, [f"{e % 3},{e % 4},{e}" for e in range(20)], node_features=tmp_path / "nodes.npy")

@@ -190,3 +190,50 @@ def test_past_partners_are_drawn_uniformly_however_often_they_met():
     counts = np.bincount(negatives.reshape(-1), minlength=8)
     assert counts[[0, 6, 7]].sum() == 0
     assert np.abs(counts[1:6] - 800).max() < 5 * np.sqrt(800)
+
+
+def chi_square(counts, expected):
+    """Pearson's statistic in standard deviations above its mean, counts (k,)."""
+    freedom = len(counts) - 1
+    return (((counts - expected) ** 2 / expected).sum() - freedom) / np.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize(
+    ("permitted", "num_candidates"),
+    [([1, 2, 10, 20], 20), ([3], 9), (list(range(40, 90)), 1_000), ([*range(1, 4), *range(300, 400)], 399)],
+    ids=["4 of 20", "1 of 9", "50 of 1,000 in a row", "103 of 399"],
+)
+@pytest.mark.parametrize("strategy", [Strategy.RANDOM, Strategy.INDUCTIVE])
+def test_negatives_are_uniform_where_most_candidates_are_blocked(permitted, num_candidates, strategy):
+    """Source 0 meets all others, at the same time (random) or before it (inductive)."""
+    blocked = np.setdiff1d(np.arange(1, num_candidates + 1), permitted)
+    moments = 20_000 // len(blocked) + 1 if strategy is Strategy.RANDOM else 2
+    dst = np.tile(blocked, moments)
+    time = np.repeat(np.arange(moments), len(blocked))
+    if strategy is Strategy.INDUCTIVE:  # all are met before, and one of them again and again
+        dst, time = np.append(blocked, np.full(20_000, blocked[0])), np.arange(len(blocked) + 20_000)
+    stream = make_stream(np.zeros(len(dst)), dst, time, num_candidates + 1, num_src=1)
+    draws = sampler(stream, 3, Purpose.TRAINING_NEGATIVES, strategy)
+    drawn = draws.draw(len(dst) - 20_000, len(dst), 2)
+    for slot in drawn.T:
+        counts = np.bincount(slot, minlength=num_candidates + 1)[permitted]
+        assert counts.sum() == 20_000
+        assert len(permitted) == 1 or chi_square(counts, 20_000 / len(permitted)) < 4
+
+
+def test_the_slots_of_an_event_are_independent_where_most_candidates_are_blocked():
+    stream = make_stream(
+        np.zeros(20_000), np.tile(np.arange(1, 17), 1_250), np.arange(20_000) // 16, 21, num_src=1
+    )
+    drawn = sampler(stream).draw(0, 20_000, 2) - 17
+    assert chi_square(np.bincount(drawn[:, 0] * 4 + drawn[:, 1], minlength=16), 20_000 / 16) < 4
+
+
+@pytest.mark.parametrize("count", [2, 5, 8])
+def test_past_partners_are_drawn_in_every_order_alike(count):
+    """Of eight partners, two to eight are drawn without replacement: pairs of first and last are uniform."""
+    stream = make_stream([0] * 20_008, [*range(1, 9), *[9] * 20_000], np.arange(20_008), 10, num_src=1)
+    drawn = sampler(stream, strategy=Strategy.HISTORICAL).draw(8, 20_008, count)[1:] - 1
+    ordered = np.bincount(drawn[:, 0] * 8 + drawn[:, -1], minlength=64).reshape(8, 8)
+    assert ordered.trace() == 0
+    assert chi_square(ordered[~np.eye(8, dtype=bool)], len(drawn) / 56) < 4

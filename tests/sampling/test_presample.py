@@ -124,7 +124,7 @@ write, written = sampling.write_part, []
 
 def count(*arguments):
     if len(written) == {parts}:
-        arguments[0].with_name(".half.partial").write_bytes(b"half")
+        arguments[0].with_name(f".{{arguments[0].name}}.0123abcd.1.partial").write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
     written.append(write(*arguments))
 
@@ -151,6 +151,19 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, events, monkeypatch):
     config = TrainConfig(**SETS)
     maker = sampling._Maker(events.stream, store.key, sampling.LiveGraphs(events.stream, config))
     assert len(written) == len(maker.part_bounds()) - 2 > 0
+
+
+def test_files_of_others_in_the_folder_of_parts_stay(tmp_path, events):
+    folder, outside = tmp_path / ".x.batches.h5.parts", tmp_path / "outside"
+    folder.mkdir()
+    (folder / "diary.txt").write_text("mine")
+    sampled(events, tmp_path / "x.batches.h5")
+    assert [path.name for path in folder.iterdir()] == ["diary.txt"]
+    folder.rename(outside)
+    folder.symlink_to(outside)
+    with pytest.raises(StoreError, match="symbolic link"):
+        sampled(events, tmp_path / "x.batches.h5", force=True)
+    assert [path.name for path in outside.iterdir()] == ["diary.txt"]
 
 
 def test_parts_of_other_settings_or_damaged_ones_are_made_anew(tmp_path, events):

@@ -1,5 +1,6 @@
 """Damaged and hostile stores: invalid values, wrong sizes, data outside the file."""
 
+import os
 import shutil
 
 import h5py
@@ -23,6 +24,15 @@ def test_a_written_store_passes_the_checks(path, monkeypatch):
     EventStore.open(path).check_contents()
     monkeypatch.setattr(contents, "_PIECE", 7)
     EventStore.open(path).check_contents()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_refused(tmp_path, make):
+    """Opening a FIFO would wait for somebody who writes to it."""
+    make(tmp_path / "x.events.h5")
+    assert not is_kind(tmp_path / "x.events.h5", "disttgl-events")
+    with pytest.raises(StoreError, match="must be a file, found a"):
+        EventStore.open(tmp_path / "x.events.h5")
 
 
 @pytest.mark.parametrize("piece", [1 << 18, 7])

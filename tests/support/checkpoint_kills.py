@@ -16,8 +16,7 @@ import numpy as np
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.planning.run_plan import Before
 from disttgl_hpc.store.checkpoint_files import read_checkpoint
-from disttgl_hpc.training.checkpoints import RunCheckpoints
-from disttgl_hpc.training.resume import _newest_whole
+from disttgl_hpc.training.checkpoints import RunCheckpoints, newest_whole
 from disttgl_hpc.training.run_directory import RunDirectory
 
 PLAN = SimpleNamespace(
@@ -62,7 +61,7 @@ def write_all(run, tell):
         writers[0].complete(counter, checksums)
         os.write(tell, b".")
         if counter == 2:
-            run.keep_best(3, 1, 0.5)
+            run.record("sweep", {"sweep": 1, "step": 3, "best": {"step": 3, "sweep": 1, "score": 0.5}})
 
 
 def kill_at(number):
@@ -89,7 +88,7 @@ def kill_at(number):
 
 def assert_whole(run, completed):
     """The newest whole checkpoint is the last completed one or, if its manifest just made it, the next."""
-    newest = _newest_whole(run, "1x1x2")
+    newest = newest_whole(run, "1x1x2")
     if newest is None:
         assert completed == 0
         return
@@ -101,7 +100,7 @@ def assert_whole(run, completed):
             assert np.array_equal(stored[name], array)
     if completed > 3:
         assert run.best_checkpoint.is_file()
-    run.begin({}, newest.attributes["step"])  # as a resumed run does: what is not whole goes
+    run.begin({}, newest.attributes["step"], Before())  # as a resumed run does: what is not whole goes
     assert all((folder / "manifest.json").exists() for folder in run.checkpoints.glob("step-*"))
 
 

@@ -19,6 +19,7 @@ from disttgl_hpc.evaluation.candidates import Candidates
 from disttgl_hpc.model.heads import class_loss, link_loss
 from disttgl_hpc.model.input_builder import build_model
 from disttgl_hpc.model.inputs import EventFeatures, GraphInputs, NodeInputs
+from disttgl_hpc.sampling.class_features import event_rows, event_scale
 from disttgl_hpc.sampling.negatives import NegativeSampler, training_candidates
 from disttgl_hpc.sampling.pair_features import pair_features
 
@@ -68,17 +69,19 @@ def model_inputs(stream, config, replica, roots, events, static=None):
             slots[:, root, slot] = row[node], past, stream.time[events[root]] - stream.time[past]
 
     def edges_of(events):
-        if stream.edge_features is None:
+        if not stream.dim_edge:
             return None
-        scale = None if stream.edge_scale is None else torch.from_numpy(stream.edge_scale)
+        table, scale = event_rows(stream, np.arange(stream.num_events)), event_scale(stream)
         return EventFeatures(
-            torch.from_numpy(np.array(stream.edge_features)), torch.from_numpy(events), scale
+            torch.from_numpy(table),
+            torch.from_numpy(events),
+            None if scale is None else torch.from_numpy(scale),
         )
 
     def mean_edges(mails):
-        if stream.edge_features is None:
+        if not stream.dim_edge:
             return None
-        means = [stream.edge_features[events].mean(axis=0) for events in mails]
+        means = [event_rows(stream, np.array(events)).mean(axis=0) for events in mails]
         table = torch.tensor(np.array(means, np.float32).reshape(len(mails), stream.dim_edge))
         return EventFeatures(table, torch.arange(len(mails)))
 

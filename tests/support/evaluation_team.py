@@ -33,12 +33,16 @@ def run_team(stream, size, node_size, **settings):
     results = [None] * size
 
     def member(index):
-        def gather(own):
+        def collect(own):
             gathered[index] = own
             meet.wait()
-            everything = np.concatenate(gathered)
+            everything = list(gathered)
             meet.wait()
             return None if index else everything
+
+        def gather(own):
+            everything = collect(own)
+            return None if everything is None else np.concatenate(everything)
 
         def decide(decide, _what):
             if index == 0:
@@ -46,7 +50,8 @@ def run_team(stream, size, node_size, **settings):
             meet.wait()
             return shared[0]
 
-        team = Team(index, size, index % node_size, node_size, lambda: meet.wait() and None, gather, decide)
+        place = index, size, index % node_size, node_size
+        team = Team(*place, lambda: meet.wait() and None, gather, collect, decide)
         evaluator, state = evaluator_of(stream, team, **settings), states[index // node_size]
         model = build_model(stream, evaluator.config)
         parts = held_out_parts(stream, evaluator.config)

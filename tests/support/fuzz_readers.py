@@ -20,10 +20,9 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import torch
+from complete_inputs import ARRAYS, ROWS, complete_inputs
+from damages import change_bytes, change_dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mpi4py import MPI
@@ -32,7 +31,6 @@ from run_helpers import SMALL, make_store
 from disttgl_hpc.config import TrainConfig, read_toml, train_config
 from disttgl_hpc.errors import ConfigError, DisttglError, InputError, StoreError
 from disttgl_hpc.events.statistics import describe
-from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.ingest.columns import parse_columns
 from disttgl_hpc.ingest.prepare import PrepareSettings, prepare
 from disttgl_hpc.sampling.local_batch import Slice, StoredGraphs
@@ -122,29 +120,12 @@ def originals(folder):
     return {"events": store.path} | {kind: folder / name for kind, name in files.items()}
 
 
-def damages():
-    """Changes of bytes and words, at a share of the file, and where to cut it."""
-    place = st.floats(0, 1, exclude_max=True)
-    byte = st.tuples(place, st.sampled_from([0, 1, 127, 128, 255]))
-    word = st.tuples(place, st.sampled_from([2**64 - 1, 2**63, 10**15, 2**32, 0]))
-    return st.tuples(st.lists(byte, max_size=4), st.lists(word, max_size=2), st.none() | place)
+draws_of_damage = st.randoms(use_true_random=False)
 
 
-def damaged(original, path, damage):
-    """Write a damaged copy. Half of the changes are in its first kilobytes, which hold its structure."""
-    content = bytearray(original.read_bytes())
-    flips, words, cut = damage
-
-    def position(share):
-        doubled = share * 2
-        return int(doubled * min(4096, len(content)) if doubled < 1 else (doubled - 1) * len(content))
-
-    for share, value in flips:
-        content[position(share)] = value
-    for share, value in words:
-        at = position(share) // 8 * 8
-        content[at : at + 8] = value.to_bytes(8, "little")[: len(content) - at]
-    path.write_bytes(content[: None if cut is None else int(cut * len(content))])
+def damaged(original, path, draws):
+    """Write a copy with other bytes, or cut."""
+    path.write_bytes(change_bytes(original.read_bytes(), draws))
 
 
 def use_events(path):
@@ -168,7 +149,7 @@ def walk(stream):
 
 
 @fuzzed
-@given(damages())
+@given(draws_of_damage)
 def test_bytes_of_an_event_store(originals, folder, damage):
     path = folder / "damaged.events.h5"
     damaged(originals["events"], path, damage)
@@ -202,38 +183,9 @@ def test_structure_of_an_event_store(originals, folder, data):
             value = data.draw(ABSURD)
             file.attrs[name] = value.replace("\0", "") if isinstance(value, str) else value
         for name in data.draw(st.lists(st.sampled_from(NAMES), max_size=2, unique=True)):
-            change_dataset(file, name, data)
+            change_dataset(file, name, data.draw(draws_of_damage))
     with case():
         use_events(path)
-
-
-def change_dataset(file, name, data):
-    """Change values, type, shape or storage of a dataset."""
-    values = file[name][:]
-    what = data.draw(st.sampled_from(["values", "type", "shape", "huge", "group", "link", "none", "chunks"]))
-    if what == "values":
-        at = data.draw(st.integers(0, len(values) - 1))
-        value = data.draw(st.sampled_from([-1, 10**9, 0, 17, 219, 220]))
-        values[at] = np.array(value).astype(values.dtype)
-        file[name][:] = values
-        return
-    del file[name]
-    if what == "type":
-        dtype = data.draw(st.sampled_from(["f4", "u1", "i8", ">i4", "i2", "S3", "f8", "c8"]))
-        file[name] = values.astype(dtype)
-    elif what == "shape":
-        shape = data.draw(st.sampled_from([(0,), (1,), (), (len(values), 1), (len(values) - 1,)]))
-        file[name] = np.resize(values, shape)
-    elif what == "huge":
-        file.create_dataset(name, (10**15,), values.dtype, chunks=(1024,))
-    elif what == "chunks":
-        file.create_dataset(name, data=values, chunks=True, compression="gzip")
-    elif what == "group":
-        file.create_group(name)
-    elif what == "link":
-        file[name] = data.draw(
-            st.sampled_from([h5py.ExternalLink("/etc/passwd", "x"), h5py.SoftLink("/events/src")])
-        )
 
 
 def use_batches(path, store):
@@ -248,7 +200,7 @@ def use_batches(path, store):
 
 
 @fuzzed
-@given(damages())
+@given(draws_of_damage)
 def test_bytes_of_a_batch_store(originals, folder, damage):
     path = folder / "damaged.batches.h5"
     damaged(originals["batches"], path, damage)
@@ -272,7 +224,7 @@ def test_structure_of_a_batch_store(originals, folder, data):
         for name in data.draw(st.lists(st.sampled_from(["first_batch", "last_batch"]), max_size=1)):
             file.attrs[name] = data.draw(st.sampled_from([-1, 0, 3, 10**15]))
         for name in data.draw(st.lists(st.sampled_from(["offsets", "checksums"]), max_size=1)):
-            change_dataset(file, name, data)
+            change_dataset(file, name, data.draw(draws_of_damage))
             break
         else:
             records, offsets = file["records"][:], file["offsets"]
@@ -286,7 +238,7 @@ def test_structure_of_a_batch_store(originals, folder, data):
 
 
 @fuzzed
-@given(damages())
+@given(draws_of_damage)
 def test_bytes_of_a_checkpoint(originals, folder, damage):
     path = folder / "damaged.h5"
     damaged(originals["part"], path, damage)
@@ -303,7 +255,9 @@ def test_structure_of_a_checkpoint(originals, folder, data):
     path = folder / "absurd.h5"
     shutil.copyfile(originals["part"], path)
     with h5py.File(path, "r+") as file:
-        change_dataset(file, data.draw(st.sampled_from(["weights/a", "memory/0"])), data)
+        change_dataset(
+            file, data.draw(st.sampled_from(["weights/a", "memory/0"])), data.draw(draws_of_damage)
+        )
         if data.draw(st.booleans()):
             file.attrs["attributes"] = data.draw(st.sampled_from(["", "[]", "{", "[" * 50_000, "3", "{}"]))
     with case():
@@ -313,7 +267,7 @@ def test_structure_of_a_checkpoint(originals, folder, data):
 
 
 @fuzzed
-@given(st.data(), damages())
+@given(st.data(), draws_of_damage)
 def test_kept_memory(originals, folder, data, damage):
     path = folder / "damaged-memory.h5"
     if data.draw(st.booleans()):
@@ -322,7 +276,7 @@ def test_kept_memory(originals, folder, data, damage):
         shutil.copyfile(originals["memory"], path)
         with h5py.File(path, "r+") as file:
             if data.draw(st.booleans()):
-                change_dataset(file, "memory", data)
+                change_dataset(file, "memory", data.draw(draws_of_damage))
             else:
                 origin = json.loads(file.attrs["origin"])
                 origin[data.draw(st.sampled_from(sorted(origin)))] = data.draw(ABSURD)
@@ -343,9 +297,9 @@ JSON = st.recursive(
 
 @pytest.fixture(scope="module")
 def run(originals, folder):
-    """A run directory with a checkpoint, and its settings."""
+    """A run directory with a checkpoint, its events, and the checkpoint's folder."""
     store = EventStore.open(originals["events"])
-    made = run_settings(store, TrainConfig(**SMALL), GridShape(1, 1, 1))
+    made = run_settings(store, TrainConfig(**SMALL, grid="1x1x1"))
     directory = RunDirectory(folder / "run")
     directory.checkpoints.mkdir(parents=True)
     directory.config_file.write_text(json.dumps(made))
@@ -354,16 +308,16 @@ def run(originals, folder):
     step = checkpoint_folder(directory.checkpoints, 7)
     checksum = write_checkpoint(part_path(step, 0), {"weights/a": np.eye(2)}, attributes)
     write_manifest(step, [checksum], attributes)
-    directory.keep_best(7, 1, 0.5)
-    directory.record("sweep", {"sweep": 1, "step": 6, "loss": 0.1})
-    return directory, made, step
+    best = {"step": 7, "sweep": 1, "score": 0.5}
+    directory.record("sweep", {"sweep": 1, "step": 7, "loss": 0.1, "validation": {"mrr": 0.5}, "best": best})
+    return directory, store, step
 
 
 @fuzzed
 @given(st.data())
 def test_files_of_a_run(run, folder, data):
-    directory, made, step = run
-    files = [directory.config_file, directory.metrics_file, directory.best_file, step / "manifest.json"]
+    directory, store, step = run
+    files = [directory.config_file, directory.metrics_file, step / "manifest.json"]
     file = data.draw(st.sampled_from(files))
     whole = file.read_bytes()
     try:
@@ -373,8 +327,8 @@ def test_files_of_a_run(run, folder, data):
             lambda: resumed_config(directory, {}),
             directory.records,
             directory.read_best,
-            lambda: find_start(directory, GridShape(1, 1, 1), made),
-            lambda: find_start(directory, GridShape(1, 1, 2), made),
+            lambda: find_start(directory, TrainConfig(**SMALL, grid="1x1x1"), store),
+            lambda: find_start(directory, TrainConfig(**SMALL, grid="1x1x2"), store),
         ):
             with case():
                 read()
@@ -466,30 +420,7 @@ def test_raw_numbers(folder, ids, times, features, dtype):
     prepared(folder, "in.csv", text.encode(), columns=columns, feature_dtype=dtype)
 
 
-@fuzzed
-@given(damages())
-def test_bytes_of_a_parquet_file(folder, damage):
-    original = folder / "whole.parquet"
-    if not original.exists():
-        pq.write_table(pa.table({"src": [1, 2, 3], "dst": [2, 3, 4], "time": [1.0, 2.0, 3.0]}), original)
-    path = folder / "damaged.parquet"
-    damaged(original, path, damage)
-    prepared(folder, path.name, path.read_bytes())
-
-
-ROWS = 8
-ARRAYS = {
-    "src": np.arange(ROWS) % 3,
-    "dst": np.arange(ROWS) % 4,
-    "time": np.arange(ROWS) // 2,
-    "edge_features": np.ones((ROWS, 2), np.float32),
-    "node_features": np.ones((4, 2), np.float32),
-    "label": np.arange(ROWS),
-    "node_label": np.arange(ROWS),
-    "split": np.repeat([0, 1, 2], [4, 2, 2]),
-    "validation_negatives": np.ones((2, 3), np.int64),
-    "test_negatives": np.zeros((2, 3), np.int64),
-}
+COMPLETE = complete_inputs()
 VALUE = st.sampled_from([-1, 0, 1, 2, 7, 2**31, 2**62, np.nan, np.inf, 1e300])
 DTYPE = st.sampled_from(["i8", "f4", "f8", ">i4", "u8", "?", "S3", "U3", "c8", "f2", "M8[s]", "m8[s]", "V4"])
 
@@ -523,52 +454,11 @@ def test_arrays(folder, data, bipartite):
     prepared(folder, "in.npz", content.getvalue(), bipartite=bipartite)
 
 
-@pytest.fixture(scope="module")
-def folders():
-    """Files of complete inputs, by format."""
-    contents = {}
-    for name in ("src", "edge_features", "node_features"):
-        contents[name], contents[f"{name}.npy"] = io.BytesIO(), io.BytesIO()
-        torch.save(torch.from_numpy(ARRAYS[name]), contents[name])
-        np.save(contents[f"{name}.npy"], ARRAYS[name])
-    contents["dict"], contents["npz"] = io.BytesIO(), io.BytesIO()
-    names = {"src": "src", "dst": "dst", "t": "time", "msg": "edge_features", "y": "node_label"}
-    torch.save({one: torch.from_numpy(ARRAYS[name]) for one, name in names.items()}, contents["dict"])
-    np.savez_compressed(contents["npz"], **ARRAYS)
-    made = {name: content.getvalue() for name, content in contents.items()}
-    rows = list(zip(*(ARRAYS[name] for name in ("src", "dst", "time", "split")), strict=True))
-    edges = "".join(f"{k},{u},{v},{t},{part}\n" for k, (u, v, t, part) in enumerate(rows))
-    table = "".join(f"{k},{u},{v},{t},0,{k % 4}\n" for k, (u, v, t, _) in enumerate(rows))
-    facts = "".join(f"{u}\t{k % 2}\t{v}\t{t}\n" for k, (u, v, t, _) in enumerate(rows)).encode()
-    return {
-        "tgl": {
-            "edges.csv": f",src,dst,time,ext_roll\n{edges}".encode(),
-            "edge_features.pt": made["edge_features"],
-            "node_features.pt": made["node_features"],
-            "labels.csv": b",node,time,label\n0,0,0,1\n1,1,0,0\n",
-        },
-        "dyglib": {
-            "ml_x.csv": f",u,i,ts,label,idx\n{table}".encode(),
-            "ml_x.npy": made["edge_features.npy"],
-            "ml_x_node.npy": made["node_features.npy"],
-        },
-        "kg": {
-            "train.txt": facts,
-            "valid.txt": b"0\t0\t1\t9\n",
-            "test.txt": b"0\t1\t1\t9\n",
-            "entity2id.txt": b"a\t0\nb\t1\nc\t2\nd\t3\n",
-            "relation2id.txt": b"p\t0\nq\t1\n",
-        },
-        "pyg": {"in.pt": made["dict"]},
-        "npz": {"in.npz": made["npz"]},
-    }
-
-
 @fuzzed
-@given(st.data(), damages())
-def test_bytes_of_arrays_and_folders(folder, folders, data, damage):
-    kind = data.draw(st.sampled_from(sorted(folders)))
-    files = dict(folders[kind])
+@given(st.data(), draws_of_damage)
+def test_bytes_of_all_formats(folder, data, damage):
+    kind = data.draw(st.sampled_from(sorted(COMPLETE)))
+    files = dict(COMPLETE[kind])
     name = data.draw(st.sampled_from(sorted(files)))
     original, path = folder / "whole", folder / "damaged"
     original.write_bytes(files[name])

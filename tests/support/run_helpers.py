@@ -38,7 +38,6 @@ def make_store(
     num_nodes=17,
     dim_edge=0,
     seed=0,
-    feature_scale=1.0,
     split=None,
     last_event_to=None,
     num_classes=0,
@@ -52,7 +51,7 @@ def make_store(
     ends = (rng.random((num_events, 2)) ** 2 * latest).astype(np.int64)
     if last_event_to is not None:
         ends[num_events * 7 // 10 :, 1] = last_event_to
-    features = (rng.normal(size=(num_events, dim_edge)) * feature_scale).astype(np.float32)
+    features = rng.normal(size=(num_events, dim_edge)).astype(np.float32)
     times = 1_200_000_000 + np.cumsum(rng.integers(0, 3, num_events))
     split = split or Split(num_events * 7 // 10, num_events * 17 // 20)
     labels = {}

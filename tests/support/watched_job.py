@@ -62,6 +62,11 @@ class WatchedJob:
         """What it has printed so far."""
         return self._log.read_text()
 
+    @property
+    def has_ended(self):
+        """Whether the command itself has ended."""
+        return self._launcher.poll() is not None
+
     def wait(self, seconds):
         """Exit status of the launcher."""
         return self._launcher.wait(seconds)

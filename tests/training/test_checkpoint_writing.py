@@ -11,7 +11,7 @@ from command_line import DISTTGL
 from run_helpers import make_store, small_options
 from watched_job import WatchedJob, needs_proc, wait_for
 
-from disttgl_hpc.training.resume import _newest_whole
+from disttgl_hpc.training.checkpoints import newest_whole
 from disttgl_hpc.training.run_directory import RunDirectory
 
 pytestmark = pytest.mark.slow
@@ -41,5 +41,5 @@ def test_a_full_disk_ends_the_job_and_leaves_the_checkpoint_before(tmp_path, ran
         assert "free disk space" in job.output
         assert job.output.count("Error:") == 1
         assert "Traceback" not in job.output
-    newest = _newest_whole(run, f"1x1x{max(1, ranks - 1)}")
+    newest = newest_whole(run, f"1x1x{max(1, ranks - 1)}")
     assert newest.folder == run.whole_checkpoints[-1]

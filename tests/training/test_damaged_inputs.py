@@ -11,16 +11,27 @@ from run_helpers import SMALL, make_store
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import StoreError
+from disttgl_hpc.sampling import presample
 from disttgl_hpc.sampling.graph_records import Record, check_records
 from disttgl_hpc.sampling.presample import sample
 from disttgl_hpc.store.event_store import EventStore
+from disttgl_hpc.training import train as training
+from disttgl_hpc.training.resume import find_prefix
 from disttgl_hpc.training.run_directory import RunDirectory
 from disttgl_hpc.training.sweep_ends import evaluate_run
 from disttgl_hpc.training.train import train
 
 
-def test_events_that_point_nowhere_are_neither_trained_on_nor_sampled(tmp_path):
-    path, config = make_store(tmp_path).path, TrainConfig(**SMALL, negative_sets=1)
+def _new(folder):
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("grid", ["", "auto"])
+def test_events_that_point_nowhere_are_neither_trained_on_nor_sampled(tmp_path, monkeypatch, grid):
+    for module, reader in ((training, "grid_shape"), (presample, "LiveGraphs")):
+        monkeypatch.setattr(module, reader, lambda *_: pytest.fail("must not read unchecked events"))
+    path, config = make_store(tmp_path).path, TrainConfig(**SMALL, negative_sets=1, grid=grid)
     with h5py.File(path, "r+") as file:
         file["tcsr/neighbors"][5] = 10**6
     store, run = EventStore.open(path), RunDirectory(tmp_path / "run")
@@ -29,6 +40,14 @@ def test_events_that_point_nowhere_are_neither_trained_on_nor_sampled(tmp_path):
     with pytest.raises(StoreError, match="tcsr/neighbors: ids of nodes"):
         sample(store, config, 1, tmp_path / "x.batches.h5", MPI.COMM_SELF)
     assert {place.name for place in tmp_path.iterdir()} == {path.name}
+
+
+def test_a_damaged_original_is_not_compared_with_a_longer_store(tmp_path):
+    original, longer = (make_store(_new(tmp_path / name), seed=seed) for seed, name in enumerate("ab"))
+    with h5py.File(original.path, "r+") as file:
+        file["events/src"][5] = 10**6
+    with pytest.raises(StoreError, match="events/src: ids of sources"):
+        find_prefix(longer, original.checksum, original.path)
 
 
 @pytest.fixture(scope="module")

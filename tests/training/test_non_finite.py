@@ -13,8 +13,8 @@ pytestmark = pytest.mark.slow
 @needs_proc
 @pytest.mark.skipif(shutil.which("mpiexec") is None, reason="needs an MPI launcher")
 def test_a_non_finite_loss_is_reported_once_with_rank_and_step(tmp_path):
-    store = make_store(tmp_path, dim_edge=2, feature_scale=1e37)
-    options = ["--run", tmp_path / "run", "--grid", "1x1x2", *small_options()]
+    store = make_store(tmp_path, dim_edge=2)
+    options = ["--run", tmp_path / "run", "--grid", "1x1x2", "--lr", 1e30, *small_options()]
     with WatchedJob(["mpiexec", "-n", 3, *DISTTGL, "train", store.path, *options], tmp_path) as job:
         assert wait_for(lambda: "Error:" in job.output, 100), job.output
         assert wait_for(lambda: not job.processes(), 10), job.output

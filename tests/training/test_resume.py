@@ -4,32 +4,17 @@ import json
 import logging
 
 import pytest
-from mpi4py import MPI
 from run_helpers import SMALL, make_store
 from run_records import records
+from serial_jobs import job
 from stored_states import assert_same_state
 
 from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import ConfigError, StoreError
-from disttgl_hpc.grid.job import StopRequest
-from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.training.resume import find_start, resumed_config
-from disttgl_hpc.training.run_directory import RunDirectory, run_settings
-from disttgl_hpc.training.train import train
+from disttgl_hpc.training.run_directory import RunDirectory
 
 BATCHES = 7  # of a sweep
-
-
-def job(path, store, *, stop_after=None, resume=False, **settings):
-    """One job of a serial run: whether it came to its end. ``stop_after`` so many steps it is asked to stop."""
-    run, asked = RunDirectory(path), iter(range(1, 10**6))
-    config = TrainConfig(**{**SMALL, **settings})
-    if resume:
-        config = resumed_config(run, settings)
-    with pytest.MonkeyPatch.context() as patch:
-        if stop_after is not None:
-            patch.setattr(StopRequest, "is_made", lambda _: next(asked) >= stop_after)
-        return train(store, config, run, MPI.COMM_SELF, resume=resume)
 
 
 @pytest.fixture
@@ -93,6 +78,18 @@ def test_what_decides_the_result_cannot_be_changed(tmp_path, store):
     assert resumed_config(RunDirectory(tmp_path / "run"), free).keep_checkpoints == 7
 
 
+def test_a_run_that_began_with_another_sampling_is_refused(tmp_path, store):
+    run = RunDirectory(tmp_path / "run")
+    job(run.path, store, stop_after=2)
+    settings = json.loads(run.config_file.read_text())
+    for earlier in ({"sampling_version": 1}, {}):  # the first version was not recorded
+        del settings["sampling_version"]
+        settings |= earlier
+        run.config_file.write_text(json.dumps(settings))
+        with pytest.raises(ConfigError, match=r"version 1 of the sampling.*begin another run"):
+            job(run.path, store, resume=True)
+
+
 def test_a_changed_configuration_or_other_events_are_refused(tmp_path, store):
     run = RunDirectory(tmp_path / "run")
     job(run.path, store, stop_after=2)
@@ -122,7 +119,7 @@ def test_the_last_checkpoints_the_best_and_the_last_sweeps_are_kept(tmp_path, st
     run = RunDirectory(tmp_path / "run")
     job(run.path, store, epochs=4, checkpoint_steps=2, keep_checkpoints=2, stop_after=27)
     kept = {int(folder.name.removeprefix("step-")) for folder in run.whole_checkpoints}
-    assert kept == {26, 27, 3 * BATCHES, run.read_best()["step"]}
+    assert kept == {26, 27, 3 * BATCHES, run.read_best().step}
 
 
 def test_another_grid_needs_a_sweeps_end(tmp_path, store):
@@ -130,6 +127,5 @@ def test_another_grid_needs_a_sweeps_end(tmp_path, store):
     job(run.path, store, stop_after=2)
     manifest = run.whole_checkpoints[-1] / "manifest.json"
     assert '"grid": "1x1x1"' in manifest.read_text()
-    shape = GridShape(2, 1, 1)
     with pytest.raises(ConfigError, match="--grid 1x1x1"):
-        find_start(run, shape, run_settings(store, TrainConfig(**SMALL), shape))
+        find_start(run, TrainConfig(**SMALL, grid="2x1x1"), store)

@@ -14,11 +14,13 @@ from disttgl_hpc.grid.job import StopRequest
 from disttgl_hpc.inference.queries import embed
 from disttgl_hpc.inference.trained_run import open_trained
 from disttgl_hpc.ingest.append import AppendSettings, append
+from disttgl_hpc.ingest.columns import parse_columns
 from disttgl_hpc.ingest.prepare import PrepareSettings, prepare
 from disttgl_hpc.ingest.split import parse_split
 from disttgl_hpc.store.checkpoint_files import read_checkpoint
-from disttgl_hpc.training.resume import resumed_config
+from disttgl_hpc.training.resume import find_prefix, resumed_config
 from disttgl_hpc.training.run_directory import RunDirectory
+from disttgl_hpc.training.run_events import with_task
 from disttgl_hpc.training.sweep_ends import evaluate_run
 from disttgl_hpc.training.train import train
 
@@ -76,7 +78,7 @@ def test_a_run_goes_on_with_a_longer_stream(tmp_path, stores, caplog):
     assert [record["sweep"] for record in found[:-1]] == [1, 2, 3, 4]
     assert found[3]["step"] == first_step + 2 * steps
     assert found[-1]["validation"]["num_events"] == LONG * 15 // 100
-    assert run.read_best()["sweep"] > 2, "validations of other events do not compare"
+    assert run.read_best().sweep > 2, "validations of other events do not compare"
     counts = {
         name: (optimiser[name].item(), array.item())
         for name, array in read_checkpoint(run.last_checkpoint, "optimiser/").arrays.items()
@@ -103,6 +105,21 @@ def test_it_may_be_stopped_at_any_time(tmp_path, stores):
     assert records(run.path) == records(whole.path)
 
 
+def test_a_sweep_that_was_not_validated_leaves_no_gap_in_the_records(tmp_path, stores):
+    """Stopped at the end of the first sweep, before its validation, the run goes on with the longer stream."""
+    store, longer = stores
+    run = RunDirectory(tmp_path / "run")
+    assert not job(
+        run, store, epochs=3, stop_after=-(-store.stream.split.train_end // SMALL["local_batch"]) - 1
+    )
+    assert run.best() is None
+    assert not job(run, longer, resume=True, stop_after=2)
+    assert job(run, longer, resume=True)
+    assert [sweep["sweep"] for sweep in run.sweeps()] == [1, 2, 3]
+    assert "validation" not in run.sweeps()[0]
+    assert run.read_best().sweep > 1
+
+
 def test_an_unfinished_sweep_is_no_place_to_go_on_from(tmp_path, stores):
     store, longer = stores
     run = RunDirectory(tmp_path / "run")
@@ -121,3 +138,27 @@ def test_other_events_and_static_memory_are_refused(tmp_path, stores):
     assert job(run, store, epochs=1, static="co-trained")
     with pytest.raises(ConfigError, match="static memory"):
         job(run, longer, resume=True, epochs=2)
+
+
+def test_classes_are_compared_by_name_where_a_longer_store_numbers_them_otherwise(tmp_path):
+    """A later class sorts before the others; the store is that of a task, which sees past classes as features."""
+    rows = [f"{event % 5},{event % 7},{event},{'bc'[event % 2]}" for event in range(60)]
+    stores = []
+    for name, lines in {
+        "old": rows[:40],
+        "longer": [*rows, "1,2,61,a"],
+        "other": ["0,0,0,c", *rows[1:]],
+    }.items():
+        (tmp_path / f"{name}.csv").write_text("\n".join(["src,dst,time,label", *lines]))
+        columns = parse_columns("src=src,dst=dst,time=time,label=label")
+        stores.append(
+            prepare(
+                PrepareSettings(
+                    inputs=(tmp_path / f"{name}.csv",), output=tmp_path / f"{name}.events.h5", columns=columns
+                )
+            )
+        )
+    old, longer, other = (with_task(store, TrainConfig(**SMALL, task="edge")) for store in stores)
+    assert find_prefix(longer, old.checksum, old.path).num_events == 40
+    with pytest.raises(StoreError, match="event classes differ"):
+        find_prefix(other, old.checksum, old.path)

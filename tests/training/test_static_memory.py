@@ -16,8 +16,9 @@ from disttgl_hpc.evaluation.candidates import held_out_parts
 from disttgl_hpc.evaluation.metrics import link_metrics
 from disttgl_hpc.grid.job import StopRequest
 from disttgl_hpc.grid.schedule import GridShape
+from disttgl_hpc.inference.trained_run import open_trained
 from disttgl_hpc.model.input_builder import build_model
-from disttgl_hpc.store.node_rows import StaticOrigin, write_static_store
+from disttgl_hpc.store.node_rows import StaticOrigin, StaticStore, with_static_memory, write_static_store
 from disttgl_hpc.training.checkpoints import load_memory, load_static, load_weights
 from disttgl_hpc.training.resume import resumed_config
 from disttgl_hpc.training.run_directory import RunDirectory
@@ -134,6 +135,28 @@ def test_a_run_never_takes_another_table(tmp_path, store):
     moved.unlink()
     with pytest.raises(StoreError, match="no such file"):
         evaluate_run(RunDirectory(run), None, MPI.COMM_SELF)
+
+
+def test_a_damaged_table_is_not_used_by_anything(tmp_path, store):
+    """Also where its checksum and shape still look right."""
+    table, run, config = tmp_path / "t.static.h5", tmp_path / "run", {"epochs": 1}
+    rows = write_table(table, store)
+    run_in(run, store, static=str(table), **config)
+    content = bytearray(table.read_bytes())
+    content[content.find(rows.tobytes())] ^= 1
+    table.write_bytes(content)
+    uses = [
+        lambda: run_in(tmp_path / "new", store, static=str(table), **config),
+        lambda: run_in(run, store, resume=True, epochs=2),
+        lambda: evaluate_run(RunDirectory(run), None, MPI.COMM_SELF),
+        lambda: open_trained(RunDirectory(run)),
+        lambda: with_static_memory(store, TrainConfig(static=str(table))),
+        lambda: StaticStore.open(table, check=True),
+    ]
+    for use in uses:
+        with pytest.raises(StoreError, match=r"t\.static\.h5: contents must have the checksum"):
+            use()
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_run_without_static_memory_is_not_given_one(tmp_path, store):

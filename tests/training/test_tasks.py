@@ -1,3 +1,4 @@
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from disttgl_hpc.evaluation.candidates import held_out_parts
 from disttgl_hpc.evaluation.metrics import NewNodes, link_metrics, ranked
 from disttgl_hpc.events.stream import Targets
 from disttgl_hpc.model.input_builder import build_model
+from disttgl_hpc.sampling.class_features import event_rows, event_scale
 from disttgl_hpc.training.run_events import check_batches_fit, class_weights, with_task
 
 
@@ -36,12 +38,25 @@ def test_links_alone_leave_the_events_as_they_are(store):
 
 
 def test_past_classes_are_features_behind_those_of_the_events(store):
-    stream = with_task(store, config_of(task="edge")).stream
-    assert (stream.edge_features[:, :2] == store.stream.edge_features).all()
-    assert (stream.edge_features[:, 2:] == np.eye(3)[store.stream.edge_labels]).all()
-    assert (stream.targets.num_classes, stream.targets.known) == (3, None)
+    stream, events = with_task(store, config_of(task="edge")).stream, np.array([5, 0, 219, 5])
+    rows = event_rows(stream, events)
+    assert (rows[:, :2] == store.stream.edge_features[events]).all()
+    assert (rows[:, 2:] == np.eye(3)[store.stream.edge_labels[events]]).all()
+    assert (stream.targets.num_classes, stream.targets.known, stream.dim_edge) == (3, None, 5)
     plain = with_task(store, config_of(task="edge", class_history=False)).stream
-    assert plain.edge_features is store.stream.edge_features
+    assert (event_rows(plain, events) == store.stream.edge_features[events]).all()
+
+
+@pytest.mark.parametrize("task", ["edge", "link+edge", "node"])
+def test_a_task_copies_neither_features_nor_classes(tmp_path, task):
+    """Every process of a job, daemons included, calls it: tables of events must stay mapped."""
+    large = make_store(tmp_path, num_events=20_000, dim_edge=50, num_classes=3)
+    tracemalloc.start()
+    stream = with_task(large, config_of(task=task)).stream
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * stream.num_events  # less than a number for every event
+    assert np.shares_memory(stream.edge_features, large.stream.edge_features)
 
 
 @pytest.mark.parametrize("dtype", [np.int8, None])
@@ -50,8 +65,8 @@ def test_past_classes_join_small_features_and_none_with_a_scale_of_one(store, dt
     scale = None if dtype is None else np.full(2, 0.5, np.float32)
     given = replace(store, stream=replace(store.stream, edge_features=own, edge_scale=scale))
     stream = with_task(given, config_of(task="edge")).stream
-    assert stream.edge_features.dtype == np.int8
-    assert stream.edge_scale.tolist() == ([] if dtype is None else [0.5, 0.5]) + [1, 1, 1]
+    assert event_rows(stream, np.arange(4)).dtype == np.int8
+    assert event_scale(stream).tolist() == ([] if dtype is None else [0.5, 0.5]) + [1, 1, 1]
 
 
 def test_known_features_do_not_hold_the_class(store):
@@ -74,6 +89,26 @@ def test_a_node_has_a_state_or_it_has_not(store):
 def test_events_without_classes_are_refused_with_a_remedy(tmp_path, task, remedy):
     with pytest.raises(ConfigError, match=remedy):
         with_task(make_store(tmp_path), config_of(task=task))
+
+
+@pytest.mark.parametrize("label", [3, 100_000, 2**63 - 1])
+def test_a_class_without_a_name_is_refused(store, label):
+    labels = np.array(store.stream.edge_labels)
+    labels[7] = label
+    named = replace(store, class_names=("a", "b", "c"), stream=replace(store.stream, edge_labels=labels))
+    with pytest.raises(ConfigError, match=rf"3 classes.*event 7 has class {label}"):
+        with_task(named, config_of(task="edge"))
+
+
+@pytest.mark.parametrize("label", [100_000, 2**63 - 1])
+def test_more_classes_than_a_model_can_predict_are_refused(store, label):
+    labels = np.array(store.stream.edge_labels)
+    labels[7] = label
+    unnamed = replace(store, stream=replace(store.stream, edge_labels=labels))
+    names = tuple(map(str, range(100_000)))
+    for events in (unnamed, replace(store, class_names=names)):
+        with pytest.raises(ConfigError, match="at most 65,536 classes"):
+            with_task(events, config_of(task="edge"))
 
 
 def test_training_events_without_any_label_are_refused(store):
@@ -116,6 +151,22 @@ def test_pitfall_19_classes_do_not_depend_on_who_shares_the_work(store, monkeypa
     assert [metrics.links is None for metrics in alone] == [task == "edge"] * 2
 
 
+def test_an_evaluation_holds_no_score_of_every_event_and_class(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "EVENTS_AT_ONCE", 5)
+    store, config = make_store(tmp_path, num_events=2_000, num_classes=3), config_of(task="edge")
+    named = replace(store, class_names=tuple(map(str, range(10_000))))
+    stream = with_task(named, config).stream
+    part, model = held_out_parts(stream, config)[0], build_model(stream, config)
+    evaluator, memory = evaluator_of(stream, task="edge"), memory_of(stream)
+    evaluator.evaluate(model, memory.copy(), part)  # compiles loops, which takes memory of its own
+    tracemalloc.start()
+    metrics = evaluator.evaluate(model, memory, part)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert metrics.classes.num_events == 300
+    assert peak < 300 * 10_000
+
+
 def test_pitfall_23_no_event_sees_its_own_class_or_a_later_one(store, monkeypatch):
     """Other classes from some event on leave all scores before and at it as they are, up to those of its time."""
     config = config_of(task="link+edge", evaluation_batch=7)
@@ -129,8 +180,10 @@ def test_pitfall_23_no_event_sees_its_own_class_or_a_later_one(store, monkeypatc
         changed = replace(store, stream=replace(store.stream, edge_labels=labels.copy()))
         stream = with_task(changed, config).stream
         evaluator = evaluator_of(stream, **{"task": "link+edge", "evaluation_batch": 7})
-        seen = []
-        monkeypatch.setattr(evaluator, "_metrics", lambda units, _, seen=seen: seen.extend(units))
+        seen, score = [], evaluator.score
+        monkeypatch.setattr(
+            evaluator, "score", lambda *unit, seen=seen, score=score: seen.append(score(*unit)) or seen[-1]
+        )
         evaluator.evaluate(build_model(stream, config), memory_of(stream), part)
         scores.append(
             [np.concatenate([getattr(unit, name) for unit in seen]) for name in ("classes", "links")]

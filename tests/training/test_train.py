@@ -1,6 +1,7 @@
 """Training in one process against the emulation, and what a run leaves behind."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -150,13 +151,13 @@ def test_held_out_events_do_not_change_training(tmp_path):
 
 
 def test_a_failed_run_does_not_block_its_name(tmp_path):
-    store = make_store(tmp_path, dim_edge=2, feature_scale=1e37)
+    store = make_store(tmp_path, dim_edge=2)
     with pytest.raises(TrainingError):
-        run_in(tmp_path / "run", store)
+        run_in(tmp_path / "run", store, lr=1e30)
     with pytest.raises(StoreError, match="finished no sweep"):
         evaluate_run(RunDirectory(tmp_path / "run"), None, MPI.COMM_SELF)
     with pytest.raises(TrainingError):
-        run_in(tmp_path / "run", store)
+        run_in(tmp_path / "run", store, lr=1e30)
 
 
 def test_a_run_cannot_lie_in_a_file(tmp_path):
@@ -180,6 +181,30 @@ def test_a_finished_run_is_not_overwritten(tmp_path):
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
-    store = make_store(tmp_path, dim_edge=2, feature_scale=1e37)
+    store = make_store(tmp_path, dim_edge=2)
     with pytest.raises(TrainingError, match=r"loss is nan.*step \d+|loss is inf.*step \d+"):
-        run_in(tmp_path / "run", store)
+        run_in(tmp_path / "run", store, lr=1e30)
+
+
+@pytest.mark.parametrize("kind", ["edge", "scaled edge", "node"])
+def test_extreme_features_are_refused_with_their_column(tmp_path, kind):
+    store = make_store(tmp_path, dim_edge=2)
+    stream, scale = store.stream, np.array([1.0, 1e37], np.float32)
+    table = np.ones((stream.num_nodes if kind == "node" else stream.num_events, 2), np.float32)
+    changed = {
+        "edge": {"edge_features": table * scale},
+        "scaled edge": {"edge_features": table.astype(np.int8), "edge_scale": scale},
+        "node": {"node_features": table * scale},
+    }[kind]
+    extreme = replace(store, stream=replace(stream, **changed))
+    with pytest.raises(ConfigError, match=rf"{kind.split()[-1]} features.*column 1 reaches 1e\+37.*scale"):
+        train(extreme, TrainConfig(**SMALL), RunDirectory(tmp_path / "run"), MPI.COMM_SELF)
+
+
+def test_a_single_extreme_feature_is_named_where_training_fails(tmp_path):
+    store = make_store(tmp_path, num_events=3_000, dim_edge=2)
+    features = np.array(store.stream.edge_features)
+    features[400, 1] = 1e35
+    odd = replace(store, stream=replace(store.stream, edge_features=features))
+    with pytest.raises(TrainingError, match=r"column 1 .*1e\+35"):
+        train(odd, TrainConfig(**SMALL), RunDirectory(tmp_path / "run"), MPI.COMM_SELF)

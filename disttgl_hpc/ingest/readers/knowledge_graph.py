@@ -63,7 +63,7 @@ def read_knowledge_graph(path: Path, chunk_events: int) -> RawInput:
 
 def _facts(path: Path, chunk_events: int) -> Chunks:
     """Facts of a file as events; further columns are ignored."""
-    width = len(first_line(path, 0).split("\t"))
+    width = len(first_line(path, 0, quotes=False).split("\t"))
     if width < 4:
         raise InputError(
             f"{path}, line 1: a fact is subject, relation, object and time separated by tabs, {width} columns "

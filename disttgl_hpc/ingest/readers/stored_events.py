@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from disttgl_hpc.errors import InputError
@@ -44,9 +45,9 @@ def _later(one: RawInput, store: EventStore) -> Iterator[tuple[RawEvents, Origin
 def _stored_events(
     store: EventStore, chunk_events: int, *, is_numbered: bool
 ) -> Iterator[tuple[RawEvents, Origin]]:
-    """All events of a store in order, in chunks, with numbers or names of their classes."""
+    """All events of a store in order, in chunks, with numbers or names of their classes; an unknown one is -1."""
     stream, ids = store.stream, pa.array(store.node_ids())
-    names = None if is_numbered or not store.class_names else pa.array(store.class_names)
+    names = None if is_numbered or not store.class_names else pa.array([*store.class_names, "-1"])
     for first in range(0, stream.num_events, chunk_events):
         where = slice(first, first + chunk_events)
         labels = None if stream.edge_labels is None else pa.array(stream.edge_labels[where])
@@ -55,7 +56,9 @@ def _stored_events(
             src=ids.take(pa.array(stream.src[where])),
             dst=ids.take(pa.array(stream.dst[where])),
             time=stream.time[where],
-            edge_label=labels if names is None or labels is None else names.take(labels),
+            edge_label=labels
+            if names is None or labels is None
+            else names.take(_positions(labels, len(names))),
             node_label=None if store.node_labels is None else store.node_labels[where],
             features=features,
             edge_classes=None if stream.edge_classes is None else stream.edge_classes[where],
@@ -64,6 +67,11 @@ def _stored_events(
             time_unit=store.stream.time_unit,
         )
         yield raw, Origin(store.path, first, lambda row: f"event {row}")
+
+
+def _positions(labels: pa.Array, num_names: int) -> pa.Array:
+    """Positions of labels (n,) among names, whose last one is of unknown labels."""
+    return pc.if_else(pc.less(labels, 0), num_names - 1, labels)
 
 
 def _check_later(raw: RawEvents, origin: Origin, store: EventStore) -> None:

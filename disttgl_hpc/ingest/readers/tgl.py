@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from disttgl_hpc.errors import InputError
 from disttgl_hpc.events.tcsr import Times
 from disttgl_hpc.ingest.columns import Columns
-from disttgl_hpc.ingest.raw_events import RawEvents, exact_numbers, feature_rows, raw_events
+from disttgl_hpc.ingest.raw_events import (
+    RawEvents,
+    exact_numbers,
+    feature_rows,
+    is_text,
+    raw_events,
+    without_point,
+)
 from disttgl_hpc.ingest.readers.array_files import load_array
 from disttgl_hpc.ingest.readers.text_files import TextLayout, header_names, read_text, require_columns
 from disttgl_hpc.ingest.source import Chunks, NodeTable, RawInput, split_rows
@@ -157,6 +164,6 @@ class _Labels:
 
 def _numbers(ids: pa.Array, path: Path) -> NDArray[np.int64]:
     try:
-        return np.asarray(ids.cast(pa.int64()))
+        return np.asarray((without_point(ids) if is_text(ids.type) else ids).cast(pa.int64()))
     except pa.ArrowInvalid as error:
         raise InputError(f"{path}: labels need integer node ids ({error}): number the nodes") from None
