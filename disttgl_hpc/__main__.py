@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 from disttgl_hpc.errors import GridError
@@ -14,6 +15,7 @@ _USAGE, _INTERRUPTED = 2, 130
 
 def main() -> None:
     """Run the command line, in a child process if this is a rank of a job."""
+    _fill_standard_files()
     fork_rank()
     try:
         check_room_for_mpi()
@@ -25,6 +27,15 @@ def main() -> None:
         sys.stderr.write("Error: interrupted\n")
         sys.exit(_INTERRUPTED)
     command_line.main()
+
+
+def _fill_standard_files() -> None:
+    """Open those that are closed on /dev/null: the next file to be opened would receive what is printed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 if __name__ == "__main__":

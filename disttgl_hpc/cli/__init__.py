@@ -6,11 +6,12 @@ import difflib
 import faulthandler
 import functools
 import importlib
+import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -128,7 +129,15 @@ def _ended_by_exception() -> Iterator[None]:
 
 def main() -> None:
     """Run a command; on an error print it once, readably, and end every rank of the job."""
-    faulthandler.enable()  # a file truncated while it is mapped causes a bus error: print where
+    try:
+        _run()
+    finally:
+        _lose_outputs()
+
+
+def _run() -> None:
+    """Run a command and exit."""
+    faulthandler.enable()  # a file truncated while it is mapped causes a bus error: print where, if it can
     drop_names_of_segments(MPI.COMM_WORLD)  # first, since importing a command takes seconds
     # Of its own: on COMM_WORLD other ranks may be in an operation of the command, which a barrier must not match.
     peers = dup(MPI.COMM_WORLD, DEFAULT_TIMEOUT_S, "the other ranks to start")
@@ -150,6 +159,37 @@ def main() -> None:
         _end_job(_FAILED)
     else:
         sys.exit(status)  # set by click.exceptions.Exit
+
+
+def print_answer(text: str, *, nl: bool = True) -> None:
+    """Print what a command was asked for. Raises StoreError if standard output cannot be written."""
+    try:
+        click.echo(text, nl=nl)
+    except BrokenPipeError:  # click exits without a word
+        raise
+    except OSError as error:
+        raise StoreError(f"standard output cannot be written: {error.strerror}") from error
+
+
+def print_done(text: str, *, err: bool = False) -> None:
+    """Print what a command has done, which does not fail if nobody can read it; a log line then says so."""
+    try:
+        click.echo(text, err=err)
+    except OSError as error:
+        where = "error" if err else "output"
+        log.get_logger(__name__).warning("standard %s cannot be written: %s", where, error.strerror)
+
+
+def _lose_outputs() -> None:
+    """Send to /dev/null what standard output and error do not take.
+
+    Python keeps it and would write it again when it exits, and change the exit status.
+    """
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None if closed
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _leave_together(error: Exception, world: Communicator) -> None:
@@ -184,10 +224,11 @@ def _tell_failure(error: BaseException, *, alone: bool = False) -> None:
     world = MPI.COMM_WORLD
     several = world.size > 1 and not alone
     where = f"rank {world.rank} of {world.size} ({MPI.Get_processor_name()}): " if several else ""
-    click.echo(f"Error: {where}{log.printable(_text(error))}", err=True)
-    if not isinstance(error, click.ClickException | DisttglError | KeyboardInterrupt | MemoryError):
-        click.echo(log.printable("".join(traceback.format_exception(error))), err=True, nl=False)
-    sys.stderr.flush()
+    with suppress(OSError):  # nobody listens
+        click.echo(f"Error: {where}{log.printable(_text(error))}", err=True)
+        if not isinstance(error, click.ClickException | DisttglError | KeyboardInterrupt | MemoryError):
+            click.echo(log.printable("".join(traceback.format_exception(error))), err=True, nl=False)
+        sys.stderr.flush()
 
 
 def _text(error: BaseException) -> str:

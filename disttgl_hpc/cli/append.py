@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from disttgl_hpc.cli import one_process
+from disttgl_hpc.cli import one_process, print_done
 from disttgl_hpc.ingest.append import AppendSettings
 from disttgl_hpc.ingest.append import append as run_append
 from disttgl_hpc.ingest.columns import parse_columns
@@ -57,7 +57,7 @@ def append(store: Path, inputs: tuple[Path, ...], **options: Any) -> None:
     given |= {name: parse(given[name]) for name, parse in parsers.items() if name in given}
     longer = run_append(AppendSettings(store=store, inputs=inputs, **given))
     stream, num_before = longer.stream, longer.grown_from[-1].num_events
-    click.echo(
+    print_done(
         f"{longer.path}: {stream.num_events:,} events, {stream.num_events - num_before:,} of them new, "
         f"{stream.num_nodes:,} nodes, training up to event {stream.split.train_end:,}, validation up to "
         f"{stream.split.validation_end:,}"

@@ -12,6 +12,7 @@ from mpi4py import MPI
 
 from disttgl_hpc.benchmarks.scaling_bench import ScalingPlan, measure_scaling
 from disttgl_hpc.benchmarks.train_bench import TrainingPlan, measure_loader, measure_training
+from disttgl_hpc.cli import print_answer
 from disttgl_hpc.cli.options import config_options, given_settings, write_json
 from disttgl_hpc.config import TrainConfig, train_config
 from disttgl_hpc.grid.mpi_probe import mpi_library
@@ -172,4 +173,4 @@ def _print(
     """Write a record with the name of the MPI library to its file, and print its table."""
     record["machine"]["versions"]["mpi"] = mpi_library()
     write_json(record, json_file)
-    click.echo(table(record))
+    print_answer(table(record))

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from disttgl_hpc.cli import one_process
+from disttgl_hpc.cli import one_process, print_answer
 from disttgl_hpc.inference.classify import HeadSettings
 from disttgl_hpc.inference.classify import classify as run_classify
 from disttgl_hpc.report.result_tables import heads_table
@@ -48,4 +48,4 @@ def classify(run: Path, events: Path | None, **settings: Any) -> None:
     shows all heads; RUN/classify.json has each of them. To train the embeddings as well: `disttgl train
     --task node` or `--task link+node`.
     """
-    click.echo(heads_table(run_classify(RunDirectory(run), HeadSettings(**settings), events)))
+    print_answer(heads_table(run_classify(RunDirectory(run), HeadSettings(**settings), events)))

@@ -8,6 +8,7 @@ from typing import Any
 import click
 from mpi4py import MPI
 
+from disttgl_hpc.cli import print_answer
 from disttgl_hpc.cli.options import config_options, given_settings
 from disttgl_hpc.config import TrainConfig, toml_text, train_config
 from disttgl_hpc.training.run_directory import RunDirectory, saved_config
@@ -36,4 +37,4 @@ def config(run: Path | None, defaults: bool, **options: Any) -> None:
     base = TrainConfig() if run is None else saved_config(RunDirectory(run).read_config())
     settings = train_config(base.as_dict(), given)
     if MPI.COMM_WORLD.rank == 0:
-        click.echo(toml_text(settings, explained=defaults), nl=False)
+        print_answer(toml_text(settings, explained=defaults), nl=False)

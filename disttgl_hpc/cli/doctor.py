@@ -13,6 +13,7 @@ import click
 from mpi4py import MPI
 
 from disttgl_hpc.benchmarks.doctor import Check, Verdict, diagnose, examine, launched_by
+from disttgl_hpc.cli import print_answer
 from disttgl_hpc.cli.options import config_options, given_settings
 from disttgl_hpc.config import train_config
 
@@ -43,7 +44,7 @@ def doctor(events: Path | None, run_path: Path, **options: Any) -> None:
     # If MPI did not connect the processes, each of them is rank 0.
     launch = launched_by(dict(os.environ))
     if MPI.COMM_WORLD.rank == 0 and (launch is None or launch[2] == 0):
-        click.echo("\n".join(table(checks)))
+        print_answer("\n".join(table(checks)))
     if any(check.verdict is Verdict.FAILS for check in checks):
         raise click.exceptions.Exit(1)
 

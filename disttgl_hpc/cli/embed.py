@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from disttgl_hpc.cli import one_process
+from disttgl_hpc.cli import one_process, print_done
 from disttgl_hpc.cli.options import at_option, events_options
 from disttgl_hpc.inference.answers import (
     EMBEDDING_KINDS,
@@ -62,7 +62,7 @@ def embed(
     wanted = trained.ids.nodes(None if nodes is None else read_ids(nodes), of)
     embeddings = run_embed(trained, wanted, moment)
     write_embeddings_file(output, node_columns(trained, wanted), embeddings, origin_of(trained, run, moment))
-    click.echo(
+    print_done(
         f"{output}: {len(embeddings):,} nodes × {embeddings.shape[1]}, after {moment.position:,} events, "
         f"time {moment.time}"
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from mpi4py import MPI
 
+from disttgl_hpc.cli import print_answer
 from disttgl_hpc.report.result_tables import results_table
 from disttgl_hpc.training.run_directory import RunDirectory
 from disttgl_hpc.training.sweep_ends import evaluate_run
@@ -31,4 +32,4 @@ def evaluate(run: Path, events: Path | None, static: Path | None, as_json: bool)
     """
     results = evaluate_run(RunDirectory(run), events, MPI.COMM_WORLD, static)
     if MPI.COMM_WORLD.rank == 0:
-        click.echo(json.dumps(results) if as_json else results_table(results))
+        print_answer(json.dumps(results) if as_json else results_table(results))

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from disttgl_hpc.cli import one_process
+from disttgl_hpc.cli import one_process, print_done
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.events.synthetic import KINDS, WIKIPEDIA, Recipe
 from disttgl_hpc.ingest.generate import GenerateSettings
@@ -116,7 +116,7 @@ def generate(
     recipe = dataclasses.replace(_LIKE[like], **given) if like else Recipe(**_with_defaults(given))
     settings = GenerateSettings(recipe=recipe, output=output, name=name, force=force)
     run_generate(settings)
-    click.echo(f"{output}: {recipe.num_events:,} events, {recipe.num_nodes:,} nodes")
+    print_done(f"{output}: {recipe.num_events:,} events, {recipe.num_nodes:,} nodes")
 
 
 def _node_counts(nodes: int | None, sources: int | None, destinations: int | None) -> dict[str, int]:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import numpy as np
 
-from disttgl_hpc.cli import one_process
+from disttgl_hpc.cli import one_process, print_answer
 from disttgl_hpc.events.statistics import count_values, describe
 from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.log import printable
@@ -44,7 +44,7 @@ def inspect(file: Path, as_json: bool, verify: bool) -> None:
     others = {KIND: _batch_facts, STATIC_KIND: _static_facts, KEPT_KIND: _memory_facts}
     facts_of = next((others[kind] for kind in others if is_kind(file, kind)), _event_facts)
     facts = facts_of(file, verify=verify)
-    click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(_lines(facts)))
+    print_answer(json.dumps(facts, indent=2) if as_json else "\n".join(_lines(facts)))
 
 
 def _batch_facts(file: Path, *, verify: bool) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from disttgl_hpc.cli import print_answer, print_done
 from disttgl_hpc.config import TrainConfig, read_toml, setting_of
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.inference.answers import TABLE_KINDS, check_kind, write_table, write_table_file
@@ -201,9 +202,9 @@ def print_table(columns: dict[str, Any], file: Path | None) -> None:
     """Write a table to ``file``, or as CSV to standard output."""
     if file is not None:
         write_table_file(file, columns)
-        click.echo(f"{file}: {len(next(iter(columns.values()))):,} rows")
+        print_done(f"{file}: {len(next(iter(columns.values()))):,} rows")
         return
     table = io.BytesIO()
     write_table(table, columns, "csv")
     text = table.getvalue().decode("utf-8")
-    click.echo(printable(text) if sys.stdout.isatty() else text, nl=False)
+    print_answer(printable(text) if sys.stdout.isatty() else text, nl=False)

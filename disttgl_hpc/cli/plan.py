@@ -12,7 +12,7 @@ import click
 from mpi4py import MPI
 
 from disttgl_hpc.benchmarks.calibration import calibrate, check_calibration, cores_of, sizes_to_try
-from disttgl_hpc.cli import one_process
+from disttgl_hpc.cli import one_process, print_answer
 from disttgl_hpc.cli.options import (
     as_options,
     config_options,
@@ -135,7 +135,7 @@ def plan(
     else:
         record, text = _planned(events, store, **options)
     write_json(record, json_file)
-    click.echo(text)
+    print_answer(text)
 
 
 def _captured(stream: EventStream, batch_sizes: str | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from disttgl_hpc.cli import one_process
+from disttgl_hpc.cli import one_process, print_done
 from disttgl_hpc.ingest.columns import joined_names, parse_columns
 from disttgl_hpc.ingest.formats import FORMATS
 from disttgl_hpc.ingest.prepare import PrepareSettings
@@ -92,7 +92,7 @@ def prepare(inputs: tuple[Path, ...], output: Path, **options: Any) -> None:
     """
     settings = PrepareSettings(inputs=inputs, output=output, **_parsed(options))
     stream = run_prepare(settings).stream
-    click.echo(
+    print_done(
         f"{output}: {stream.num_events:,} events, {stream.num_nodes:,} nodes, "
         f"training up to event {stream.split.train_end:,}, validation up to {stream.split.validation_end:,}"
     )

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from mpi4py import MPI
 
+from disttgl_hpc.cli import print_done
 from disttgl_hpc.cli.options import config_options, given_settings
 from disttgl_hpc.config import CO_TRAINED, read_toml
 from disttgl_hpc.grid.job import EXIT_STATUS, ignore_stop_signals
@@ -85,11 +86,11 @@ def pretrain(
     if learned is None:
         ignore_stop_signals()
         if MPI.COMM_WORLD.rank == 0:
-            click.echo("Stopped after a checkpoint. Repeat the command to continue.", err=True)
+            print_done("Stopped after a checkpoint. Repeat the command to continue.", err=True)
         raise click.exceptions.Exit(EXIT_STATUS)
     if MPI.COMM_WORLD.rank == 0:
         known = int(learned.rows.any(axis=1).sum())
-        click.echo(
+        print_done(
             f"{output}: {known:,} of {len(learned.rows):,} nodes have a row, validation MRR "
             f"{learned.report['best_mrr']:.4f} (on held-out training events)"
         )

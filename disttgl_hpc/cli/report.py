@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from disttgl_hpc.cli import one_process
+from disttgl_hpc.cli import one_process, print_done
 from disttgl_hpc.errors import ConfigError, StoreError
 from disttgl_hpc.report.drawing import check_plot, draw, save_charts
 from disttgl_hpc.report.page import GENERATOR, all_charts, render_report
@@ -70,12 +70,12 @@ def report(
                 check_plot(plots / f"chart.{file_type}")
         facts = read_runs(runs)
         write_text(page, render_report(facts))
-        click.echo(f"{page}: {page.stat().st_size / 1024:,.0f} KiB")
+        print_done(f"{page}: {page.stat().st_size / 1024:,.0f} KiB")
         if plots is not None:
             _save_charts(facts, plots, file_type)
         if tensorboard is not None:
             write_tensorboard(facts, tensorboard)
-            click.echo(f"{tensorboard}: tensorboard --logdir {tensorboard}")
+            print_done(f"{tensorboard}: tensorboard --logdir {tensorboard}")
     except OSError as error:
         where = error.filename or page
         raise StoreError(f"{where}: cannot be written ({error.strerror}): choose another place") from error
@@ -98,4 +98,4 @@ def _save_charts(facts: Sequence[RunFacts], folder: Path, file_type: str) -> Non
             write_text(path, draw(chart, standalone=True))
         else:
             save_charts([chart], path)
-    click.echo(f"{folder}: {len(charts)} charts")
+    print_done(f"{folder}: {len(charts)} charts")

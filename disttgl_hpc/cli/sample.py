@@ -10,6 +10,7 @@ from typing import Any
 import click
 from mpi4py import MPI
 
+from disttgl_hpc.cli import print_done
 from disttgl_hpc.cli.options import config_options, given_settings
 from disttgl_hpc.config import TrainConfig, train_config
 from disttgl_hpc.sampling.presample import sample as run_sample
@@ -64,7 +65,7 @@ def sample(
     path = output or events.with_name(_default_name(events, config, minibatch))
     store = run_sample(EventStore.open(events), config, minibatch, path, MPI.COMM_WORLD, force=force)
     if store is not None:
-        click.echo(
+        print_done(
             f"{path}: {store.key.num_batches:,} global batches in {minibatch} slices, {config.negative_sets} "
             f"negative sets, {len(store.records):,} bytes, "
             f"{len(store.records) / store.key.train_end:,.0f} per event"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from disttgl_hpc.cli import one_process
+from disttgl_hpc.cli import one_process, print_answer
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.grid.schedule import GridShape
 from disttgl_hpc.report.schedule_pictures import (
@@ -64,4 +64,4 @@ def schedule(
             write_text(file, picture)
         except OSError as error:
             raise StoreError(f"{file}: cannot be written ({error.strerror}): choose another place") from error
-    click.echo(schedule_table(shape, batches, steps))
+    print_answer(schedule_table(shape, batches, steps))

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from disttgl_hpc.benchmarks.calibration import run_costs
-from disttgl_hpc.cli import one_process
+from disttgl_hpc.cli import one_process, print_answer
 from disttgl_hpc.cli.options import output_options, read_json, write_json
 from disttgl_hpc.errors import ConfigError
 from disttgl_hpc.planning.costs import EXCHANGES, Machine
@@ -112,7 +112,7 @@ def simulate(
     if plot_file:
         save_charts(prediction_charts(predicted), plot_file)
     write_json(predicted, json_file)
-    click.echo(f"{comparison_table(predicted)}\n\n{prediction_table(predicted)}")
+    print_answer(f"{comparison_table(predicted)}\n\n{prediction_table(predicted)}")
 
 
 def _refuse_beside_grids() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 from mpi4py import MPI
 
+from disttgl_hpc.cli import print_done
 from disttgl_hpc.cli.options import config_options, given_settings
 from disttgl_hpc.config import train_config
 from disttgl_hpc.grid.job import EXIT_STATUS, ignore_stop_signals
@@ -72,7 +73,7 @@ def train(
     is_resumed = resumed_path is not None
     is_complete = run_training(store, config, run, MPI.COMM_WORLD, batches, resume=is_resumed)
     if is_complete and MPI.COMM_WORLD.rank == 0:
-        click.echo(results_table(run.records()[-1]))
+        print_done(results_table(run.records()[-1]))
     if not is_complete:
         leave_to_be_resumed(run)
 
@@ -81,5 +82,5 @@ def leave_to_be_resumed(run: RunDirectory) -> None:
     """Print how to continue, and exit with the status that asks a scheduler to requeue the job."""
     ignore_stop_signals()
     if MPI.COMM_WORLD.rank == 0:
-        click.echo(f"Stopped after a checkpoint. Continue with: disttgl train --resume {run.path}", err=True)
+        print_done(f"Stopped after a checkpoint. Continue with: disttgl train --resume {run.path}", err=True)
     raise click.exceptions.Exit(EXIT_STATUS)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from disttgl_hpc.cli import one_process
+from disttgl_hpc.cli import one_process, print_done
 from disttgl_hpc.cli.options import events_options
 from disttgl_hpc.inference.trained_run import update as run_update
 from disttgl_hpc.training.run_directory import RunDirectory
@@ -32,7 +32,7 @@ def update(run: Path, events: Path | None, static: Path | None) -> None:
     """
     directory = RunDirectory(run)
     origin = run_update(directory, events, static)
-    click.echo(
+    print_done(
         f"{directory.memory_file}: node memory after {origin.position:,} events of {origin.events_path}, "
         "in whole batches; queries process the remaining events"
     )

@@ -196,7 +196,7 @@ class Evaluator:
                 self.advance(model, state, first, last)
                 bar.advance(last - first)
                 num_events = batches[-1][1] - batches[0][0]
-                if last == part.last or num_events * width >= NUMBERS_AT_ONCE:
+                if width and (last == part.last or num_events * width >= NUMBERS_AT_ONCE):
                     gathered = team.gather(np.concatenate([np.empty(0, np.float32), *own]))
                     if gathered is not None:
                         links[self._events(batches) - part.first] = gathered.reshape(-1, width)

@@ -35,6 +35,7 @@ from disttgl_hpc.grid.collectives import (
     split,
     sum_in_place,
 )
+from disttgl_hpc.grid.shared_memory import GRADIENT_TAIL
 
 _BYTES = np.dtype(np.float32).itemsize
 
@@ -94,12 +95,6 @@ class VectorSum:
 
 
 _WHAT = "the trainers' gradients"
-_TAIL = 4  # after the gradients: whether to stop, whether to take a checkpoint, loss, events
-
-
-def gradient_bytes(num_parameters: int, trainers_of_node: int) -> int:
-    """Shared memory of a node for the gradients of its trainers and their sum."""
-    return (num_parameters + _TAIL) * _BYTES * (trainers_of_node + 1)
 
 
 class GradientSum:
@@ -132,7 +127,7 @@ class GradientSum:
         sizes = [parameter.numel() for parameter in self._parameters]
         device = self._parameters[0].device
         # The last element counts events: float32 is exact up to 16.7 million of them in a step.
-        size = sum(sizes) + _TAIL
+        size = sum(sizes) + GRADIENT_TAIL
         self._sum = (
             VectorSum(size, comm, timeout_s, _WHAT) if comm.size > 1 and device.type == "cpu" else None
         )
@@ -141,7 +136,7 @@ class GradientSum:
             if self._sum is None
             else torch.from_numpy(self._sum.own)
         )
-        parts = torch.split(self._flat[:-_TAIL], sizes)
+        parts = torch.split(self._flat[:-GRADIENT_TAIL], sizes)
         self._views = [part.view_as(p) for part, p in zip(parts, self._parameters, strict=True)]
         self._staging: torch.Tensor | None = None
         if device.type == "cuda" and not _library_takes_device_memory():
@@ -166,7 +161,7 @@ class GradientSum:
                 view.zero_() if parameter.grad is None else view.copy_(parameter.grad)
                 parameter.grad = view
         tail = [float(self.asks_stop), float(self.asks_checkpoint), loss, float(num_events)]
-        self._flat[-_TAIL:] = torch.tensor(tail)
+        self._flat[-GRADIENT_TAIL:] = torch.tensor(tail)
         self.is_own_finite = math.isfinite(self._flat.sum().item())
         summed = self._flat
         if self._comm.size > 1:
@@ -174,12 +169,12 @@ class GradientSum:
             summed = self._reduced()
             self.waited_s += time.perf_counter() - started_s
         self.is_finite = math.isfinite(summed.sum().item())
-        stop, checkpoint, total_loss, events = summed[-_TAIL:].tolist()
+        stop, checkpoint, total_loss, events = summed[-GRADIENT_TAIL:].tolist()
         self.is_stop_agreed, self.is_checkpoint_agreed, total = stop > 0, checkpoint > 0, int(events)
         if total == 0:
             raise ValueError("a step has at least one event, got none on any trainer")
         self.mean_loss = total_loss / total
-        torch.div(summed[:-_TAIL], total, out=self._flat[:-_TAIL])
+        torch.div(summed[:-GRADIENT_TAIL], total, out=self._flat[:-GRADIENT_TAIL])
         return total
 
     @property

@@ -19,6 +19,9 @@ _MEMORY = Path("/proc/meminfo")
 _RANKS_OF_NODE = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE")
 _ALONE_BYTES, _RANK_BYTES = 1_100_000, 6 * 2**20
 """What MPICH may take for a process alone, and for each of several ranks of a node; measured: 1.0 and 5.2 MiB."""
+GRADIENT_TAIL = 4
+"""Numbers behind the gradients of a trainer: whether to stop, whether to take a checkpoint, loss, events."""
+_FLOAT32_BYTES = 4
 _REMEDY = "enlarge it (in a container, --shm-size), start fewer ranks on a node"
 
 
@@ -34,6 +37,11 @@ def free_shared_memory(reserved: int = 0) -> int:
         fields = dict(line.split(":") for line in _MEMORY.read_text().splitlines())
         limits.append(int(fields["MemAvailable"].removesuffix("kB")) * 1024 - reserved)
     return max(0, min(limits))
+
+
+def gradient_bytes(num_parameters: int, trainers_of_node: int) -> int:
+    """Shared memory of a node for the gradients of its trainers and their sum."""
+    return (num_parameters + GRADIENT_TAIL) * _FLOAT32_BYTES * (trainers_of_node + 1)
 
 
 def check_room(num_bytes: int, what: str) -> None:

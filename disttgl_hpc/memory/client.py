@@ -21,7 +21,18 @@ from disttgl_hpc.memory.node_memory import (
     Rows,
     SerialMemory,
 )
-from disttgl_hpc.memory.requests import CHECKPOINT, CLOSE, FLUSH, NUM_FIELDS, REQUEST_TAG, Doorbell, post
+from disttgl_hpc.memory.requests import (
+    AT_END,
+    CHECKPOINT,
+    CLOSE,
+    EARLY,
+    FAILED,
+    FLUSH,
+    NUM_FIELDS,
+    REQUEST_TAG,
+    Doorbell,
+    post,
+)
 from disttgl_hpc.memory.shared_tables import SharedTables, close_tables, open_tables, read_board
 
 
@@ -134,12 +145,16 @@ class MemoryClient:
 
     def close(self, *, early: bool = False) -> None:
         """Tell the daemon that this trainer is done, and release the tables with the others of the node."""
-        self._tell(CLOSE, int(early), 0)
+        self._tell(CLOSE, EARLY if early else AT_END, 0)
         for unanswered in self._receives.values():  # a read whose turn will not come
             unanswered.Cancel()
             wait_request(unanswered, self._timeout_s, "a read to be cancelled")
         self._doorbell.close()
         close_tables(self._grid, self._tables, self._timeout_s)
+
+    def abandon(self) -> None:
+        """Tell the daemon that this trainer has failed."""
+        self._tell(CLOSE, FAILED, 0)
 
     def _fetch_snapshot(self, counter: int) -> None:
         """On a node's first trainer: request replica 0's snapshot from its daemon, and distribute it to the nodes."""

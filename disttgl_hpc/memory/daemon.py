@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 
-from disttgl_hpc.errors import ProtocolError
+from disttgl_hpc.errors import PeerError, ProtocolError
 from disttgl_hpc.grid.collectives import Pause
 from disttgl_hpc.grid.process_grid import Grid, coordinates_of
 from disttgl_hpc.grid.schedule import Operation, OperationKind, first_counter
@@ -20,7 +20,7 @@ from disttgl_hpc.memory.node_memory import (
     OrderedMemory,
     describe,
 )
-from disttgl_hpc.memory.requests import CHECKPOINT, CLOSE, FLUSH, Desk, Doorbell, Inbox, post
+from disttgl_hpc.memory.requests import CHECKPOINT, CLOSE, EARLY, FAILED, FLUSH, Desk, Doorbell, Inbox, post
 from disttgl_hpc.memory.shared_tables import BoardWriter, SharedTables, close_tables, open_tables
 
 
@@ -36,8 +36,8 @@ def serve_memory(
     Collective with the trainers' ``open_memory`` and ``close``. is_stop_asked: called with every request; its
     answer is passed on to the trainers. record: filled with the operations done, in their order, by replica.
     Returns whether the trainers reached the schedule's end. Raises StoreError if a checkpoint cannot be
-    written, ProtocolError for a request that is out of order, and DeadlineError when no request arrives
-    within the run's ``timeout_s`` and trainers that evaluate do not get on either.
+    written, ProtocolError for a request that is out of order, PeerError if a trainer has failed, and
+    DeadlineError when no request arrives within the run's ``timeout_s`` and no evaluation gets on either.
     """
     tables = open_tables(grid, run)
     replicas = []
@@ -111,9 +111,11 @@ class _Daemon:
             self._tables.stop[0] = is_stop_asked()
             self._tables.sync()
             for trainer, (kind, counter, count) in requests:
+                if kind == CLOSE and counter == FAILED:
+                    raise PeerError(f"{self._name(trainer)} has failed: its own message says why")
                 if kind == CLOSE:
                     self._num_open -= 1
-                    self._is_ended_early |= bool(counter)
+                    self._is_ended_early |= counter == EARLY
                 elif kind == CHECKPOINT:
                     with self._board("checkpoint"):
                         self._keeper.ask(counter)

@@ -303,7 +303,10 @@ class MemoryService(Protocol):
         """Whether the rank that serves this trainer was asked to stop."""
 
     def close(self, *, early: bool = False) -> None:
-        """Collective over all ranks; after an error a job is aborted. ``early``: before the schedule's end."""
+        """Collective over all ranks. ``early``: before the schedule's end."""
+
+    def abandon(self) -> None:
+        """After an error of this trainer, instead of close: its daemon fails too, instead of waiting."""
 
 
 class SerialMemory:
@@ -367,6 +370,9 @@ class SerialMemory:
         if writing is not None:
             wait_until(writing.done, self._timeout_s, "a checkpoint to be written")
             writing.result()
+
+    def abandon(self) -> None:
+        """Nobody waits."""
 
     def close(self, *, early: bool = False) -> None:
         """End the side thread."""

@@ -28,7 +28,8 @@ NUM_FIELDS = 3  # kind, counter, number of nodes: int64 each
 # Kinds of requests beside those of OperationKind, which have their turn in a replica's order.
 CHECKPOINT = 10  # (counter): this trainer's share follows, tagged with the kind
 FLUSH = 11  # has a reply once all checkpoints are on disk
-CLOSE = -1  # a trainer's last message; counter 1: before the schedule's end
+CLOSE = -1  # a trainer's last message; its counter is one of the next three
+AT_END, EARLY, FAILED = range(3)
 PART_WRITTEN = 12  # tag of the notices from daemons to the first daemon, over all ranks
 
 

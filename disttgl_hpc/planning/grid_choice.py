@@ -9,9 +9,9 @@ from typing import Any
 from disttgl_hpc.config import CO_TRAINED, TrainConfig
 from disttgl_hpc.events.stream import EventStream
 from disttgl_hpc.grid.collectives import Communicator, allgather
-from disttgl_hpc.grid.gradients import gradient_bytes
 from disttgl_hpc.grid.process_grid import nodes_of
 from disttgl_hpc.grid.schedule import ALONE, GridShape
+from disttgl_hpc.grid.shared_memory import gradient_bytes
 from disttgl_hpc.log import get_logger
 from disttgl_hpc.memory.co_trained import static_shapes
 from disttgl_hpc.memory.shared_tables import num_bytes, table_shapes

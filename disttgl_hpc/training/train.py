@@ -142,9 +142,13 @@ def _train_or_serve(job: Job, stop: StopRequest) -> bool:
     if grid.is_daemon:
         return serve_memory(grid, memory_run, stop.is_made)
     memory = open_memory(grid, memory_run)
-    training = _Training(job, memory, memory_run.traced, stop)
-    is_complete = training.run()
-    training.close()
+    try:
+        training = _Training(job, memory, memory_run.traced, stop)
+        is_complete = training.run()
+        training.close()
+    except Exception:
+        memory.abandon()
+        raise
     memory.close(early=not is_complete)
     return is_complete
 

@@ -32,6 +32,7 @@ def test_pitfall_19_numbers_do_not_depend_on_who_shares_the_work(stream, monkeyp
     monkeypatch.setattr(evaluation, "EVENTS_AT_ONCE", 3)
     monkeypatch.setattr(walk, "NODES_AT_ONCE", 2)
     (alone,), (state,) = run_team(stream, 1, 1)
+    monkeypatch.setattr(evaluation, "NUMBERS_AT_ONCE", 300)  # several pieces, each of several batches
     results, states = run_team(stream, size, node_size)
     assert results == [alone] * size
     assert all((other == state).all() for other in states)

@@ -321,6 +321,23 @@ def test_pitfall_5_a_step_after_an_evaluation_has_a_deadline_again(comm, on_all_
     on_all_ranks(body)
 
 
+@pytest.mark.ranks(3)
+def test_a_trainer_that_fails_alone_fails_its_daemon(comm, on_all_ranks):
+    def body():
+        grid = Grid.create(comm, GridShape(1, 2, 1))
+        if grid.is_daemon:
+            with pytest.raises(PeerError, match=r"rank 1 .* has failed"):
+                serve_memory(grid, memory_run(4, 4))
+        else:
+            memory = open_memory(grid, memory_run(4, 4))
+            if grid.trainer == 1:
+                memory.abandon()
+            memory._doorbell.close()
+        comm.barrier()
+
+    on_all_ranks(body)
+
+
 @pytest.mark.ranks(2)
 def test_a_client_checks_what_only_it_can_know(comm, on_all_ranks):
     def body():

@@ -12,6 +12,7 @@ from disttgl_hpc.config import TrainConfig
 from disttgl_hpc.errors import GridError
 from disttgl_hpc.grid import shared_memory
 from disttgl_hpc.grid.schedule import GridShape
+from disttgl_hpc.grid.shared_memory import gradient_bytes
 from disttgl_hpc.memory.co_trained import static_shapes
 from disttgl_hpc.memory.shared_tables import num_bytes, table_shapes
 from disttgl_hpc.planning import grid_choice as planning
@@ -84,7 +85,8 @@ def test_memory_is_that_of_the_tables(stream):
     two = GridShape(1, 2, 4)
     (entry,) = [one for one in planned(stream, nodes=2)["candidates"] if one["grid"] == "1x2x4"]
     sizes = RunPlan.of(stream, CONFIG, two).sizes
-    assert entry["memory"] == num_bytes(table_shapes(sizes, two, 2)), "two replicas on each node"
+    gradients = gradient_bytes(PARAMETERS, 4)
+    assert entry["memory"] == num_bytes(table_shapes(sizes, two, 2)) + gradients, "two replicas on each node"
     assert planned(stream, nodes=2, memory=entry["memory"])["grid"] == "1x2x4"
     with pytest.raises(GridError, match="at least one replica"):
         planned(stream, memory=1000)
