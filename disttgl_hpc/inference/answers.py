@@ -253,4 +253,9 @@ def recommended_columns(trained: Trained, found: Recommended) -> AnswerColumns:
 
 def origin_of(trained: Trained, run: Path, moment: Moment) -> dict[str, Any]:
     """Return run, weights, events and moment of a result, as JSON values."""
-    return {"run": str(run.resolve()), **trained.origin, "time": moment.time, "num_events": moment.position}
+    return {
+        "run": os.path.realpath(run),
+        **trained.origin,
+        "time": moment.time,
+        "num_events": moment.position,
+    }

@@ -328,7 +328,7 @@ class _Opened:
         return MemoryOrigin(
             weights=self._weights,
             events=self._store.checksum,
-            events_path=str(self._store.path.resolve()),
+            events_path=os.path.realpath(self._store.path),
             position=position,
             run_events=prefix.num_events,
             train_end=prefix.split.train_end,

@@ -328,9 +328,9 @@ def run_settings(store: EventStore, config: TrainConfig, batches: Path | None = 
 
     A batch store needs no checksum here: it is of the same events or is refused, and changes no result.
     """
-    inputs: dict[str, Any] = {"events": str(store.path.resolve()), "checksum": store.checksum}
+    inputs: dict[str, Any] = {"events": os.path.realpath(store.path), "checksum": store.checksum}
     if batches is not None:
-        inputs["batches"] = str(batches.resolve())
+        inputs["batches"] = os.path.realpath(batches)
     inputs |= {"train_end": store.stream.split.train_end, "sampling_version": SAMPLING_VERSION}
     return {**inputs, **config.as_dict(), **static_settings(config)}
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -159,10 +160,8 @@ def static_settings(config: TrainConfig) -> dict[str, Any]:
     """What config.json says of a run's static memory: the file, and what it is: "", co-trained or its checksum."""
     if config.static in {"", CO_TRAINED}:
         return {"static": config.static, "static_memory": config.static}
-    checksum = StaticStore.open(
-        Path(config.static)
-    ).checksum  # first, since a link to itself does not resolve
-    return {"static": str(Path(config.static).resolve()), "static_memory": checksum}
+    static, checksum = os.path.realpath(config.static), StaticStore.open(Path(config.static)).checksum
+    return {"static": static, "static_memory": checksum}
 
 
 def check_same_static_memory(saved: dict[str, Any], wanted: dict[str, Any], where: Path, option: str) -> None:

@@ -8,6 +8,7 @@ EVENTS = "random.events.h5"
 TRAIN = " ".join(map(str, small_options(epochs=1, trace_steps=2)))
 LINES = [
     f"train {EVENTS} --run new --static loop.h5 {TRAIN}",
+    f"train {EVENTS} --run new --batches loop.h5 --negative-sets 1 {TRAIN}",
     "report loop",
     "evaluate static",
     "embed static out.h5",
