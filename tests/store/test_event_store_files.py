@@ -1,11 +1,9 @@
 import os
-from pathlib import Path
 
 import pytest
 
 from disttgl_hpc.errors import StoreError
 from disttgl_hpc.store.files import (
-    _temporary,
     check_no_link,
     read_bytes,
     remove_folder,
@@ -39,11 +37,16 @@ def test_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("name", ["x.h5", _temporary(Path("x.h5"), "partial").name])
+@pytest.mark.parametrize("is_temporary", [False, True])
 @pytest.mark.parametrize("is_dangling", [False, True])
-def test_a_link_is_replaced_and_what_it_names_is_left_alone(tmp_path, name, is_dangling):
+def test_a_link_is_replaced_and_what_it_names_is_left_alone(tmp_path, is_temporary, is_dangling):
     """Be it in the file's place, or in that of the temporary file."""
-    outside = tmp_path / "outside"
+    outside, name = tmp_path / "outside", "x.h5"
+    if is_temporary:
+        with replacing(tmp_path / name) as partial:
+            partial.touch()
+        (tmp_path / name).unlink()
+        name = partial.name
     (tmp_path / name).symlink_to(outside)
     if not is_dangling:
         outside.write_text("mine")
