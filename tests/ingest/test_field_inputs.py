@@ -109,6 +109,7 @@ def patched(archive, *patches):
 
 ENCRYPTED = patched(zipped(("x.csv", PLAIN)), (6, 8, 1))
 OF_UNKNOWN_METHOD = patched(zipped(("x.csv", PLAIN)), (8, 10, 97))
+WITHOUT_A_NAME = patched(zipped(("abc", PLAIN)), (26, 28, 0), (28, 30, 3))
 CUT_INSIDE = zipped(("x.csv", PLAIN))[:45] + bytes(8) + zipped(("x.csv", PLAIN))[53:]
 NUM_MESSAGES = 90_000
 MESSAGES = "".join(f'{k},{k + 1},{k},"one,\n\n""two""\n"\n' for k in range(NUM_MESSAGES))  # more than a block
@@ -250,6 +251,7 @@ READ = {
             ("data/", ""), ("data/x.csv", PLAIN), ("__MACOSX/data/._x.csv", b"\0\5"), (".DS_Store", b"\0")
         ),
     ),
+    "a zip whose file has no name": Read("x.csv.zip", WITHOUT_A_NAME),
     "a zip named after nothing": Read("x.zip", zipped(("data/Events.CSV", PLAIN))),
     "a zip of a compressed file": Read("x.zip", zipped(("x.csv.gz", gzip.compress(PLAIN.encode())))),
     "a stored zip": Read("x.csv.zip", zipped(("x.csv", PLAIN), method=zipfile.ZIP_STORED)),

@@ -86,7 +86,7 @@ def _archive(path: Path) -> zipfile.ZipFile:
 
 def _only_file(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
     """The one file in a zip, apart from those that macOS adds."""
-    names = {one: PurePosixPath(one.filename) for one in archive.infolist() if not one.is_dir()}
+    names = {one: PurePosixPath(one.filename) for one in archive.infolist() if one.filename[-1:] != "/"}
     files = [
         one
         for one, name in names.items()
