@@ -13,7 +13,7 @@ from command_line import disttgl, needs_mpi
 
 from disttgl_hpc.cli.report import report
 from disttgl_hpc.cli.schedule import schedule
-from disttgl_hpc.errors import ConfigError, StoreError
+from disttgl_hpc.errors import ConfigError, DisttglError, StoreError
 from disttgl_hpc.grid.spans import PHASES
 
 pytestmark = pytest.mark.slow
@@ -207,7 +207,7 @@ def test_a_folder_or_pipe_in_place_of_a_file_is_one_line(run, tmp_path, name, ma
     copy = shutil.copytree(run, tmp_path / "run")
     (copy / name).unlink(missing_ok=True)
     make(copy / name)
-    assert isinstance(CliRunner().invoke(report, [str(copy)]).exception, StoreError)
+    assert isinstance(CliRunner().invoke(report, [str(copy)]).exception, DisttglError)
 
 
 def test_a_schedule_is_told_and_drawn(tmp_path):

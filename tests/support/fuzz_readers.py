@@ -313,15 +313,19 @@ def run(originals, folder):
     return directory, store, step
 
 
+SHARE = st.floats(0, 1, exclude_max=True)
+OTHER_BYTES = st.tuples(SHARE, st.integers(0, 9), st.binary(max_size=6) | st.just(b"[" * 50_000))
+OTHER_VALUE = st.tuples(SHARE, SHARE, JSON)
+
+
 @fuzzed
-@given(st.data())
-def test_files_of_a_run(run, folder, data):
+@given(st.integers(0, 2), OTHER_BYTES | OTHER_VALUE)
+def test_files_of_a_run(run, number, change):
     directory, store, step = run
-    files = [directory.config_file, directory.metrics_file, step / "manifest.json"]
-    file = data.draw(st.sampled_from(files))
+    file = (directory.config_file, directory.metrics_file, step / "manifest.json")[number]
     whole = file.read_bytes()
     try:
-        file.write_bytes(changed_json(whole, data))
+        file.write_bytes(changed_json(whole, *change))
         for read in (
             lambda: saved_config(directory.read_config()),
             lambda: resumed_config(directory, {}),
@@ -336,16 +340,16 @@ def test_files_of_a_run(run, folder, data):
         file.write_bytes(whole)
 
 
-def changed_json(whole, data):
-    """Changed bytes, or changed values with a correct checksum in a manifest."""
-    if data.draw(st.booleans()):
-        at = data.draw(st.integers(0, len(whole) - 1))
-        end = at + data.draw(st.integers(0, 9))
-        return whole[:at] + data.draw(st.binary(max_size=6) | st.just(b"[" * 50_000)) + whole[end:]
+def changed_json(whole, share, size, other):
+    """Other bytes at a share of the file; or another value in one of its objects, with the checksum of a manifest."""
+    if isinstance(other, bytes):
+        at = int(share * len(whole))
+        return whole[:at] + other + whole[at + size :]
     values = json.loads(whole)
-    inner = data.draw(st.sampled_from([values, *(one for one in values.values() if isinstance(one, dict))]))
-    if inner:
-        inner[data.draw(st.sampled_from(sorted(inner)))] = data.draw(JSON)
+    objects = [values, *(one for one in values.values() if isinstance(one, dict))]
+    inner = objects[int(share * len(objects))]
+    names = sorted(inner)
+    inner[names[int(size * len(names))]] = other
     if "attributes" in values and isinstance(values.get("sha256"), str):
         values["sha256"] = _digest({key: values[key] for key in ("checksums", "attributes")})
     return json.dumps(values).encode() + b"\n"
