@@ -197,7 +197,8 @@ def best_before(run: RunDirectory, newest: Manifest, *, is_same_grid: bool) -> t
             ) from error
     named = recorded[best.sweep - 1] if 1 <= best.sweep <= len(recorded) else {}
     is_same = named.get("step") == best.step and run.best_of(named) == best
-    if not is_same or score_of(named["validation"]) != best.score:
+    metrics = named.get("validation")
+    if not is_same or not isinstance(metrics, dict) or score_of(metrics) != best.score:
         raise StoreError(
             f"{run.metrics_file}: the record of sweep {best.sweep} must be the best until then, it is not: restore the "
             "file, or begin another run"

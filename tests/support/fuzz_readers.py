@@ -318,6 +318,7 @@ OTHER_BYTES = st.tuples(SHARE, st.integers(0, 9), st.binary(max_size=6) | st.jus
 OTHER_VALUE = st.tuples(SHARE, SHARE, JSON)
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # it would hide the failure itself
 @fuzzed
 @given(st.integers(0, 2), OTHER_BYTES | OTHER_VALUE)
 def test_files_of_a_run(run, number, change):
