@@ -155,6 +155,7 @@ class MemoryClient:
     def abandon(self) -> None:
         """Tell the daemon that this trainer has failed."""
         self._tell(CLOSE, FAILED, 0)
+        self._doorbell.close()
 
     def _fetch_snapshot(self, counter: int) -> None:
         """On a node's first trainer: request replica 0's snapshot from its daemon, and distribute it to the nodes."""
