@@ -6,11 +6,9 @@ import importlib
 import os
 import sys
 
-from disttgl_hpc.errors import GridError
+from disttgl_hpc.errors import EXIT_INTERRUPTED, EXIT_USAGE, GridError
 from disttgl_hpc.grid.rank_parent import fork_rank
 from disttgl_hpc.grid.shared_memory import check_room_for_mpi
-
-_USAGE, _INTERRUPTED = 2, 130
 
 
 def main() -> None:
@@ -22,10 +20,10 @@ def main() -> None:
         command_line = importlib.import_module("disttgl_hpc.cli")
     except GridError as error:
         sys.stderr.write(f"Error: {error}\n")
-        sys.exit(_USAGE)
+        sys.exit(EXIT_USAGE)
     except KeyboardInterrupt:
         sys.stderr.write("Error: interrupted\n")
-        sys.exit(_INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
     command_line.main()
 
 

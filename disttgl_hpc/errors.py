@@ -1,5 +1,9 @@
 """Errors a user can act on: each message states the rule, the value found and the remedy."""
 
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_BY_SIGNAL = 128
+"""Plus the signal's number: the exit status of a killed process in a shell."""
+
 
 class DisttglError(Exception):
     """Base class of all errors that are shown without a traceback."""

@@ -20,6 +20,10 @@ from mpi4py import MPI
 
 from disttgl_hpc import __version__, log
 from disttgl_hpc.errors import (
+    EXIT_BY_SIGNAL,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
     ConfigError,
     DeadlineError,
     DisttglError,
@@ -54,8 +58,6 @@ _COMMANDS = {
     "simulate": "Predict the scaling of training to thousands of trainers.",
 }
 _ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
-_KILLED = 128  # plus the signal's number: the exit status of a killed process in a shell
-_USAGE, _FAILED, _INTERRUPTED = 2, 1, 130
 _PEERS_TURN_UP_S = 3.0
 
 
@@ -115,7 +117,7 @@ def _ended_by_exception() -> Iterator[None]:
     """Raise SystemExit at a signal that would end the process; signals that are ignored stay so (nohup)."""
 
     def end(number: int, _: FrameType | None) -> None:
-        sys.exit(_KILLED + number)
+        sys.exit(EXIT_BY_SIGNAL + number)
 
     ending = [number for number in _ENDING_SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
     for number in ending:
@@ -146,17 +148,17 @@ def _run() -> None:
     except click.exceptions.NoArgsIsHelpError as asked:
         if MPI.COMM_WORLD.rank == 0:
             click.echo(asked.format_message())
-        sys.exit(_USAGE)
+        sys.exit(EXIT_USAGE)
     except SystemExit:  # raised by shell completion
         raise
     except click.Abort as aborted:  # click's form of KeyboardInterrupt, and of EOFError
         _tell_failure(aborted.__cause__ or KeyboardInterrupt())
-        _end_job(_FAILED if isinstance(aborted.__cause__, EOFError) else _INTERRUPTED)
+        _end_job(EXIT_FAILED if isinstance(aborted.__cause__, EOFError) else EXIT_INTERRUPTED)
     except (click.ClickException, ConfigError, GridError, InputError, StoreError, PeerError) as error:
         _leave_together(error, peers)
     except BaseException as error:
         _tell_failure(error)
-        _end_job(_FAILED)
+        _end_job(EXIT_FAILED)
     else:
         sys.exit(status)  # set by click.exceptions.Exit
 
@@ -198,7 +200,7 @@ def _leave_together(error: Exception, world: Communicator) -> None:
     If only some ranks have raised it, one of them prints it and all exit with its status; a PeerError only
     repeats it. If other ranks do not arrive soon, they are still working: the job is aborted.
     """
-    status = _USAGE if isinstance(error, click.ClickException | ConfigError | GridError) else _FAILED
+    status = EXIT_USAGE if isinstance(error, click.ClickException | ConfigError | GridError) else EXIT_FAILED
     try:
         barrier(world, _PEERS_TURN_UP_S, "the other ranks")
     except DeadlineError:

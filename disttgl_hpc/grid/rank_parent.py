@@ -17,12 +17,13 @@ import socket
 import sys
 from contextlib import suppress
 
+from disttgl_hpc.errors import EXIT_BY_SIGNAL
+
 _NUMBERS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
 _SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 _PASSED_ON = {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 _PR_SET_PDEATHSIG = 1
 _LOOK_UP_S = 1.0  # how soon the death of the launcher is noticed
-_BY_SIGNAL = 128  # a shell's exit status for a process that a signal has ended, less the signal's number
 _CAUSES = {
     signal.SIGBUS: ": a mapped file was cut short or removed, or /dev/shm is full",
     signal.SIGKILL: ": by hand, by the scheduler, or because memory ran out",
@@ -45,7 +46,7 @@ def fork_rank() -> None:
         _leave_with(child, _wait_for(child, launcher))
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the kernel knew
-        os._exit(_BY_SIGNAL + signal.SIGKILL)
+        os._exit(EXIT_BY_SIGNAL + signal.SIGKILL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_PASSED_ON, signal.SIGCHLD})
 
 
@@ -72,5 +73,5 @@ def _leave_with(child: int, code: int) -> None:
         words = f"died of {cause.name}{_CAUSES.get(cause, '')}"
         with suppress(OSError):
             os.write(2, f"rank {number}, process {child} on {socket.gethostname()}, {words}\n".encode())
-        code = _BY_SIGNAL - code
+        code = EXIT_BY_SIGNAL - code
     os._exit(code)

@@ -53,7 +53,7 @@ class IdTable:
     def encode(self, values: pa.Array, origin: Origin) -> NDArray[np.int32]:
         """Codes (n,) int32 of ids (n,), new ids added.
 
-        Raises InputError at the first id that is negative or has lost digits, and at a class that is no number.
+        Raises InputError at the first id that is negative or has lost digits, and at a class that is not a number.
         """
         known = len(self)
         self._integers_only = self._integers_only and not is_text(values.type)

@@ -62,9 +62,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     _remove_abandoned(path)
     partial = _temporary(path, "partial")
-    partial.unlink(
-        missing_ok=True
-    )  # of a killed process with this number, or a link that writing would follow
+    # Of a killed process with this number, or a link that writing would follow.
+    partial.unlink(missing_ok=True)
     try:
         yield partial
         sync(partial)

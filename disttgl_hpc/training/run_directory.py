@@ -169,9 +169,8 @@ class RunDirectory:
 
     def best(self) -> Best | None:
         """The best sweep until now; None if no sweep has been validated. Raises StoreError for damaged records."""
-        for number, line in reversed(
-            [*enumerate(self._lines(), 1)]
-        ):  # the last one is enough, and they are long
+        lines = [*enumerate(self._lines(), 1)]
+        for number, line in reversed(lines):  # the last one is enough, and they are long
             record = self._record(number, line)
             if record["record"] == "sweep":
                 return self.best_of(record)
